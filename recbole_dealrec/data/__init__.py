@@ -1,0 +1,17 @@
+"""Data: candidate samples, titles, prompts, splits."""
+
+from recbole_dealrec.data.candidates import CandidateSamples, Fields
+from recbole_dealrec.data.dataset import QueryDataLoader, SequentialDataset, Splits, load_splits, train_loader
+from recbole_dealrec.data.prompt import Prompt, PromptTemplate
+
+__all__ = [
+    "CandidateSamples",
+    "Fields",
+    "Prompt",
+    "PromptTemplate",
+    "QueryDataLoader",
+    "SequentialDataset",
+    "Splits",
+    "load_splits",
+    "train_loader",
+]

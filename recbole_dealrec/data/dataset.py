@@ -1,0 +1,137 @@
+"""RecBole's sequential dataset, split, with titles."""
+
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.data.candidates import Fields
+from recbole_dealrec.data.title import read_titles
+from recbole_dealrec.errors import InputError
+
+from recbole.data.dataset import SequentialDataset as RecBoleSequentialDataset  # isort: skip
+from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader  # isort: skip
+
+
+class SequentialDataset(RecBoleSequentialDataset):
+    """RecBole's, with each user's items in true time order and histories cut at their old end.
+
+    RecBole keeps time in float32, where Unix seconds tie within two minutes; it sorts stably, so rows that are put in
+    order before the conversion stay in order.
+
+    Attributes:
+        titles: titles by internal item id.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        file = Path(config["data_path"]) / f"{config['dataset']}.item"
+        tokens = self.field2id_token[self.iid_field]
+        self.titles = read_titles(file, self.iid_field, config["title_field"], tokens, config["field_separator"])
+
+    def _change_feat_format(self) -> None:
+        if self.config["benchmark_filename"] is None:
+            self.inter_feat = self.inter_feat.sort_values([self.uid_field, self.time_field], kind="stable")
+        super()._change_feat_format()
+
+    def _benchmark_presets(self) -> None:
+        history = Fields.of(self.config).history
+        if history not in self.inter_feat:
+            raise InputError(f"{self.dataset_name}: the benchmark files have no column '{history}'; add it to load_col")
+        lengths = self.inter_feat[history].map(len)
+        if (lengths == 0).any():
+            raise InputError(f"{self.dataset_name}: benchmark row {int(np.argmin(lengths)) + 1} has an empty history")
+        longest = self.config["MAX_ITEM_LIST_LENGTH"]
+        self.inter_feat[history] = self.inter_feat[history].map(lambda items: items[-longest:])
+        super()._benchmark_presets()
+
+    def _download(self) -> None:
+        raise InputError(f"{self.dataset_path}: no such dataset folder; put {self.dataset_name}.inter and .item there")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of a dataset."""
+
+    train: SequentialDataset
+    valid: SequentialDataset
+    test: SequentialDataset
+
+
+def load_splits(config: Config) -> Splits:
+    """Read the atomic files, split them as ``eval_args`` or ``benchmark_filename`` says, and read the titles.
+
+    Raises:
+        InputError: a file, column or title is missing, the ranking is not over the full catalogue, or a part is empty.
+    """
+    _check_evaluation(config)
+    try:
+        dataset = SequentialDataset(config)
+        parts = dataset.build()
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(f"{config['data_path']}: cannot be read: {' '.join(str(error).split())}") from error
+    if len(parts) != 3:
+        raise InputError(f"{config['dataset']}: training, validation and test are needed, found {len(parts)} parts")
+    for name, part in zip(("training", "validation", "test"), parts, strict=True):
+        if len(part) == 0:
+            raise InputError(f"{config['dataset']}: the {name} split is empty; check eval_args and the .inter files")
+    return Splits(*parts)
+
+
+def _check_evaluation(config: Config) -> None:
+    if set(config["eval_args"]["mode"].values()) != {"full"}:
+        raise InputError("configuration key 'eval_args': mode has to be full; titles are ranked over the catalogue")
+
+
+class QueryDataLoader(FullSortEvalDataLoader):
+    """Full-ranking evaluation where rows that share user and history are one query with several positive items.
+
+    Queries come sorted by history length, so that the prompts of a batch are of similar length. Recall and NDCG are then per user, as in the paper. The target item is not part of what a model sees.
+
+    Args:
+        config: reads ``eval_batch_size``.
+        dataset: validation or test part.
+        n_queries: number of queries to keep, drawn by ``seed``; 0 keeps all.
+    """
+
+    def __init__(self, config: Config, dataset: SequentialDataset, n_queries: int = 0) -> None:
+        queries, positives = _queries(dataset)
+        lengths = dataset.inter_feat[Fields.of(config).length].numpy()[queries]
+        order = np.argsort(lengths, kind="stable")
+        queries, positives = queries[order], [positives[query] for query in order]
+        if 0 < n_queries < len(queries):
+            drawn = np.sort(np.random.default_rng(config["seed"]).choice(len(queries), n_queries, replace=False))
+            queries, positives = queries[drawn], [positives[query] for query in drawn]
+            getLogger().info(f"{n_queries} of {dataset.dataset_name}'s queries are drawn for validation")
+        self.positives = positives
+        super().__init__(config, dataset.copy(dataset.inter_feat[queries]), sampler=None)
+
+    def collate_fn(self, index: list[int]):
+        interaction, history_index, _, _ = super().collate_fn(index)
+        interaction = interaction[np.arange(len(interaction))]  # a new one: the dataset keeps its targets
+        interaction.drop(self.iid_field)
+        positives = [self.positives[query] for query in index]
+        positive_u = np.repeat(np.arange(len(index)), [len(items) for items in positives])
+        return interaction, history_index, torch.from_numpy(positive_u), torch.from_numpy(np.concatenate(positives))
+
+
+def _queries(dataset: SequentialDataset) -> tuple[np.ndarray, list[np.ndarray]]:
+    """First row of each query, ascending, and the positive items of each."""
+    fields = Fields.of(dataset.config)
+    feat = dataset.inter_feat
+    keys = np.column_stack([feat[fields.user].numpy(), feat[fields.history].numpy()])
+    _, first, query = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    query = query.reshape(-1)
+    order = np.lexsort((np.arange(len(query)), first[query]))
+    queries, starts = np.unique(first[query][order], return_index=True)
+    return queries, np.split(feat[fields.item].numpy()[order], starts[1:])
+
+
+def train_loader(config: Config, dataset: SequentialDataset, rows: np.ndarray) -> TrainDataLoader:
+    """RecBole training loader over some rows of the training part; id maps stay those of the whole dataset."""
+    return TrainDataLoader(config, dataset.copy(dataset.inter_feat[rows]), sampler=None, shuffle=config["shuffle"])

@@ -1,0 +1,29 @@
+"""Packaging: metadata, dependencies, and the top-level properties as data of the package."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="recbole-dealrec",
+    version="0.1.0",
+    description="DEALRec for RecBole: few-shot fine-tuning data for LLM recommenders, chosen by influence and effort",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.12",
+    packages=[*find_packages(include=["recbole_dealrec", "recbole_dealrec.*"]), "recbole_dealrec.properties"],
+    package_dir={"recbole_dealrec": "recbole_dealrec", "recbole_dealrec.properties": "properties"},
+    package_data={"recbole_dealrec.properties": ["*.yaml", "*/*.yaml"]},
+    install_requires=[
+        "recbole==1.2.1",
+        "torch>=2.5,<2.14",
+        "transformers>=5,<6",
+        "peft>=0.18",
+        "accelerate>=1.1",
+        "pyyaml>=6",
+        "pandas<3",
+    ],
+    extras_require={"test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12"]},
+)
