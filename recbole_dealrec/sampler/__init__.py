@@ -1,0 +1,17 @@
+"""Few-shot samplers behind one interface and a registry."""
+
+from recbole_dealrec.sampler.base import FewShotSampler, Scorer, get_sampler, register_sampler
+from recbole_dealrec.sampler.coverage import coverage_enhanced_selection
+from recbole_dealrec.sampler.dealrec import DEALRecSampler, overall_score
+from recbole_dealrec.sampler.random import RandomSampler
+
+__all__ = [
+    "DEALRecSampler",
+    "FewShotSampler",
+    "RandomSampler",
+    "Scorer",
+    "coverage_enhanced_selection",
+    "get_sampler",
+    "overall_score",
+    "register_sampler",
+]

@@ -1,0 +1,99 @@
+"""What a few-shot sampler is, and the registry of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Protocol
+
+import numpy as np
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.errors import InputError
+
+ENTRY_POINT_GROUP = "recbole_dealrec.samplers"
+
+
+class Scorer(Protocol):
+    """Gives every candidate one number."""
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        """Scores, float64 [n], in the order of the samples."""
+
+
+class FewShotSampler(ABC):
+    """Chooses the samples a language model is fine-tuned on.
+
+    Not to be confused with RecBole's samplers, which draw negative items.
+
+    Args:
+        config: reads ``n_fewshot``, ``seed`` and the sampler's own keys.
+        scorers: scorers by name (``influence``, ``effort``); one costs nothing until its ``score`` is called.
+
+    Attributes:
+        columns: after :meth:`sample`, what is worth keeping of each candidate, arrays [n] by name.
+    """
+
+    def __init__(self, config: Config, scorers: Mapping[str, Scorer]) -> None:
+        self.config = config
+        self.scorers = scorers
+        self.columns: dict[str, np.ndarray] = {}
+
+    @abstractmethod
+    def sample(self, samples: CandidateSamples) -> np.ndarray:
+        """Indices of the chosen samples, int64 [n_fewshot], sorted and unique."""
+
+    def usable(self, n_candidates: int) -> int:
+        """How many of ``n_candidates`` the sampler can choose from."""
+        return n_candidates
+
+    def check(self, n_candidates: int) -> None:
+        """Refuse a pool that is too small, before anything is computed.
+
+        Raises:
+            InputError: fewer usable candidates than ``n_fewshot``.
+        """
+        usable = self.usable(n_candidates)
+        if usable < self.config["n_fewshot"]:
+            raise InputError(
+                f"n_fewshot is {self.config['n_fewshot']}, but only {usable} of {n_candidates} candidate samples can be "
+                "chosen; lower n_fewshot or raise samples_per_user"
+            )
+
+
+_REGISTRY: dict[str, type[FewShotSampler]] = {}
+
+
+def register_sampler(name: str) -> Callable[[type[FewShotSampler]], type[FewShotSampler]]:
+    """Class decorator that makes a sampler known as ``--sampler=name``.
+
+    Packages of their own name the class in the entry-point group ``recbole_dealrec.samplers``.
+
+    Raises:
+        TypeError: the class is not a :class:`FewShotSampler`.
+        ValueError: the name is taken by another class.
+    """
+
+    def register(sampler: type[FewShotSampler]) -> type[FewShotSampler]:
+        if not (isinstance(sampler, type) and issubclass(sampler, FewShotSampler)):
+            raise TypeError(f"sampler '{name}' has to be a subclass of FewShotSampler, not {sampler!r}")
+        if _REGISTRY.setdefault(name, sampler) is not sampler:
+            raise ValueError(f"sampler '{name}' is registered already, as {_REGISTRY[name].__qualname__}")
+        return sampler
+
+    return register
+
+
+def get_sampler(name: str) -> type[FewShotSampler]:
+    """Sampler class by its registered or entry-point name.
+
+    Raises:
+        InputError: no such sampler; the known ones are listed.
+    """
+    if name not in _REGISTRY:
+        for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+            register_sampler(name)(entry_point.load())
+    if name not in _REGISTRY:
+        known = sorted({*_REGISTRY, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
+        raise InputError(f"no sampler '{name}'; known are {', '.join(known)}")
+    return _REGISTRY[name]

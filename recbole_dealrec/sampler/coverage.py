@@ -1,0 +1,84 @@
+"""Coverage-enhanced selection; paper section 3.2 and algorithm 2."""
+
+import numpy as np
+
+PRUNED = -1
+
+
+def score_groups(scores: np.ndarray, n_groups: int = 50, hard_prune_ratio: float = 0.1) -> np.ndarray:
+    """Group of each sample: which of ``n_groups`` ranges of equal width its score falls in.
+
+    Args:
+        scores: float [n].
+        n_groups: K.
+        hard_prune_ratio: share of highest scores that is set aside first.
+
+    Returns:
+        int64 [n] in [0, K), lowest scores in group 0; -1 where a score is set aside or not finite.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    groups = np.full(len(scores), PRUNED, dtype=np.int64)
+    finite = np.flatnonzero(np.isfinite(scores))
+    kept = finite[np.argsort(scores[finite], kind="stable")[: n_after_pruning(len(finite), hard_prune_ratio)]]
+    if len(kept):
+        low, high = scores[kept[0]] / 2, scores[kept[-1]] / 2  # halves: their difference cannot overflow
+        width = (high - low) or 1.0
+        place = (scores[kept] / 2 - low) / width * n_groups
+        groups[kept] = np.minimum(place.astype(np.int64), n_groups - 1)
+    return groups
+
+
+def n_after_pruning(n: int, hard_prune_ratio: float) -> int:
+    """Samples that the hard prune leaves of ``n``."""
+    return n - int(np.floor(n * hard_prune_ratio))
+
+
+def draw_from_groups(groups: np.ndarray, n_fewshot: int, seed: int) -> np.ndarray:
+    """Smallest group first, an equal share of what is left of the budget from each; int64 [n_fewshot], sorted.
+
+    Args:
+        groups: int64 [n], negative where a sample cannot be chosen.
+        n_fewshot: budget.
+        seed: of the uniform draws inside a group.
+
+    Raises:
+        ValueError: fewer than ``n_fewshot`` samples can be chosen.
+    """
+    order = np.argsort(groups, kind="stable")
+    order = order[np.count_nonzero(groups < 0) :]
+    if len(order) < n_fewshot:
+        raise ValueError(f"n_fewshot is {n_fewshot}, but only {len(order)} samples are left to choose from")
+    _, starts = np.unique(groups[order], return_index=True)
+    members = sorted(np.split(order, starts[1:]), key=len)
+    random = np.random.default_rng(seed)
+    chosen, budget = [], n_fewshot
+    for left, group in zip(range(len(members), 0, -1), members, strict=True):
+        share = min(len(group), budget // left)
+        chosen.append(random.choice(group, share, replace=False))
+        budget -= share
+    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.int64)
+
+
+def coverage_enhanced_selection(
+    scores: np.ndarray, n_fewshot: int, n_groups: int = 50, hard_prune_ratio: float = 0.1, seed: int = 0
+) -> np.ndarray:
+    """Select samples over the whole range of scores; paper algorithm 2 after CCS's hard prune.
+
+    The highest ``hard_prune_ratio`` of the scores is dropped, the rest is cut into ``n_groups`` ranges of equal width,
+    and from the smallest group to the largest each gives ``min(its size, budget // groups left)`` samples, drawn
+    uniformly. Scores that are not finite are never selected.
+
+    Args:
+        scores: float [n], larger is more useful.
+        n_fewshot: number of samples to select.
+        n_groups: K.
+        hard_prune_ratio: in [0, 1).
+        seed: of the draws.
+
+    Returns:
+        int64 [n_fewshot], sorted and unique indices.
+
+    Raises:
+        ValueError: fewer than ``n_fewshot`` samples remain after the hard prune.
+    """
+    return draw_from_groups(score_groups(scores, n_groups, hard_prune_ratio), n_fewshot, seed)
