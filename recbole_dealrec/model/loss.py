@@ -1,0 +1,55 @@
+"""The loss of a causal language model, sample by sample."""
+
+import inspect
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IGNORED_LABEL = -100
+
+
+def sample_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean negative log-likelihood of every sample's labelled tokens; ``labels[:, t]`` belongs to the logits at t - 1.
+
+    Logits are computed from the earliest labelled position on where the model's forward takes ``logits_to_keep``.
+
+    Args:
+        model: Takes the entries of a batch but ``labels``; returns logits [B, T or fewer at the right end, V] or an
+            object with ``.logits``. Its mode and the ambient grad mode are left alone.
+        batch: [B, T] tensors on any device with ``labels`` (-100: not counted; at t = 0: never predicted).
+
+    Returns:
+        [B], float32 (float64 for a float64 model), on the device of the logits.
+
+    Raises:
+        ValueError: A row of the batch has no labelled token.
+    """
+    device = next(model.parameters()).device
+    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+    labels = inputs.pop("labels")
+    rows, positions = (labels[:, 1:] != IGNORED_LABEL).nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(labels))
+    if not counts.all():
+        raise ValueError(f"row {int(counts.argmin())} of the batch has no labelled token")
+    length = labels.shape[1]
+    logits = _logits(model, inputs, length - int(positions.min()))
+    rows, positions, counts, labels = (x.to(logits.device) for x in (rows, positions, counts, labels))
+    # A model that keeps only the last logits aligns them with the right end.
+    picked = widened(logits[rows, positions + logits.shape[1] - length])
+    losses = F.cross_entropy(picked, labels[rows, positions + 1], reduction="none")
+    return losses.new_zeros(len(counts)).index_add(0, rows, losses) / counts
+
+
+def _logits(model: nn.Module, inputs: dict[str, Tensor], keep: int) -> Tensor:
+    unwrapped = model.get_base_model() if hasattr(model, "get_base_model") else model
+    accepted = inspect.signature(unwrapped.forward).parameters
+    options = {"logits_to_keep": keep, "use_cache": False}
+    output = model(**inputs, **{name: value for name, value in options.items() if name in accepted})
+    return output if isinstance(output, Tensor) else output.logits
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

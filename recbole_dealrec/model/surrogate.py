@@ -1,0 +1,112 @@
+"""The surrogate: a RecBole sequential model, trained on every position of a sequence in one pass where that is exact."""
+
+from collections.abc import Callable
+from logging import getLogger
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.data import CandidateSamples, Fields, SequentialDataset, train_loader
+from recbole_dealrec.data.sequence import covering_rows
+from recbole_dealrec.errors import InputError
+
+from recbole.data.dataloader import TrainDataLoader  # isort: skip
+from recbole.data.interaction import Interaction  # isort: skip
+from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
+
+
+class EveryPosition:
+    """Mixin for causal models: the loss is the mean over all positions of a sequence, not over its last one."""
+
+    _every_position = False
+
+    def gather_indexes(self, output: Tensor, gather_index: Tensor) -> Tensor:
+        return output if self._every_position else super().gather_indexes(output, gather_index)
+
+    def position_outputs(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Output at each position, [B, L, H]."""
+        self._every_position = True
+        try:
+            return self.forward(item_seq, item_seq_len)
+        finally:
+            self._every_position = False
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        length = interaction[self.ITEM_SEQ_LEN]
+        item_seq = interaction[self.ITEM_SEQ][:, : int(length.max())]
+        targets = torch.cat([item_seq[:, 1:], torch.zeros_like(item_seq[:, :1])], dim=1)
+        targets = targets.scatter(1, length[:, None] - 1, interaction[self.POS_ITEM_ID][:, None])
+        counted = targets > 0
+        logits = self.position_outputs(item_seq, length)[counted] @ self.item_embedding.weight.T
+        return nn.functional.cross_entropy(logits, targets[counted])
+
+
+def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRecommender:
+    """Fresh surrogate; ``config`` is :meth:`Config.surrogate`.
+
+    Raises:
+        InputError: the model is not sequential, or its loss is not a softmax over the items.
+    """
+    if config["MODEL_TYPE"] != SequentialRecommender.type or config["loss_type"] not in (None, "CE"):
+        raise InputError(f"surrogate_model '{config['model']}' is not a sequential model with a softmax loss (CE)")
+    model = config.model_class(config, dataset).to(config["device"])
+    if _predicts_every_position(config.model_class, config, dataset):
+        causal = type(config["model"], (EveryPosition, config.model_class), {})
+        model.__class__ = causal
+    return model
+
+
+def surrogate_loader(config: Config, dataset: SequentialDataset, model: SequentialRecommender) -> TrainDataLoader:
+    """Training data of a surrogate: as few rows as cover every target, or RecBole's row per prefix."""
+    if isinstance(model, EveryPosition):
+        return train_loader(config, dataset, covering_rows(dataset))
+    if config["transform"] == "mask_itemseq":
+        rows = covering_rows(dataset)
+        return train_loader(config, _with_target(dataset), rows)
+    getLogger().info(f"{config['model']} is trained on a row per prefix: its outputs are not one per position")
+    return train_loader(config, dataset, np.arange(len(dataset)))
+
+
+def _with_target(dataset: SequentialDataset) -> SequentialDataset:
+    """The same rows, each target appended to its history (the oldest item leaves a full one), for masked models."""
+    fields = Fields.of(dataset.config)
+    history, length = dataset.inter_feat[fields.history].clone(), dataset.inter_feat[fields.length].clone()
+    full = length == history.shape[1]
+    history[full] = history[full].roll(-1, dims=1)
+    length = length + (~full).long()
+    history.scatter_(1, length[:, None] - 1, dataset.inter_feat[fields.item][:, None])
+    columns = {**dataset.inter_feat.interaction, fields.history: history, fields.length: length}
+    return dataset.copy(Interaction(columns))
+
+
+@torch.no_grad()
+def _predicts_every_position(model_class: type, config: Config, dataset: SequentialDataset) -> bool:
+    """Whether the model's output at each position is its output for that prefix alone, scored by its item embedding.
+
+    Measured on a few rows of a model with random weights rather than assumed from the model's name.
+    """
+    with torch.random.fork_rng():
+        model = type("Probe", (EveryPosition, model_class), {})(config, dataset).to(config["device"]).eval()
+    samples = CandidateSamples.from_dataset(dataset)
+    longest = np.argsort(-samples.item_length, kind="stable")[:4]
+    batch = samples.interaction(config, longest).to(config["device"])
+    sequence, length = batch[model.ITEM_SEQ], batch[model.ITEM_SEQ_LEN]
+    half = torch.clamp(length // 2, min=1)
+    prefix = batch[model.ITEM_SEQ] * (torch.arange(sequence.shape[1], device=sequence.device) < half[:, None])
+    batch.update(Interaction({model.ITEM_SEQ: prefix, model.ITEM_SEQ_LEN: half}))
+    return _agree(lambda: model.full_sort_predict(batch), lambda: _prefix_scores(model, sequence, length, half))
+
+
+def _prefix_scores(model: EveryPosition, sequence: Tensor, length: Tensor, position: Tensor) -> Tensor:
+    outputs = model.position_outputs(sequence, length)
+    return outputs[torch.arange(len(outputs)), position - 1] @ model.item_embedding.weight.T
+
+
+def _agree(expected: Callable[[], Tensor], found: Callable[[], Tensor]) -> bool:
+    reference = expected()
+    try:
+        return torch.allclose(reference, found(), rtol=1e-4, atol=1e-5 * float(reference.abs().max()))
+    except (AttributeError, TypeError, RuntimeError, IndexError):  # another signature or shape: not such a model
+        return False

@@ -1,0 +1,69 @@
+"""Effort of the language model for each sample; paper section 3.1.2."""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
+
+
+class EffortScorer:
+    """E(s) = ||grad_phi l_LLM(s)||_2 over the LoRA matrices, exact and batched; paper equation (6).
+
+    Larger means that the sample asks for more change of the model.
+
+    Args:
+        llm: :class:`recbole_dealrec.model.BIGRec` as fine-tuning will start from it.
+        config: reads ``effort_parameters``: ``all`` (the paper), ``last`` (the last layer's matrices), or patterns of
+            parameter names (the released code: ``*.31.self_attn.v_proj.lora_B.*``).
+    """
+
+    def __init__(self, llm: nn.Module, config: Config) -> None:
+        self.llm = llm
+        self.config = config
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        """Effort of each sample, float64 [n].
+
+        Raises:
+            InputError: ``effort_parameters`` matches no parameter that trains.
+        """
+        parameters = chosen_parameters(self.llm.network, self.config["effort_parameters"])
+        order: list[np.ndarray] = []
+
+        def batches():
+            with tqdm(total=len(samples), desc="Effort", ncols=100, disable=not self.config["show_progress"]) as progress:
+                for index, batch in self.llm.batches(samples):
+                    order.append(index)
+                    yield batch
+                    progress.update(len(index))
+
+        norms = per_sample_gradient_norms(self.llm.network, batches(), parameters)
+        scores = np.empty(len(samples))
+        scores[np.concatenate(order)] = norms
+        return scores
+
+
+def chosen_parameters(network: nn.Module, choice: str | Sequence[str]) -> list[str]:
+    """Names of the trained parameters that ``effort_parameters`` means.
+
+    Raises:
+        InputError: none.
+    """
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    if choice == "all":
+        return trained
+    if choice == "last":
+        layers = [int(found.group(1)) if (found := re.search(r"\.(\d+)\.", name)) else -1 for name in trained]
+        return [name for name, layer in zip(trained, layers, strict=True) if layer == max(layers)]
+    chosen = [name for name in trained if any(fnmatchcase(name, pattern) for pattern in choice)]
+    if not chosen:
+        raise InputError(f"effort_parameters {list(choice)} match no trained parameter; the first is {trained[0]}")
+    return chosen

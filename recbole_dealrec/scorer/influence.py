@@ -1,0 +1,232 @@
+"""Influence of each sample on the empirical risk, on a surrogate; paper section 3.1."""
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from logging import getLogger
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp, vjp
+from tqdm import tqdm
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples, Fields
+from recbole_dealrec.data.batch import row_batches
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.scorer import solver
+
+_LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
+_MOST_DAMPING_DOUBLINGS = 12
+
+
+class InfluenceScorer:
+    """I(s) = v^T (H + delta I)^-1 grad l(s): the rise of the empirical risk when s is removed, up to the constant 1/n.
+
+    Larger is more useful. v is the mean gradient over the risk's samples, H the Hessian (or Gauss-Newton matrix) of the
+    mean loss of the candidates, l the full-softmax loss of the target given the history. One solve x = (H + delta I)^-1 v
+    serves all samples: a score is the derivative of the sample's loss in direction x, which forward-mode differentiation
+    gives for a whole batch in one pass. Paper equation (5).
+
+    Args:
+        surrogate: trained RecBole sequential model, or several whose scores are averaged.
+        config: reads ``hessian_solver``, ``hessian_damping``, ``hessian_samples``, ``curvature``,
+            ``influence_parameters``, ``seed`` and the ``lissa_*`` keys.
+        risk_samples: samples whose mean loss is the risk; the candidates themselves by default (the paper).
+    """
+
+    def __init__(
+        self,
+        surrogate: nn.Module | Sequence[nn.Module],
+        config: Config,
+        risk_samples: CandidateSamples | None = None,
+    ) -> None:
+        self.surrogates = [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
+        self.config = config
+        self.risk_samples = risk_samples
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        """Influence of each sample, float64 [n].
+
+        Raises:
+            InputError: ``influence_parameters`` matches no parameter.
+            ArithmeticError: the solution of the linear system is not finite, or no damping makes it positive definite.
+        """
+        risk = samples if self.risk_samples is None else self.risk_samples
+        scores = [_score(surrogate, self.config, samples, risk) for surrogate in self.surrogates]
+        return np.mean(scores, axis=0)
+
+
+class _SampleLoss(nn.Module):
+    """Per-sample loss of a RecBole model as a function that functional_call can give other parameters to."""
+
+    def __init__(self, surrogate: nn.Module, config: Config) -> None:
+        super().__init__()
+        self.surrogate = surrogate
+        self._target = Fields.of(config).item
+
+    def forward(self, batch, logits_only: bool = False) -> Tensor:
+        logits = self.surrogate.full_sort_predict(batch)
+        return logits if logits_only else nn.functional.cross_entropy(logits, batch[self._target], reduction="none")
+
+
+def _score(surrogate: nn.Module, config: Config, samples: CandidateSamples, risk: CandidateSamples) -> np.ndarray:
+    was_training = surrogate.training
+    surrogate.eval()
+    try:
+        # cuDNN's recurrent kernels have no second derivative.
+        with torch.backends.cudnn.flags(enabled=not any(isinstance(m, nn.RNNBase) for m in surrogate.modules())):
+            problem = _Problem(surrogate, config)
+            x = problem.solve(samples, problem.mean_gradient(risk))
+            return problem.directional_derivatives(samples, x)
+    finally:
+        surrogate.train(was_training)
+
+
+class _Problem:
+    """Gradient, curvature and directional derivatives of one surrogate's losses in the chosen parameters."""
+
+    def __init__(self, surrogate: nn.Module, config: Config) -> None:
+        self.config = config
+        self.loss = _SampleLoss(surrogate, config)
+        self.parameters = _chosen_parameters(self.loss, config["influence_parameters"])
+        self.flat, self.unravel = solver.ravel(self.parameters)
+        self.rows_per_batch = max(1, _LOGITS_PER_BATCH // surrogate.n_items)
+
+    def losses(self, parameters: dict[str, Tensor], batch) -> Tensor:
+        return functional_call(self.loss, parameters, (batch,))
+
+    def mean_gradient(self, samples: CandidateSamples) -> Tensor:
+        """v, flat."""
+        total = torch.zeros_like(self.flat)
+        for _, batch in self._batches(samples, "Mean gradient"):
+            total += solver.ravel(grad(lambda p, b: self.losses(p, b).sum())(self.parameters, batch))[0]
+        return total / len(samples)
+
+    def directional_derivatives(self, samples: CandidateSamples, x: Tensor) -> np.ndarray:
+        """Derivative of each sample's loss in direction x, float64 [n]."""
+        scores = np.empty(len(samples))
+        direction = self.unravel(x)
+        for index, batch in self._batches(samples, "Influence"):
+            derivative = jvp(lambda p, b=batch: self.losses(p, b), (self.parameters,), (direction,))[1]
+            scores[index] = derivative.double().cpu().numpy()
+        return scores
+
+    def solve(self, samples: CandidateSamples, v: Tensor) -> Tensor:
+        """x = (H + delta I)^-1 v; delta is doubled, with a warning, until the curvature is positive definite."""
+        curvature = _Curvature(self, self._curvature_samples(samples))
+        largest = solver.largest_eigenvalue(curvature.product, v, self.config["seed"])
+        damping = self.config["hessian_damping"] * largest
+        if self.config["hessian_solver"] == "lissa" and self.config["lissa_damping"] is not None:
+            damping = self.config["lissa_damping"] * self.config["lissa_scale"]
+        getLogger().info(f"largest eigenvalue of the curvature {largest:.3e}, damping {damping:.3e}")
+        for _ in range(_MOST_DAMPING_DOUBLINGS):
+            try:
+                solution = self._solve_once(curvature, v, damping)
+                break
+            except solver.IndefiniteCurvatureError as error:
+                getLogger().warning(f"the curvature is indefinite ({error}); the damping is doubled")
+                damping *= 2
+        else:
+            raise ArithmeticError(f"the curvature stays indefinite up to damping {damping:.3e}; use gauss_newton")
+        solver.report(solution, self.config["hessian_solver"])
+        getLogger().info(f"sampling error of the curvature along the solution {curvature.sampling_error(solution.x, damping):.2e}")
+        return solution.x
+
+    def _solve_once(self, curvature: "_Curvature", v: Tensor, damping: float) -> solver.Solution:
+        method = self.config["hessian_solver"]
+        if method == "cg":
+            return solver.conjugate_gradients(curvature.product, v, damping, tolerance=1e-3, max_iterations=100)
+        if method == "exact":
+            return solver.dense_solve(curvature.product, v, damping)
+        scale, depth, repeats = (self.config[f"lissa_{key}"] for key in ("scale", "depth", "repeats"))
+        return solver.lissa(curvature.single_sample_product(), v, damping, scale, depth, repeats)
+
+    def _curvature_samples(self, samples: CandidateSamples) -> CandidateSamples:
+        count = self.config["hessian_samples"]
+        if count == 0 or count >= len(samples):
+            return samples
+        drawn = np.random.default_rng(self.config["seed"]).choice(len(samples), count, replace=False)
+        return samples[np.sort(drawn)]
+
+    def _batches(self, samples: CandidateSamples, description: str) -> Iterator[tuple[np.ndarray, object]]:
+        batches = row_batches(samples.item_length, self.rows_per_batch)
+        device = self.flat.device
+        progress = tqdm(batches, desc=description, ncols=100, disable=not self.config["show_progress"])
+        return ((index, samples.interaction(self.config, index).to(device)) for index in progress)
+
+
+class _Curvature:
+    """Products with the Hessian or Gauss-Newton matrix of the mean loss of some samples."""
+
+    def __init__(self, problem: _Problem, samples: CandidateSamples) -> None:
+        self.problem = problem
+        self.samples = samples
+        batches = row_batches(samples.item_length, problem.rows_per_batch)
+        self.batches = [samples.interaction(problem.config, index).to(problem.flat.device) for index in batches]
+        self._product = {"hessian": self._hessian, "gauss_newton": self._gauss_newton}[problem.config["curvature"]]
+
+    def product(self, vector: Tensor) -> Tensor:
+        """Curvature of the mean loss times a flat vector."""
+        return self._sum(self.batches, vector) / len(self.samples)
+
+    def single_sample_product(self) -> solver.MatVec:
+        """Product with the curvature of one sample, drawn anew at each call from one seeded stream."""
+        draws = np.random.default_rng(self.problem.config["seed"])
+
+        def product(vector: Tensor) -> Tensor:
+            index = draws.integers(len(self.samples), size=1)
+            batch = self.samples.interaction(self.problem.config, index).to(vector.device)
+            return self._product(batch, self.problem.unravel(vector))
+
+        return product
+
+    def sampling_error(self, x: Tensor, damping: float) -> float:
+        """Relative standard error of (H + delta I) x from measuring H on these samples, by two interleaved halves."""
+        if len(self.samples) < 2:
+            return 0.0
+        halves = []
+        for start in (0, 1):
+            part = self.samples[np.arange(start, len(self.samples), 2)]
+            batches = row_batches(part.item_length, self.problem.rows_per_batch)
+            moved = (part.interaction(self.problem.config, index).to(x.device) for index in batches)
+            halves.append(self._sum(moved, x) / len(part))
+        mean = (halves[0] + halves[1]) / 2 + damping * x
+        return float((halves[0] - halves[1]).norm() / (2 * mean.norm()))
+
+    def _sum(self, batches, vector: Tensor) -> Tensor:
+        direction = self.problem.unravel(vector)
+        total = torch.zeros_like(vector)
+        for batch in batches:
+            total += self._product(batch, direction)
+        return total
+
+    def _hessian(self, batch, direction: dict[str, Tensor]) -> Tensor:
+        total_loss = lambda p: self.problem.losses(p, batch).sum()  # noqa: E731
+        return solver.ravel(solver.hessian_vector_product(total_loss, self.problem.parameters, direction))[0]
+
+    def _gauss_newton(self, batch, direction: dict[str, Tensor]) -> Tensor:
+        """J^T (diag(p) - p p^T) J times a direction, J the Jacobian of the logits."""
+        logits = lambda p: functional_call(self.problem.loss, p, (batch, True))  # noqa: E731
+        tangent = jvp(logits, (self.problem.parameters,), (direction,))[1]
+        value, pull_back = vjp(logits, self.problem.parameters)
+        probability = value.softmax(dim=-1)
+        weighted = probability * tangent
+        return solver.ravel(pull_back(weighted - probability * weighted.sum(dim=-1, keepdim=True))[0])[0]
+
+
+def _chosen_parameters(loss: _SampleLoss, patterns: Sequence[str] | None) -> dict[str, Tensor]:
+    """Detached parameters by name; names in patterns are those of the surrogate."""
+    prefix = "surrogate."
+    embeddings = {id(m.weight) for m in loss.modules() if isinstance(m, nn.Embedding)}
+    chosen = {}
+    for name, parameter in loss.named_parameters():
+        wanted = id(parameter) not in embeddings
+        if patterns is not None:
+            wanted = any(fnmatchcase(name.removeprefix(prefix), pattern) for pattern in patterns)
+        if wanted:
+            chosen[name] = parameter.detach()
+    if not chosen:
+        names = ", ".join(name.removeprefix(prefix) for name, _ in loss.named_parameters())
+        raise InputError(f"influence_parameters {patterns} match no parameter of the surrogate, which has {names}")
+    return chosen

@@ -1,0 +1,215 @@
+"""Solves (H + damping * I) x = v by Hessian-vector products: conjugate gradients, LiSSA, or the dense matrix."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad, jvp
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+MatVec = Callable[[Tensor], Tensor]
+EXACT_LIMIT = 5000
+
+
+class IndefiniteCurvatureError(ArithmeticError):
+    """H + damping * I is not positive definite, so its inverse orders nothing; more damping is needed."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Solution of a damped system.
+
+    Attributes:
+        x: flat vector.
+        residual: relative residual ||(H + damping I) x - v|| / ||v||.
+        iterations: matrix-vector products used.
+        converged: whether the residual reached the tolerance (LiSSA: whether the recursion came to rest).
+    """
+
+    x: Tensor
+    residual: float
+    iterations: int
+    converged: bool
+
+
+def ravel(tree: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Flat vector of all tensors of a nested structure, and the way back."""
+    leaves, spec = tree_flatten(tree)
+    sizes = [leaf.numel() for leaf in leaves]
+
+    def unravel(vector: Tensor) -> Any:
+        parts = vector.split(sizes)
+        return tree_unflatten([part.view_as(leaf) for part, leaf in zip(parts, leaves, strict=True)], spec)
+
+    return torch.cat([leaf.detach().reshape(-1) for leaf in leaves]), unravel
+
+
+def hessian_vector_product(loss: Callable[[Any], Tensor], parameters: Any, direction: Any) -> Any:
+    """Hessian of a scalar function times a direction, forward over reverse; same structure as ``parameters``."""
+    return jvp(grad(loss), (parameters,), (direction,))[1]
+
+
+def inverse_hvp(
+    loss_fn: Callable[..., Tensor],
+    parameters: Any,
+    v: Any,
+    method: str = "cg",
+    *,
+    damping: float,
+    batches: Sequence[Any] | None = None,
+    tolerance: float = 1e-4,
+    max_iterations: int = 200,
+    recursion_depth: int = 5000,
+    scale: float = 25.0,
+    repeats: int = 1,
+    seed: int = 0,
+) -> Any:
+    """x = (H + damping * I)^-1 v, with H the Hessian of a mean loss; paper equation (4) and algorithm 1.
+
+    Args:
+        loss_fn: ``loss_fn(parameters)`` returns the scalar mean loss; with ``batches``,
+            ``loss_fn(parameters, batch)``, and the Hessian is the mean over the batches, which are taken as equal.
+        parameters: tensor, or nested lists, tuples and dicts of tensors.
+        v: same structure as ``parameters``.
+        method: ``cg`` (deterministic), ``lissa`` (one batch drawn per step), ``exact`` (dense, up to 5,000 parameters).
+        damping: delta itself. LiSSA's own damping is ``damping / scale``.
+        batches: see ``loss_fn``.
+        tolerance: relative residual at which ``cg`` stops.
+        max_iterations: most products of ``cg``.
+        recursion_depth: steps of a LiSSA recursion.
+        scale: LiSSA's scale; it diverges below half the largest eigenvalue of a single batch's Hessian.
+        repeats: LiSSA recursions to average.
+        seed: of the batches LiSSA draws.
+
+    Returns:
+        x, same structure as ``v``. Failure to reach ``tolerance`` is warned about with the residual.
+
+    Raises:
+        IndefiniteCurvatureError: H + damping * I has a direction of negative curvature.
+        ArithmeticError: the solution is not finite.
+        ValueError: unknown method, or ``exact`` with too many parameters.
+    """
+    flat_v, unravel = ravel(v)
+
+    def product(batch: Any, vector: Tensor) -> Tensor:
+        loss = loss_fn if batches is None else lambda tree: loss_fn(tree, batch)
+        return ravel(hessian_vector_product(loss, parameters, unravel(vector)))[0]
+
+    parts = [None] if batches is None else list(batches)
+
+    def matvec(vector: Tensor) -> Tensor:
+        return sum(product(part, vector) for part in parts) / len(parts)
+
+    if method == "cg":
+        solution = conjugate_gradients(matvec, flat_v, damping, tolerance, max_iterations)
+    elif method == "exact":
+        solution = dense_solve(matvec, flat_v, damping)
+    elif method == "lissa":
+        draws = np.random.default_rng(seed)
+        stochastic = lambda vector: product(parts[draws.integers(len(parts))], vector)  # noqa: E731
+        solution = lissa(stochastic, flat_v, damping, scale, recursion_depth, repeats)
+    else:
+        raise ValueError(f"method has to be cg, lissa or exact, not {method!r}")
+    report(solution, method)
+    return unravel(solution.x)
+
+
+def report(solution: Solution, method: str) -> None:
+    """Log a solution; a residual above the tolerance is a warning.
+
+    Raises:
+        ArithmeticError: the solution is not finite.
+    """
+    if not torch.isfinite(solution.x).all():
+        raise ArithmeticError(f"{method}: the solution is not finite; raise the damping (lissa: the scale)")
+    text = f"{method}: {solution.iterations} Hessian-vector products, relative residual {solution.residual:.2e}"
+    if solution.converged:
+        getLogger().info(text)
+    else:
+        getLogger().warning(f"{text}: not converged; raise the damping or the number of iterations")
+
+
+def conjugate_gradients(matvec: MatVec, v: Tensor, damping: float, tolerance: float, max_iterations: int) -> Solution:
+    """Conjugate gradients on H + damping * I, from zero.
+
+    Raises:
+        IndefiniteCurvatureError: a search direction of negative curvature was met.
+    """
+    x, r = torch.zeros_like(v), v.clone()
+    p, rr, target = r.clone(), r @ r, tolerance * v.norm()
+    iterations = 0
+    while rr.sqrt() > target and iterations < max_iterations:
+        product = matvec(p) + damping * p
+        iterations += 1
+        bend = p @ product
+        if bend <= 0:
+            raise IndefiniteCurvatureError(f"negative curvature {float(bend / (p @ p)):.3e} with damping {damping:.3e}")
+        step = rr / bend
+        x += step * p
+        r -= step * product
+        rr, previous = r @ r, rr
+        p = r + (rr / previous) * p
+    residual = _relative(rr.sqrt(), v)
+    return Solution(x, residual, iterations, residual <= tolerance)
+
+
+def lissa(stochastic: MatVec, v: Tensor, damping: float, scale: float, depth: int, repeats: int) -> Solution:
+    """The paper's recursion h <- v + (1 - damping / scale) h - H_t h / scale, averaged, divided by ``scale``.
+
+    ``stochastic`` multiplies by the Hessian of a sample drawn anew at each call. The residual is estimated from the
+    drift of h over the last tenth of the recursion, since the mean Hessian itself is never formed.
+    """
+    total, drift = torch.zeros_like(v), 0.0
+    tail = max(depth // 10, 1)
+    for _ in range(repeats):
+        h = v.clone()
+        for step in range(depth):
+            if step == depth - tail:
+                before = h
+            h = v + (1 - damping / scale) * h - stochastic(h) / scale
+        drift += _relative((h - before).norm(), h) / repeats
+        total += h / (scale * repeats)
+    return Solution(total, drift, depth * repeats, drift <= 0.1)
+
+
+def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
+    """Forms H column by column and solves by Cholesky.
+
+    Raises:
+        IndefiniteCurvatureError: H + damping * I is not positive definite.
+        ValueError: more than 5,000 parameters.
+    """
+    n = v.numel()
+    if n > EXACT_LIMIT:
+        raise ValueError(f"exact solver: {n} parameters, at most {EXACT_LIMIT}; narrow influence_parameters or use cg")
+    matrix = torch.stack([matvec(column) for column in torch.eye(n, dtype=v.dtype, device=v.device)])
+    matrix = (matrix + matrix.T) / 2 + damping * torch.eye(n, dtype=v.dtype, device=v.device)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if failed:
+        raise IndefiniteCurvatureError(f"smallest eigenvalue {float(torch.linalg.eigvalsh(matrix)[0]):.3e}")
+    x = torch.cholesky_solve(v[:, None], factor)[:, 0]
+    residual = _relative((matrix @ x - v).norm(), v)
+    return Solution(x, residual, n, residual <= 1e-2)
+
+
+def largest_eigenvalue(matvec: MatVec, like: Tensor, seed: int, tolerance: float = 1e-2, max_iterations: int = 50) -> float:
+    """Largest absolute eigenvalue of a symmetric operator by power iteration, to a relative change of ``tolerance``."""
+    generator = torch.Generator().manual_seed(seed)
+    u = torch.randn(like.numel(), generator=generator, dtype=like.dtype).to(like.device)
+    value = 0.0
+    for _ in range(max_iterations):
+        u = u / u.norm()
+        u = matvec(u)
+        previous, value = value, float(u.norm())
+        if abs(value - previous) <= tolerance * value:
+            break
+    return value
+
+
+def _relative(size: Tensor, reference: Tensor) -> float:
+    norm = float(reference.norm())
+    return float(size) / norm if norm > 0 else 0.0
