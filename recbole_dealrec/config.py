@@ -28,7 +28,7 @@ _RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 _RECBOLE_KEYS = {
     "model", "dataset", "config_files", "config_file", "nproc", "world_size", "ip", "port", "group_offset", "offset",
     "local_rank", "reg_weight", "embedding_size", "valid_metric_bigger", "MODEL_TYPE", "loss_type", "require_pow",
-    "transform", "numerical_features",
+    "transform", "numerical_features", "encoding", "tail_ratio",
 }  # fmt: skip
 # Keys that RecBole derives from others.
 _DERIVED_KEYS = {"MODEL_TYPE", "local_rank", "valid_metric_bigger"}

@@ -3,21 +3,23 @@
 import numpy as np
 
 
-def row_batches(lengths: np.ndarray, rows: int) -> list[np.ndarray]:
-    """Indices sorted by length in batches of at most ``rows``."""
-    order = np.argsort(lengths, kind="stable")
-    return [order[start : start + rows] for start in range(0, len(order), rows)]
-
-
-def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+def token_batches(lengths: np.ndarray, budget: int, most_rows: int | None = None) -> list[np.ndarray]:
     """Indices sorted by length in batches whose padded size, rows times longest row, is at most ``budget``.
 
-    A row longer than the budget is a batch by itself.
+    Args:
+        lengths: length of each row, integers [n].
+        budget: most tokens of a batch, padding included; a row longer than that is a batch by itself.
+        most_rows: most rows of a batch.
+
+    Returns:
+        int64 arrays that hold each of the n indices once.
     """
     order = np.argsort(lengths, kind="stable")
+    most_rows = most_rows or len(order)
     batches, start = [], 0
     for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - start) * lengths[order[end]] > budget:
+        rows = end + 1 - start
+        if end == len(order) or rows > most_rows or rows * lengths[order[end]] > budget:
             batches.append(order[start:end])
             start = end
     return batches

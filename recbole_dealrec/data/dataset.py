@@ -48,6 +48,13 @@ class SequentialDataset(RecBoleSequentialDataset):
         self.inter_feat[history] = self.inter_feat[history].map(lambda items: items[-longest:])
         super()._benchmark_presets()
 
+    def _load_feat(self, filepath, source):
+        try:
+            return super()._load_feat(filepath, source)
+        except (ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{filepath}: holds no row, or is no atomic file of RecBole ({reason})") from error
+
     def _download(self) -> None:
         raise InputError(f"{self.dataset_path}: no such dataset folder; put {self.dataset_name}.inter and .item there")
 

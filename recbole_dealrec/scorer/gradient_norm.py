@@ -283,8 +283,8 @@ def _tokens(tensor: Tensor) -> Tensor:
     return _widened(tensor).reshape(len(tensor), -1, tensor.shape[-1])
 
 
-def _bias(_module: nn.Module, _inputs: Tensor, gradient: Tensor) -> Tensor:
-    return _tokens(gradient).sum(1)
+def _bias(module: nn.Module, _inputs: Tensor, gradient: Tensor) -> Tensor:
+    return _widened(gradient).reshape(len(gradient), -1, *module.bias.shape).sum(1)
 
 
 def _embedding_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> _Outer:

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Fields
-from recbole_dealrec.data.batch import row_batches
+from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.scorer import solver
 
 _LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
+_ITEMS_PER_BATCH = 12_800  # of histories, padding included; larger batches leave the processor's cache
 _MOST_DAMPING_DOUBLINGS = 12
 
 
@@ -75,7 +76,9 @@ def _score(surrogate: nn.Module, config: Config, samples: CandidateSamples, risk
     surrogate.eval()
     try:
         # cuDNN's recurrent kernels have no second derivative.
-        with torch.backends.cudnn.flags(enabled=not any(isinstance(m, nn.RNNBase) for m in surrogate.modules())):
+        recurrent = any(isinstance(module, nn.RNNBase) for module in surrogate.modules())
+        # Outside the transforms of torch.func no graph is wanted; they differentiate all the same.
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=not recurrent):
             problem = _Problem(surrogate, config)
             x = problem.solve(samples, problem.mean_gradient(risk))
             return problem.directional_derivatives(samples, x)
@@ -92,6 +95,10 @@ class _Problem:
         self.parameters = _chosen_parameters(self.loss, config["influence_parameters"])
         self.flat, self.unravel = solver.ravel(self.parameters)
         self.rows_per_batch = max(1, _LOGITS_PER_BATCH // surrogate.n_items)
+
+    def batch_indices(self, samples: CandidateSamples) -> list[np.ndarray]:
+        """Indices of the samples in batches of similar length."""
+        return token_batches(samples.item_length, _ITEMS_PER_BATCH, self.rows_per_batch)
 
     def losses(self, parameters: dict[str, Tensor], batch) -> Tensor:
         return functional_call(self.loss, parameters, (batch,))
@@ -150,7 +157,7 @@ class _Problem:
         return samples[np.sort(drawn)]
 
     def _batches(self, samples: CandidateSamples, description: str) -> Iterator[tuple[np.ndarray, object]]:
-        batches = row_batches(samples.item_length, self.rows_per_batch)
+        batches = self.batch_indices(samples)
         device = self.flat.device
         progress = tqdm(batches, desc=description, ncols=100, disable=not self.config["show_progress"])
         return ((index, samples.interaction(self.config, index).to(device)) for index in progress)
@@ -162,7 +169,7 @@ class _Curvature:
     def __init__(self, problem: _Problem, samples: CandidateSamples) -> None:
         self.problem = problem
         self.samples = samples
-        batches = row_batches(samples.item_length, problem.rows_per_batch)
+        batches = problem.batch_indices(samples)
         self.batches = [samples.interaction(problem.config, index).to(problem.flat.device) for index in batches]
         self._product = {"hessian": self._hessian, "gauss_newton": self._gauss_newton}[problem.config["curvature"]]
 
@@ -188,7 +195,7 @@ class _Curvature:
         halves = []
         for start in (0, 1):
             part = self.samples[np.arange(start, len(self.samples), 2)]
-            batches = row_batches(part.item_length, self.problem.rows_per_batch)
+            batches = self.problem.batch_indices(part)
             moved = (part.interaction(self.problem.config, index).to(x.device) for index in batches)
             halves.append(self._sum(moved, x) / len(part))
         mean = (halves[0] + halves[1]) / 2 + damping * x

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from logging import getLogger
+from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import grad, jvp
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 MatVec = Callable[[Tensor], Tensor]
 EXACT_LIMIT = 5000
@@ -91,8 +92,9 @@ def inverse_hvp(
     Raises:
         IndefiniteCurvatureError: H + damping * I has a direction of negative curvature.
         ArithmeticError: the solution is not finite.
-        ValueError: unknown method, or ``exact`` with too many parameters.
+        ValueError: unknown method, ``exact`` with too many parameters, or ``v`` of another structure than ``parameters``.
     """
+    v = tree_map(lambda _, part: part, parameters, v)  # mappings in the order of the parameters
     flat_v, unravel = ravel(v)
 
     def product(batch: Any, vector: Tensor) -> Tensor:
@@ -124,7 +126,7 @@ def report(solution: Solution, method: str) -> None:
     Raises:
         ArithmeticError: the solution is not finite.
     """
-    if not torch.isfinite(solution.x).all():
+    if not (torch.isfinite(solution.x).all() and isfinite(solution.residual)):
         raise ArithmeticError(f"{method}: the solution is not finite; raise the damping (lissa: the scale)")
     text = f"{method}: {solution.iterations} Hessian-vector products, relative residual {solution.residual:.2e}"
     if solution.converged:
@@ -161,9 +163,10 @@ def lissa(stochastic: MatVec, v: Tensor, damping: float, scale: float, depth: in
     """The paper's recursion h <- v + (1 - damping / scale) h - H_t h / scale, averaged, divided by ``scale``.
 
     ``stochastic`` multiplies by the Hessian of a sample drawn anew at each call. The residual is estimated from the
-    drift of h over the last tenth of the recursion, since the mean Hessian itself is never formed.
+    drift of h over the last tenth of the recursion, since the mean Hessian itself is never formed: the mean step is the
+    residual, but the drift relative to h where that is greater, for then h is noise.
     """
-    total, drift = torch.zeros_like(v), 0.0
+    total, residual = torch.zeros_like(v), 0.0
     tail = max(depth // 10, 1)
     for _ in range(repeats):
         h = v.clone()
@@ -171,9 +174,10 @@ def lissa(stochastic: MatVec, v: Tensor, damping: float, scale: float, depth: in
             if step == depth - tail:
                 before = h
             h = v + (1 - damping / scale) * h - stochastic(h) / scale
-        drift += _relative((h - before).norm(), h) / repeats
+        drift = (h - before).norm()
+        residual += max(_relative(drift / tail, v), _relative(drift, h)) / repeats
         total += h / (scale * repeats)
-    return Solution(total, drift, depth * repeats, drift <= 0.1)
+    return Solution(total, residual, depth * repeats, residual <= 0.1)
 
 
 def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
@@ -181,6 +185,7 @@ def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
 
     Raises:
         IndefiniteCurvatureError: H + damping * I is not positive definite.
+        ArithmeticError: H is not finite.
         ValueError: more than 5,000 parameters.
     """
     n = v.numel()
@@ -188,6 +193,8 @@ def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
         raise ValueError(f"exact solver: {n} parameters, at most {EXACT_LIMIT}; narrow influence_parameters or use cg")
     matrix = torch.stack([matvec(column) for column in torch.eye(n, dtype=v.dtype, device=v.device)])
     matrix = (matrix + matrix.T) / 2 + damping * torch.eye(n, dtype=v.dtype, device=v.device)
+    if not torch.isfinite(matrix).all():
+        raise ArithmeticError("exact solver: the curvature is not finite")
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if failed:
         raise IndefiniteCurvatureError(f"smallest eigenvalue {float(torch.linalg.eigvalsh(matrix)[0]):.3e}")
@@ -196,7 +203,7 @@ def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
     return Solution(x, residual, n, residual <= 1e-2)
 
 
-def largest_eigenvalue(matvec: MatVec, like: Tensor, seed: int, tolerance: float = 1e-2, max_iterations: int = 50) -> float:
+def largest_eigenvalue(matvec: MatVec, like: Tensor, seed: int, tolerance: float = 2e-2, max_iterations: int = 30) -> float:
     """Largest absolute eigenvalue of a symmetric operator by power iteration, to a relative change of ``tolerance``."""
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(like.numel(), generator=generator, dtype=like.dtype).to(like.device)
@@ -212,4 +219,4 @@ def largest_eigenvalue(matvec: MatVec, like: Tensor, seed: int, tolerance: float
 
 def _relative(size: Tensor, reference: Tensor) -> float:
     norm = float(reference.norm())
-    return float(size) / norm if norm > 0 else 0.0
+    return 0.0 if norm == 0 else float(size) / norm

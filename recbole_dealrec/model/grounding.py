@@ -1,0 +1,53 @@
+"""Grounding: from what the language model wrote to a score for every item; BIGRec, arXiv 2308.08434, section 3.2."""
+
+import torch
+from torch import Tensor
+
+
+def popularity_weights(counts: Tensor, gamma: float) -> Tensor:
+    """Factors (1 + W)^-gamma on distances, W the min-max normalised share of each item in the training data; float [n].
+
+    Args:
+        counts: occurrences in the training split, [n].
+        gamma: exponent; 0 leaves distances alone.
+    """
+    counts = counts.float()
+    spread = (counts.max() - counts.min()).clamp(min=1)
+    return (1 + (counts - counts.min()) / spread) ** -gamma
+
+
+def distances(queries: Tensor, items: Tensor, weights: Tensor) -> Tensor:
+    """Distance of each query to each item, min-max normalised per query and weighted, in [0, 1]; float32 [B, n].
+
+    Args:
+        queries: embeddings of what was written, [B, d].
+        items: embeddings of the items' titles, [n, d].
+        weights: of :func:`popularity_weights`, [n].
+    """
+    distance = torch.cdist(queries.float(), items.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    low, high = distance.amin(dim=1, keepdim=True), distance.amax(dim=1, keepdim=True)
+    return weights * (distance - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def rank_beams_first(beam_items: Tensor, beam_scores: Tensor, title_of_item: Tensor, fallback: Tensor) -> Tensor:
+    """Scores of all items where beams are titles of the catalogue; float32 [B, n].
+
+    Args:
+        beam_items: title index of each beam, -1 where a beam holds none, [B, K].
+        beam_scores: summed log-likelihood of each beam, [B, K].
+        title_of_item: title index of each item, -1 for padding, [n]; items of one title share its score.
+        fallback: distances in [0, 1] that order the items no beam names, [B, n].
+
+    Returns:
+        The beam's log-likelihood where an item has one; all others lie below the worst beam, nearest first.
+    """
+    n_titles = int(title_of_item.max()) + 1
+    by_title = torch.full((len(beam_items), n_titles + 1), -torch.inf, device=beam_scores.device)
+    valid = (beam_items >= 0) & torch.isfinite(beam_scores)
+    slots = torch.where(valid, beam_items, n_titles)
+    by_title.scatter_reduce_(1, slots, beam_scores.masked_fill(~valid, -torch.inf), reduce="amax")
+    by_title[:, n_titles] = -torch.inf
+    named = by_title[:, torch.where(title_of_item < 0, n_titles, title_of_item)]
+    worst = torch.where(torch.isfinite(named), named, torch.inf).amin(dim=1, keepdim=True)
+    worst = torch.where(torch.isfinite(worst), worst, 0.0)
+    return torch.where(torch.isfinite(named), named, worst - 1 - fallback)

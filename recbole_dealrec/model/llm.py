@@ -1,0 +1,181 @@
+"""Loading a causal language model with LoRA, and turning samples into its tokens."""
+
+import warnings
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import Prompt, PromptTemplate
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.loss import IGNORED_LABEL
+
+_UNREACHABLE = (OSError, ValueError, KeyError, ImportError)
+
+
+def check_llm_path(path: str, trust_remote_code: bool = False) -> None:
+    """Refuse an ``llm_path`` that cannot be loaded, before hours of work.
+
+    Raises:
+        InputError: neither a folder with a model nor a Hugging Face id that can be reached.
+    """
+    try:
+        AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except _UNREACHABLE as error:
+        raise _unusable(path, error) from error
+
+
+def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Tokenizer with an end and a padding token; where a checkpoint has no padding token, its end token serves.
+
+    Raises:
+        InputError: the tokenizer cannot be loaded, or has no end token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except _UNREACHABLE as error:
+        raise _unusable(path, error) from error
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"llm_path '{path}': the tokenizer has no end token; set eos_token in its tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_network(config: Config, path: str) -> PeftModel:
+    """Causal language model at ``path`` with fresh LoRA matrices, the only parameters that train.
+
+    Raises:
+        InputError: the model cannot be loaded, or has no module named in ``lora_target_modules``.
+    """
+    if not config["show_progress"]:
+        disable_progress_bar()
+    dtype = config["llm_dtype"] if config["llm_dtype"] == "auto" else getattr(torch, config["llm_dtype"])
+    try:
+        base = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=config["trust_remote_code"])
+    except _UNREACHABLE as error:
+        raise _unusable(path, error) from error
+    _check_target_modules(base, config["lora_target_modules"])
+    lora = LoraConfig(
+        r=config["lora_r"],
+        lora_alpha=config["lora_alpha"],
+        lora_dropout=config["lora_dropout"],
+        target_modules=list(config["lora_target_modules"]),
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers in a way that is about to change
+        return get_peft_model(base, lora).to(config["device"])
+
+
+def _check_target_modules(base: PreTrainedModel, targets: Sequence[str]) -> None:
+    names = [name for name, _ in base.named_modules()]
+    absent = [target for target in targets if not any(fnmatchcase(f".{name}", f"*.{target}") for name in names)]
+    if absent:
+        usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(base.config.model_type)
+        hint = f"; usual for {base.config.model_type} is {list(usual)}" if usual else ""
+        raise InputError(f"lora_target_modules: {type(base).__name__} has no module '{absent[0]}'{hint}")
+
+
+def _unusable(path: str, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    kind = "folder" if Path(path).is_dir() else "neither a folder nor a model that can be reached"
+    return InputError(f"llm_path '{path}': {kind}; cannot be loaded: {reason}")
+
+
+class SampleEncoder:
+    """Token ids of prompts and responses.
+
+    Prompt and response are tokenised apart and joined, so that what is trained is what inference continues.
+
+    Args:
+        tokenizer: of the language model.
+        config: reads ``max_history_titles`` and ``max_prompt_length`` and the prompt's texts.
+        titles: titles by internal item id.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Config, titles: Sequence[str]) -> None:
+        self.tokenizer = tokenizer
+        self.template = PromptTemplate(config)
+        self.titles = titles
+        self.max_history_titles = config["max_history_titles"]
+        self.max_prompt_length = config["max_prompt_length"]
+        self._response = cache(self._encode_response)
+
+    def prompts(self, histories: Sequence[np.ndarray]) -> list[list[int]]:
+        """Token ids of the prompts for histories of item ids, oldest first."""
+        return [ids for _, ids in self._fit(histories)]
+
+    def prompt_texts(self, histories: Sequence[np.ndarray]) -> list[Prompt]:
+        """The prompts as text, after the oldest titles were dropped to fit."""
+        return [prompt for prompt, _ in self._fit(histories)]
+
+    def response(self, item_id: int) -> list[int]:
+        """Token ids of an item's title as the model is to write it, end token included."""
+        return self._response(int(item_id))
+
+    def embedded_text(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of bare titles, for their embeddings."""
+        ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_prompt_length)["input_ids"]
+        return [row or [self.tokenizer.eos_token_id] for row in ids]
+
+    def _encode_response(self, item_id: int) -> list[int]:
+        text = self.template.response(self.titles[item_id])
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+
+    def _fit(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
+        """Prompts whose oldest titles are dropped, whole, until they are short enough."""
+        fitted: list = [None] * len(histories)
+        kept = [list(history[-self.max_history_titles :]) for history in histories]
+        pending = list(range(len(histories)))
+        while pending:
+            prompts = [self.template.render([self.titles[item] for item in kept[row]]) for row in pending]
+            encoded = self.tokenizer([prompt.text for prompt in prompts])["input_ids"]
+            too_long = []
+            for row, prompt, ids in zip(pending, prompts, encoded, strict=True):
+                if len(ids) <= self.max_prompt_length:
+                    fitted[row] = (prompt, ids)
+                elif kept[row]:
+                    del kept[row][0]
+                    too_long.append(row)
+                else:
+                    raise InputError(f"max_prompt_length is {self.max_prompt_length}, the bare prompt has {len(ids)} tokens")
+            pending = too_long
+        return fitted
+
+
+def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]] | None, pad: int, on_inputs: bool = False) -> dict[str, Tensor]:
+    """Left-padded batch.
+
+    Args:
+        prompts: token ids of the prompts.
+        responses: token ids of the responses; none for inference.
+        pad: padding token.
+        on_inputs: whether the prompt's tokens are labels too.
+
+    Returns:
+        ``input_ids``, ``attention_mask``, ``position_ids`` and, with responses, ``labels`` (-100 where no loss is
+        taken), int64 [B, T] each.
+    """
+    rows = [[*prompt, *response] for prompt, response in zip(prompts, responses or [()] * len(prompts), strict=True)]
+    width = max(map(len, rows))
+    input_ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros_like(input_ids)
+    labels = torch.full_like(input_ids, IGNORED_LABEL)
+    for index, row in enumerate(rows):
+        ids = torch.tensor(row)
+        input_ids[index, width - len(row) :] = ids
+        mask[index, width - len(row) :] = 1
+        labelled = len(row) if on_inputs else len(row) - len(prompts[index])
+        labels[index, width - labelled :] = ids[len(row) - labelled :]
+    batch = {"input_ids": input_ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    return batch if responses is None else {**batch, "labels": labels}

@@ -1,0 +1,31 @@
+"""Command line: python run_recbole_dealrec.py --dataset=games [--key=value ...]."""
+
+import argparse
+import sys
+
+from recbole_dealrec.config import parse_command_line
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.quick_start import run_recbole_dealrec
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="DEALRec for RecBole. Any configuration key can follow as --key=value.", allow_abbrev=False
+    )
+    parser.add_argument("--model", "-m", default="BIGRec", help="recommender to fine-tune")
+    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the dataset")
+    parser.add_argument("--sampler", "-s", default="DEALRec", help="few-shot sampler")
+    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    arguments, rest = parser.parse_known_args()
+    try:
+        overrides = parse_command_line(rest)
+        files = arguments.config_files.split()
+        run_recbole_dealrec(arguments.model, arguments.dataset, arguments.sampler, files, overrides)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Datasets of a few lines, a part of ml-100k, and configurations that stay inside the test's folder."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbole_dealrec.config import Config  # first: it makes RecBole importable
+
+import recbole  # isort: skip
+
+# A leading quote, a word that pandas reads as missing, equal titles, braces, commas.
+TEN_TITLES = {
+    "i1": "Alpha",
+    "i2": '"Beta" Returns',
+    "i3": "NA",
+    "i4": "Delta, The",
+    "i5": "Twin",
+    "i6": "Twin",
+    "i7": "{history}",
+    "i8": "Theta: Part 2",
+    "i9": "Iota",
+    "i10": "Kappa (1996)",
+}
+TEN_SEQUENCES = {
+    "u1": ["i1", "i2", "i3", "i4", "i5"],
+    "u2": ["i2", "i4", "i6", "i8"],
+    "u3": ["i9", "i7", "i5"],
+    "u4": ["i10", "i1", "i10", "i2", "i10", "i3", "i6", "i9"],
+    "u5": ["i3", "i5", "i7", "i9", "i1", "i8"],
+}
+# One user and history stand on two lines of the validation part and on three of the test part.
+SPLIT_ROWS = {
+    "train": [
+        ("u1", ["i1"], "i2"),
+        ("u1", ["i1", "i2"], "i3"),
+        ("u2", ["i4", "i5", "i6"], "i7"),
+        ("u3", ["i8"], "i9"),
+        ("u3", ["i8", "i9"], "i10"),
+    ],
+    "valid": [
+        ("u1", ["i1", "i2", "i3"], "i4"),
+        ("u2", ["i4", "i5", "i6", "i7"], "i1"),
+        ("u1", ["i1", "i2", "i3"], "i6"),
+    ],
+    "test": [
+        ("u1", ["i1", "i2", "i3", "i4"], "i5"),
+        ("u2", ["i4", "i5", "i6", "i7", "i1"], "i2"),
+        ("u1", ["i1", "i2", "i3", "i4"], "i9"),
+        ("u3", ["i8", "i9", "i10"], "i2"),
+        ("u1", ["i1", "i2", "i3", "i4"], "i10"),
+    ],
+}
+
+
+def _write_lines(file: Path, lines) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _write_titles(folder: Path, name: str, titles) -> None:
+    rows = [f"{item}\t{title}" for item, title in titles.items()]
+    _write_lines(folder / name / f"{name}.item", ["item_id:token\ttitle:token_seq", *rows])
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    """RecBole writes ./log and ./log_tensorboard."""
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def write_dataset(tmp_path):
+    """Writes ``<name>.inter`` and ``<name>.item`` for sequences by user, newest line first; returns the data path."""
+
+    def write(name, sequences, titles=None):
+        rows = [
+            f"{user}\t{item}\t{1000 + 10 * place}"
+            for user, items in sequences.items()
+            for place, item in reversed(list(enumerate(items)))
+        ]
+        _write_lines(tmp_path / name / f"{name}.inter", ["user_id:token\titem_id:token\ttimestamp:float", *rows])
+        used = {item: f"title of {item}" for items in sequences.values() for item in items}
+        _write_titles(tmp_path, name, titles or used)
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def write_benchmark(tmp_path):
+    """Writes ``<name>.<part>.inter`` for rows (user, history, target) by part; returns the data path."""
+
+    def write(name, parts, titles=None):
+        for part, rows in parts.items():
+            lines = [f"{user}\t{' '.join(history)}\t{item}" for user, history, item in rows]
+            header = "user_id:token\titem_id_list:token_seq\titem_id:token"
+            _write_lines(tmp_path / name / f"{name}.{part}.inter", [header, *lines])
+        _write_titles(tmp_path, name, titles or TEN_TITLES)
+        return tmp_path
+
+    return write
+
+
+BENCHMARK_KEYS = {
+    "benchmark_filename": ["train", "valid", "test"],
+    "load_col": {"inter": ["user_id", "item_id_list", "item_id"]},
+    "alias_of_item_id": ["item_id_list"],
+}
+
+
+@pytest.fixture
+def make_config(tmp_path):
+    """``make_config(dataset, data_path, **keys)``: a BIGRec configuration on the CPU that writes under tmp_path."""
+
+    def make(dataset, data_path, *, model="BIGRec", **keys):
+        fixed = {
+            "data_path": str(data_path),
+            "checkpoint_dir": str(tmp_path / "saved"),
+            "show_progress": False,
+            "use_gpu": False,
+        }
+        return Config(model, dataset, config_dict={**fixed, **keys})
+
+    return make
+
+
+@pytest.fixture
+def ten(write_dataset, make_config):
+    """``ten(**keys)``: configuration of the ten-item catalogue, whose files are written."""
+    path = write_dataset("ten", TEN_SEQUENCES, TEN_TITLES)
+    return lambda **keys: make_config("ten", path, **keys)
+
+
+@pytest.fixture
+def split(write_benchmark, make_config):
+    """``split(**keys)``: configuration of the ten-item benchmark files, which are written."""
+    path = write_benchmark("split", SPLIT_ROWS)
+    return lambda **keys: make_config("split", path, **{**BENCHMARK_KEYS, **keys})
+
+
+@pytest.fixture(scope="session")
+def movies_path(tmp_path_factory):
+    """Data path of ``movies``: the first 200 users of ml-100k, with the titles of the whole catalogue."""
+    path = tmp_path_factory.mktemp("data")
+    source = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
+    header, *rows = (source / "ml-100k.inter").read_text(encoding="utf-8").splitlines()
+    kept = [row for row in rows if int(row.split("\t")[0]) <= 200]
+    _write_lines(path / "movies" / "movies.inter", [header, *kept])
+    items = (source / "ml-100k.item").read_text(encoding="utf-8").splitlines()
+    _write_lines(path / "movies" / "movies.item", items)
+    return path
+
+
+@pytest.fixture
+def movies(movies_path, make_config):
+    """``movies(**keys)``: configuration of the part of ml-100k."""
+    return lambda **keys: make_config("movies", movies_path, **{"title_field": "movie_title", **keys})

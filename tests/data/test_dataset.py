@@ -1,0 +1,375 @@
+"""Splits, queries, and the metrics that RecBole computes of them, against results worked out by hand."""
+
+from math import log2
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, train_loader
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.trainer import SafetensorsTrainer
+
+from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
+from recbole.utils import InputType  # isort: skip
+
+
+def rows_of(part):
+    """(user, history, target) of each row, in order."""
+    samples = CandidateSamples.from_dataset(part)
+    users, items = part.field2id_token["user_id"], part.field2id_token["item_id"]
+    return [
+        (users[samples.user_id[row]], " ".join(items[samples.history(row)]), items[samples.item_id[row]])
+        for row in range(len(samples))
+    ]
+
+
+def queries_of(loader, part):
+    """(user, history, positives) of each query, in order."""
+    users, items = part.field2id_token["user_id"], part.field2id_token["item_id"]
+    found = []
+    for interaction, history_index, positive_u, positive_i in loader:
+        assert history_index is None
+        for row in range(len(interaction)):
+            history = interaction["item_id_list"][row, : interaction["item_length"][row]].numpy()
+            positives = positive_i[positive_u == row].numpy()
+            found.append((users[interaction["user_id"][row]], " ".join(items[history]), " ".join(items[positives])))
+    return found
+
+
+def test_leave_one_out(ten):
+    splits = load_splits(ten())
+    assert sorted(rows_of(splits.train)) == [
+        ("u1", "i1", "i2"),
+        ("u1", "i1 i2", "i3"),
+        ("u2", "i2", "i4"),
+        ("u3", "i9", "i7"),
+        ("u4", "i10", "i1"),
+        ("u4", "i10 i1", "i10"),
+        ("u4", "i10 i1 i10", "i2"),
+        ("u4", "i10 i1 i10 i2", "i10"),
+        ("u4", "i10 i1 i10 i2 i10", "i3"),
+        ("u5", "i3", "i5"),
+        ("u5", "i3 i5", "i7"),
+        ("u5", "i3 i5 i7", "i9"),
+    ]
+    assert sorted(rows_of(splits.valid)) == [
+        ("u1", "i1 i2 i3", "i4"),
+        ("u2", "i2 i4", "i6"),
+        ("u4", "i10 i1 i10 i2 i10 i3", "i6"),
+        ("u5", "i3 i5 i7 i9", "i1"),
+    ]
+    assert sorted(rows_of(splits.test)) == [
+        ("u1", "i1 i2 i3 i4", "i5"),
+        ("u2", "i2 i4 i6", "i8"),
+        ("u3", "i9 i7", "i5"),
+        ("u4", "i10 i1 i10 i2 i10 i3 i6", "i9"),
+        ("u5", "i3 i5 i7 i9 i1", "i8"),
+    ]
+    assert {part.item_num for part in (splits.train, splits.valid, splits.test)} == {11}
+
+
+def test_leave_one_out_cuts_long_histories_at_the_old_end(ten):
+    splits = load_splits(ten(MAX_ITEM_LIST_LENGTH=3))
+    assert ("u4", "i1 i10 i2", "i10") in rows_of(splits.train)
+    assert ("u4", "i2 i10 i3", "i6") in rows_of(splits.valid)
+    assert sorted(rows_of(splits.test)) == [
+        ("u1", "i2 i3 i4", "i5"),
+        ("u2", "i2 i4 i6", "i8"),
+        ("u3", "i9 i7", "i5"),
+        ("u4", "i10 i3 i6", "i9"),
+        ("u5", "i7 i9 i1", "i8"),
+    ]
+
+
+def test_benchmark_files(split):
+    splits = load_splits(split())
+    assert rows_of(splits.train) == [
+        ("u1", "i1", "i2"),
+        ("u1", "i1 i2", "i3"),
+        ("u2", "i4 i5 i6", "i7"),
+        ("u3", "i8", "i9"),
+        ("u3", "i8 i9", "i10"),
+    ]
+    assert rows_of(splits.valid) == [("u1", "i1 i2 i3", "i4"), ("u2", "i4 i5 i6 i7", "i1"), ("u1", "i1 i2 i3", "i6")]
+    assert [row[2] for row in rows_of(splits.test)] == ["i5", "i2", "i9", "i2", "i10"]
+
+
+def test_benchmark_files_cut_long_histories_at_the_old_end(split):
+    splits = load_splits(split(MAX_ITEM_LIST_LENGTH=2))
+    assert rows_of(splits.train)[2] == ("u2", "i5 i6", "i7")
+    assert rows_of(splits.test)[1] == ("u2", "i7 i1", "i2")
+    assert rows_of(splits.train)[0] == ("u1", "i1", "i2")
+
+
+def test_an_item_known_only_from_histories_is_in_the_catalogue(write_benchmark, make_config, split):
+    parts = {part: [("u", ["rare", "i1"], "i2")] for part in ("train", "valid", "test")}
+    keys = split().final_config_dict
+    path = write_benchmark("rare", parts, {"rare": "Rare", "i1": "One", "i2": "Two"})
+    names = ("benchmark_filename", "load_col", "alias_of_item_id")
+    splits = load_splits(make_config("rare", path, **{name: keys[name] for name in names}))
+    assert rows_of(splits.test) == [("u", "rare i1", "i2")]
+    assert sorted(splits.test.titles) == ["", "One", "Rare", "Two"]
+
+
+def test_rows_that_share_user_and_history_are_one_query(split):
+    splits = load_splits(split())
+    assert queries_of(QueryDataLoader(splits.test.config, splits.test), splits.test) == [
+        ("u3", "i8 i9 i10", "i2"),
+        ("u1", "i1 i2 i3 i4", "i5 i9 i10"),
+        ("u2", "i4 i5 i6 i7 i1", "i2"),
+    ]
+    assert queries_of(QueryDataLoader(splits.valid.config, splits.valid), splits.valid) == [
+        ("u1", "i1 i2 i3", "i4 i6"),
+        ("u2", "i4 i5 i6 i7", "i1"),
+    ]
+
+
+def test_equal_histories_of_two_users_are_two_queries(write_benchmark, make_config, split):
+    row = [("u", ["i1"], "i2"), ("v", ["i1"], "i3"), ("u", ["i1"], "i4"), ("u", ["i1", "i1"], "i5")]
+    path = write_benchmark("pair", {part: row for part in ("train", "valid", "test")})
+    keys = split().final_config_dict
+    names = ("benchmark_filename", "load_col", "alias_of_item_id")
+    test = load_splits(make_config("pair", path, **{name: keys[name] for name in names})).test
+    assert queries_of(QueryDataLoader(test.config, test), test) == [
+        ("u", "i1", "i2 i4"),
+        ("v", "i1", "i3"),
+        ("u", "i1 i1", "i5"),
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_queries_come_by_length_whatever_the_batch(batch_size, movies):
+    part = load_splits(movies(eval_batch_size=batch_size, MAX_ITEM_LIST_LENGTH=20)).valid
+    loader = QueryDataLoader(part.config, part)
+    found = queries_of(loader, part)
+    lengths = [len(history.split()) for _, history, _ in found]
+    assert lengths == sorted(lengths)
+    assert sorted(found) == sorted(rows_of(part))
+    assert len(loader) == -(-len(found) // batch_size)
+
+
+def test_a_model_never_sees_the_target(split):
+    splits = load_splits(split(eval_batch_size=2))
+    loader = QueryDataLoader(splits.test.config, splits.test)
+    for _ in range(2):  # the second pass too
+        for interaction, *_ in loader:
+            assert "item_id" not in interaction.columns
+    assert "item_id" in loader._dataset.inter_feat.columns
+    assert "item_id" in splits.test.inter_feat.columns and len(splits.test) == 5
+
+
+def test_queries_are_drawn_by_the_seed(movies, caplog):
+    caplog.set_level("INFO")
+    config = movies()
+    part = load_splits(config).valid
+    everything = queries_of(QueryDataLoader(config, part), part)
+
+    def drawn(seed, n_queries):
+        config["seed"] = seed
+        return queries_of(QueryDataLoader(config, part, n_queries), part)
+
+    first = drawn(1, 30)
+    assert len(first) == 30 and set(first) < set(everything)
+    assert [row for row in everything if row in set(first)] == first  # still by length
+    assert "30 of movies's queries" in caplog.text
+    assert drawn(1, 30) == first != drawn(2, 30)
+    assert drawn(1, 0) == everything == drawn(1, len(everything)) == drawn(1, 10_000)
+
+
+class FixedScores(SequentialRecommender):
+    """Scores that depend on the latest item of the history alone."""
+
+    input_type = InputType.POINTWISE
+
+    def __init__(self, config, dataset, table):
+        super().__init__(config, dataset)
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.table = table
+
+    def full_sort_predict(self, interaction):
+        assert self.ITEM_ID not in interaction.columns
+        latest = interaction[self.ITEM_SEQ][torch.arange(len(interaction)), interaction[self.ITEM_SEQ_LEN] - 1]
+        return self.table[latest] + self.weight
+
+
+def evaluate(config, splits, part, table, tmp_path):
+    trainer = SafetensorsTrainer(config, FixedScores(config, splits.train, table), tmp_path / "weights")
+    trainer.eval_collector.data_collect(train_loader(config, splits.train, np.arange(len(splits.train))))
+    return trainer.evaluate(QueryDataLoader(config, part), load_best_model=False)
+
+
+def ranking_table(part, rankings):
+    """Scores [n_items, n_items]: for each latest item the named items in that order, then all others."""
+    table = torch.full((part.item_num, part.item_num), -100.0)
+    table[:, 0] = 1000.0  # padding must not be recommended
+    for latest, ranking in rankings.items():
+        for place, item in enumerate(ranking.split()):
+            table[part.token2id("item_id", latest), part.token2id("item_id", item)] = -float(place)
+    return table
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_recall_and_ndcg_with_several_positives(batch_size, split, tmp_path):
+    config = split(eval_batch_size=batch_size, topk=[1, 3, 5, 10], metric_decimal_place=6)
+    splits = load_splits(config)
+    rankings = {
+        "i4": "i5 i1 i9 i2 i3 i10 i4 i6 i7 i8",  # u1: i5, i9 and i10 at ranks 1, 3 and 6
+        "i1": "i3 i4 i6 i2 i1 i5 i7 i8 i9 i10",  # u2: i2 at rank 4
+        "i10": "i2 i1 i3 i4 i5 i6 i7 i8 i9 i10",  # u3: i2 at rank 1
+    }
+    result = evaluate(config, splits, splits.test, ranking_table(splits.test, rankings), tmp_path)
+    ideal = 1 + 1 / log2(3) + 1 / log2(4)
+    expected = {
+        "recall@1": (1 / 3 + 0 + 1) / 3,
+        "recall@3": (2 / 3 + 0 + 1) / 3,
+        "recall@5": (2 / 3 + 1 + 1) / 3,
+        "recall@10": 1.0,
+        "ndcg@1": (1 + 0 + 1) / 3,
+        "ndcg@3": ((1 + 1 / log2(4)) / ideal + 0 + 1) / 3,
+        "ndcg@5": ((1 + 1 / log2(4)) / ideal + 1 / log2(5) + 1) / 3,
+        "ndcg@10": ((1 + 1 / log2(4) + 1 / log2(7)) / ideal + 1 / log2(5) + 1) / 3,
+    }
+    assert dict(result) == pytest.approx(expected, abs=2e-6)
+
+
+def recall_and_ndcg(positives, scores, k):
+    ranked = sorted(range(1, len(scores)), key=lambda item: -scores[item])[:k]
+    gains = [1 / log2(place + 2) for place, item in enumerate(ranked) if item in positives]
+    ideal = sum(1 / log2(place + 2) for place in range(min(len(positives), k)))
+    return len(gains) / len(positives), sum(gains) / ideal
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_metrics_against_a_plain_loop(seed, split, tmp_path):
+    config = split(eval_batch_size=2, topk=[1, 2, 4, 7], metric_decimal_place=6)
+    splits = load_splits(config)
+    table = torch.from_numpy(np.random.default_rng(seed).permuted(np.tile(np.arange(11.0), (11, 1)), axis=1)).float()
+    for part in (splits.valid, splits.test):
+        result = evaluate(config, splits, part, table, tmp_path)
+        grouped = {}
+        for user, history, target in rows_of(part):
+            grouped.setdefault((user, history), set()).add(part.token2id("item_id", target))
+        for k in config["topk"]:
+            pairs = [
+                recall_and_ndcg(positives, table[part.token2id("item_id", history.split()[-1])].tolist(), k)
+                for (_, history), positives in grouped.items()
+            ]
+            recall, ndcg = np.mean(pairs, axis=0)
+            assert result[f"recall@{k}"] == pytest.approx(recall, abs=2e-6)
+            assert result[f"ndcg@{k}"] == pytest.approx(ndcg, abs=2e-6)
+
+
+def test_train_loader_serves_the_chosen_rows(ten):
+    config = ten(train_batch_size=2)
+    train = load_splits(config).train
+    rows = np.array([4, 1, 7])
+    loader = train_loader(config, train, rows)
+    batches = list(loader)
+    assert [len(batch) for batch in batches] == [2, 1]
+    found = sorted((int(user), int(item)) for batch in batches for user, item in zip(batch["user_id"], batch["item_id"], strict=True))
+    feat = train.inter_feat
+    assert found == sorted((int(feat["user_id"][row]), int(feat["item_id"][row])) for row in rows)
+    assert loader._dataset.item_num == train.item_num and len(train) == 12
+
+
+def test_a_missing_folder_is_named(make_config, tmp_path):
+    with pytest.raises(InputError, match="nowhere: no such dataset folder; put nowhere.inter"):
+        load_splits(make_config("nowhere", tmp_path))
+
+
+def test_a_missing_interaction_file_is_named(ten, tmp_path):
+    config = ten()
+    (tmp_path / "ten" / "ten.inter").unlink()
+    with pytest.raises(InputError, match="ten"):
+        load_splits(config)
+
+
+def test_a_missing_benchmark_file_is_named(split, tmp_path):
+    config = split()
+    (tmp_path / "split" / "split.valid.inter").unlink()
+    with pytest.raises(InputError, match="split.valid.inter"):
+        load_splits(config)
+
+
+def test_missing_titles_are_named(ten, tmp_path):
+    config = ten()
+    (tmp_path / "ten" / "ten.item").unlink()
+    with pytest.raises(InputError, match="ten.item: no such file"):
+        load_splits(config)
+
+
+def test_the_title_column_is_configured(ten):
+    with pytest.raises(InputError, match="no column 'name'"):
+        load_splits(ten(title_field="name"))
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_an_empty_part_is_named(part, write_benchmark, make_config, split):
+    keys = split().final_config_dict
+    parts = {name: [("u", ["i1"], "i2")] for name in ("train", "valid", "test")}
+    path = write_benchmark("hollow", {**parts, part: []})
+    names = ("benchmark_filename", "load_col", "alias_of_item_id")
+    with pytest.raises(InputError, match=f"hollow.{part}.inter: holds no row"):
+        load_splits(make_config("hollow", path, **{name: keys[name] for name in names}))
+
+
+def test_sequences_too_short_to_split_are_an_error(write_dataset, make_config):
+    path = write_dataset("short", {"u": ["i1", "i2"], "v": ["i2", "i1"]})
+    with pytest.raises(InputError, match="short: the (validation|test) split is empty"):
+        load_splits(make_config("short", path))
+
+
+def test_an_empty_history_is_an_error(write_benchmark, make_config, split):
+    keys = split().final_config_dict
+    row = [("u", ["i1"], "i2"), ("u", [], "i3")]
+    path = write_benchmark("gap", {"train": row, "valid": row[:1], "test": row[:1]})
+    names = ("benchmark_filename", "load_col", "alias_of_item_id")
+    with pytest.raises(InputError, match="gap: benchmark row 2 has an empty history"):
+        load_splits(make_config("gap", path, **{name: keys[name] for name in names}))
+
+
+def test_benchmark_files_need_the_history_column(split):
+    with pytest.raises(InputError, match="no column 'item_id_list'; add it to load_col"):
+        load_splits(split(load_col={"inter": ["user_id", "item_id"]}, alias_of_item_id=None))
+
+
+def test_three_parts_are_needed(split):
+    with pytest.raises(InputError, match="training, validation and test are needed, found 2"):
+        load_splits(split(benchmark_filename=["train", "test"]))
+
+
+@pytest.mark.parametrize("mode", ["uni100", "pop100", {"valid": "uni100", "test": "full"}, {"valid": "full", "test": "uni5"}])
+def test_ranking_has_to_be_over_the_catalogue(mode, ten):
+    config = ten(eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": mode})
+    with pytest.raises(InputError, match="'eval_args': mode has to be full"):
+        load_splits(config)
+
+
+HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("user_id\titem_id\ttimestamp\nu\ti1\t1\n", "ten.inter"),
+        ("user_id:token\titem_id:token\nu\ti1\n", "timestamp"),
+        ("", "ten.inter"),
+        (HEADER, "ten"),
+        (HEADER + "u\ti1\tnoon\n", "ten.inter.*timestamp"),
+        (HEADER + 'u\t"i1\t1\n', "ten.inter"),
+    ],
+)
+def test_a_broken_interaction_file_is_one_line(text, part, ten, tmp_path):
+    config = ten()
+    (tmp_path / "ten" / "ten.inter").write_text(text)
+    with pytest.raises(InputError, match=part) as raised:
+        load_splits(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_time_order_is_needed(ten):
+    config = ten(eval_args={"split": {"LS": "valid_and_test"}, "order": "RO", "group_by": "user", "mode": "full"})
+    with pytest.raises(InputError, match="TO"):
+        load_splits(config)

@@ -1,0 +1,116 @@
+"""Prompts, byte for byte."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import PromptTemplate
+from recbole_dealrec.errors import InputError
+
+BIGREC_PROMPT = """\
+The task is described first and its data follow. Give the answer that completes it.
+
+### Instruction:
+A user has watched the movies below, the latest last. Write the title of one more movie that this user is likely to \
+enjoy next.
+
+### Input:
+"Toy Story", "GoldenEye"
+
+### Response:
+"""
+
+
+def test_prompt_of_a_real_model():
+    config = Config("BIGRec", "ml-100k", config_dict={"llm_path": "some/model"})
+    prompt = PromptTemplate(config).render(["Toy Story", "GoldenEye"])
+    assert prompt.text == BIGREC_PROMPT
+    assert prompt.input == '"Toy Story", "GoldenEye"'
+    assert prompt.instruction == BIGREC_PROMPT.splitlines()[3]
+
+
+def test_default_nouns():
+    template = PromptTemplate(Config("BIGRec", "some", config_dict={"llm_path": "some/model"}))
+    assert template.instruction == (
+        "A user has chosen the items below, the latest last. "
+        "Write the title of one more item that this user is likely to enjoy next."
+    )
+
+
+def test_prompt_of_the_embedded_model():
+    prompt = PromptTemplate(Config("BIGRec", "ml-100k")).render(["Toy Story", "GoldenEye"])
+    assert (prompt.instruction, prompt.input) == ("", '"Toy Story", "GoldenEye"')
+    assert prompt.text == '"Toy Story", "GoldenEye" >'
+
+
+def test_response_is_the_quoted_title():
+    assert PromptTemplate.response("Toy Story") == '"Toy Story"'
+
+
+def test_empty_history():
+    assert PromptTemplate(Config("BIGRec", "ml-100k")).render([]).text == " >"
+
+
+HOSTILE = ['{history}', "{0}", "}{", '"', '""', "{{", "%s", "\\n", "{noun!r:>30}"]
+
+
+@pytest.mark.parametrize("title", HOSTILE)
+def test_titles_are_not_interpreted(title):
+    template = PromptTemplate(Config("BIGRec", "ml-100k"))
+    assert template.render([title, "x"]).text == f'"{title}", "x" >'
+    assert template.response(title) == f'"{title}"'
+
+
+TINY = Config("BIGRec", "ml-100k")
+
+
+@given(st.lists(st.text()))
+def test_the_input_is_the_titles_in_order(titles):
+    prompt = PromptTemplate(TINY).render(titles)
+    assert prompt.input == ", ".join('"' + title + '"' for title in titles)
+    assert prompt.text == prompt.input + " >"
+
+
+def test_own_texts(ten):
+    keys = {
+        "prompt_noun": "film", "prompt_verb": "seen", "prompt_instruction": "Name a {noun} {{new}}, not {verb}.",
+        "prompt_input": "{verb}: {history}.", "prompt_layout": "<{instruction}|{input}|{noun}>",
+    }  # fmt: skip
+    prompt = PromptTemplate(ten(**keys)).render(["A {b}"])
+    assert prompt.instruction == "Name a film {new}, not seen."
+    assert prompt.input == 'seen: "A {b}".'
+    assert prompt.text == '<Name a film {new}, not seen.|seen: "A {b}".|film>'
+
+
+def test_nouns_are_not_interpreted_again(ten):
+    prompt = PromptTemplate(ten(prompt_noun="{verb}", prompt_instruction="{noun}", prompt_layout="{instruction} {noun}"))
+    assert prompt.render([]).text == "{verb} {verb}"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "field"),
+    [
+        ("prompt_instruction", "Look at {history}", "history"),
+        ("prompt_input", "{titles}", "titles"),
+        ("prompt_layout", "{input} {history}", "history"),
+        ("prompt_layout", "{}", ""),
+        ("prompt_layout", "{input.text}", "input.text"),
+        ("prompt_input", "{history[0]}", "history[0]"),
+        ("prompt_input", "{history:{width}}", "history:{width}"),
+        ("prompt_input", "{history:5d}", "history:5d"),
+        ("prompt_layout", "{input!x}", "input!x"),
+    ],
+)
+def test_an_unknown_field_is_named(key, text, field, ten):
+    with pytest.raises(InputError) as raised:
+        PromptTemplate(ten(**{key: text}))
+    message = str(raised.value)
+    assert f"'{key}'" in message and f"{{{field}}}" in message and "noun" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("key", ["prompt_instruction", "prompt_input", "prompt_layout"])
+@pytest.mark.parametrize("text", ["a { b", "a } b", "{noun", "{noun}}"])
+def test_a_stray_brace_is_an_error_that_says_what_to_write(key, text, ten):
+    with pytest.raises(InputError, match=f"'{key}'.*write {{{{ and }}}}"):
+        PromptTemplate(ten(**{key: text}))
