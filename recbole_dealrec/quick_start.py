@@ -17,6 +17,8 @@ import yaml
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, load_splits, train_loader
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.model import MODELS
 from recbole_dealrec.model.llm import check_llm_path
 from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
 from recbole_dealrec.report import log_summary, write_report
@@ -60,6 +62,8 @@ def run_recbole_dealrec(
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
     """
+    if model not in MODELS:
+        raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
     config = Config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     sampler_class = get_sampler(config["sampler"])
     if config["llm_path"] != "tiny":

@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import pytest
+import tokenizers
+import tokenizers.decoders
+import tokenizers.models
+import tokenizers.pre_tokenizers
+import tokenizers.trainers
 import torch
+import transformers
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 
@@ -158,3 +164,81 @@ def movies_path(tmp_path_factory):
 def movies(movies_path, make_config):
     """``movies(**keys)``: configuration of the part of ml-100k."""
     return lambda **keys: make_config("movies", movies_path, **{"title_field": "movie_title", **keys})
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """``checkpoint(kind)``: folder of a small random causal LM with a tokenizer that has no padding token."""
+    folders = {}
+
+    def make(kind):
+        if kind not in folders:
+            folders[kind] = tmp_path_factory.mktemp("checkpoints") / kind
+            _save_checkpoint(kind, folders[kind])
+        return str(folders[kind])
+
+    return make
+
+
+def _save_checkpoint(kind, folder):
+    texts = [f'"{title}"' for title in TEN_TITLES.values()] + ["A user has chosen the items below, the latest last."]
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    sizes = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 0, "bos_token_id": None,
+    }  # fmt: skip
+    gpt2 = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 4, "eos_token_id": 0, "bos_token_id": 0}
+    configuration = {
+        "llama": lambda: transformers.LlamaConfig(**sizes),
+        "qwen2": lambda: transformers.Qwen2Config(**sizes),
+        "mistral": lambda: transformers.MistralConfig(**sizes),
+        "gpt2": lambda: transformers.GPT2Config(**gpt2),
+    }[kind]()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(configuration)
+    # Random weights hardly prefer one token; larger ones make orders that rounding does not change.
+    for parameter in model.parameters():
+        parameter.data.mul_(4.0 if parameter.dim() > 1 else 1.0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+TARGETS = {"gpt2": ["c_attn"]}
+
+
+@pytest.fixture
+def bigrec(ten, checkpoint):
+    """``bigrec(kind, **keys)``: BIGRec on the ten-item catalogue around a small random checkpoint, and its splits."""
+
+    def make(kind="llama", **keys):
+        from recbole_dealrec.data import load_splits
+        from recbole_dealrec.model import BIGRec
+
+        targets = TARGETS.get(kind, ["q_proj", "v_proj"])
+        config = ten(**{"llm_path": checkpoint(kind), "lora_target_modules": targets, "num_beams": 20, **keys})
+        splits = load_splits(config)
+        torch.manual_seed(0)
+        return BIGRec(config, splits.train), splits
+
+    return make
+
+
+@pytest.fixture
+def randomise_adapter():
+    """Gives LoRA's second matrices, which start at zero, values that make the adapter matter."""
+
+    def randomise(network):
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+
+    return randomise

@@ -95,7 +95,7 @@ class BIGRec(SequentialRecommender):
         set_peft_model_state_dict(self.network, weights)
 
     def _collate(self, prompts, responses=None) -> dict[str, Tensor]:
-        return collate(prompts, responses, self.tokenizer.pad_token_id, self.config["train_on_inputs"])
+        return collate(prompts, responses, self.tokenizer.eos_token_id, self.config["train_on_inputs"])
 
     def _histories(self, interaction: Interaction) -> list[np.ndarray]:
         lists, lengths = interaction[self.ITEM_SEQ].cpu().numpy(), interaction[self.ITEM_SEQ_LEN].tolist()
@@ -109,7 +109,7 @@ class BIGRec(SequentialRecommender):
             num_beams=self.config["num_beams"],
             max_new_tokens=self.config["max_new_tokens"] if trie is None else trie.depth,
             eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self.tokenizer.pad_token_id,
+            pad_token_id=self.tokenizer.eos_token_id,
             trie=trie,
         )
 

@@ -35,7 +35,7 @@ def check_llm_path(path: str, trust_remote_code: bool = False) -> None:
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Tokenizer with an end and a padding token; where a checkpoint has no padding token, its end token serves.
+    """Tokenizer of a checkpoint. Its end token also pads: padding is masked, and not every checkpoint has its own.
 
     Raises:
         InputError: the tokenizer cannot be loaded, or has no end token.
@@ -46,8 +46,6 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
         raise _unusable(path, error) from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"llm_path '{path}': the tokenizer has no end token; set eos_token in its tokenizer_config.json")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -148,12 +146,15 @@ class SampleEncoder:
                     del kept[row][0]
                     too_long.append(row)
                 else:
-                    raise InputError(f"max_prompt_length is {self.max_prompt_length}, the bare prompt has {len(ids)} tokens")
+                    limit = self.max_prompt_length
+                    raise InputError(f"max_prompt_length is {limit}, the bare prompt has {len(ids)} tokens")
             pending = too_long
         return fitted
 
 
-def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]] | None, pad: int, on_inputs: bool = False) -> dict[str, Tensor]:
+def collate(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]] | None, pad: int, on_inputs: bool = False
+) -> dict[str, Tensor]:
     """Left-padded batch.
 
     Args:
@@ -175,7 +176,8 @@ def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
         ids = torch.tensor(row)
         input_ids[index, width - len(row) :] = ids
         mask[index, width - len(row) :] = 1
-        labelled = len(row) if on_inputs else len(row) - len(prompts[index])
+        # The first token of a row has nothing before it to be predicted from.
+        labelled = len(row) - (1 if on_inputs else len(prompts[index]))
         labels[index, width - labelled :] = ids[len(row) - labelled :]
     batch = {"input_ids": input_ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
     return batch if responses is None else {**batch, "labels": labels}

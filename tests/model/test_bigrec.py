@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader
+
+KINDS = ["llama", "qwen2", "mistral", "gpt2"]
+
+
+def queries(model, splits):
+    interaction, *_ = next(iter(QueryDataLoader(model.config, splits.test)))
+    return interaction
+
+
+def log_likelihood(model, prompt, response):
+    """Teacher forcing, one title at a time."""
+    ids = torch.tensor([[*prompt, *response]])
+    with torch.no_grad():
+        logits = model.network(input_ids=ids).logits[0].log_softmax(-1)
+    places = torch.arange(len(prompt) - 1, ids.shape[1] - 1)
+    return float(logits[places, ids[0, len(prompt) :]].sum())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trie_scores_are_the_titles_log_likelihoods(bigrec, randomise_adapter, kind):
+    model, splits = bigrec(kind, grounding="trie")
+    randomise_adapter(model.network)
+    model.eval()
+    interaction = queries(model, splits)
+    scores = model.full_sort_predict(interaction)
+    assert scores.shape == (5, 11)
+    for row, prompt in enumerate(model.encoder.prompts(model._histories(interaction))):
+        expected = [log_likelihood(model, prompt, model.encoder.response(item)) for item in range(1, 11)]
+        np.testing.assert_allclose(scores[row, 1:].numpy(), expected, atol=2e-3)
+
+
+def test_items_outside_the_beams_rank_below_them_by_distance(bigrec):
+    model, splits = bigrec(grounding="trie", num_beams=3)
+    model.eval()
+    scores = model.full_sort_predict(queries(model, splits))
+    for row in scores[:, 1:]:
+        named = row[row >= row.sort(descending=True).values[2]]
+        assert len(named) in (3, 4)  # two items share a title
+        assert row[row < named.min()].max() <= named.min() - 1
+
+
+def test_embedding_scores_are_distances_of_the_written_title(bigrec):
+    model, splits = bigrec(grounding="embedding", max_new_tokens=6)
+    model.eval()
+    interaction = queries(model, splits)
+    scores = model.full_sort_predict(interaction)
+    prompts = model.encoder.prompts(model._histories(interaction))
+    for row, prompt in enumerate(prompts):
+        base = model.network
+        written = base.generate(
+            input_ids=torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), num_beams=20,
+            do_sample=False, max_new_tokens=6, length_penalty=0.0, pad_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        text = model.tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True)
+        lines = text.strip().splitlines()
+        query = model.embed_titles([lines[0].strip().strip('"') if lines else ""])
+        distance = torch.cdist(query, model.item_embeddings)[0]
+        expected = -(distance - distance.min()) / (distance.max() - distance.min())
+        torch.testing.assert_close(scores[row], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_item_embeddings_ignore_the_adapter_and_are_the_last_hidden_state(bigrec, randomise_adapter, checkpoint):
+    model, splits = bigrec()
+    randomise_adapter(model.network)
+    base = AutoModelForCausalLM.from_pretrained(checkpoint("llama")).eval()
+    for item in range(1, 11):
+        ids = torch.tensor([model.tokenizer(splits.train.titles[item])["input_ids"]])
+        expected = base(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, -1]
+        torch.testing.assert_close(model.item_embeddings[item], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_popularity_pulls_frequent_items_nearer(bigrec):
+    plain, splits = bigrec(grounding="embedding", max_new_tokens=4)
+    weighted, _ = bigrec(grounding="embedding", max_new_tokens=4, grounding_popularity=5.0)
+    interaction = queries(plain, splits)
+    ratio = (weighted.eval().full_sort_predict(interaction) / plain.eval().full_sort_predict(interaction))[:, 1:]
+    counts = torch.bincount(splits.train.inter_feat["item_id"], minlength=11)[1:]
+    assert torch.nan_to_num(ratio, nan=0.0).max() <= 1.0
+    most = counts.argmax()
+    assert torch.nan_to_num(ratio[:, most], nan=0.0).max() < 0.1
+
+
+@pytest.mark.parametrize("grounding", ["trie", "embedding"])
+def test_scores_do_not_depend_on_the_batch_or_its_order(bigrec, grounding):
+    model, splits = bigrec(grounding=grounding, max_new_tokens=5)
+    model.eval()
+    interaction = queries(model, splits)
+    together = model.full_sort_predict(interaction)
+    alone = torch.cat([model.full_sort_predict(interaction[torch.tensor([row])]) for row in range(len(interaction))])
+    backwards = model.full_sort_predict(interaction[torch.arange(len(interaction) - 1, -1, -1)]).flip(0)
+    torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(together, backwards, atol=1e-3, rtol=1e-3)
+
+
+def test_the_target_is_not_read(bigrec):
+    model, splits = bigrec(grounding="trie")
+    model.eval()
+    interaction = queries(model, splits)
+    assert "item_id" not in interaction
+    scores = model.full_sort_predict(interaction)
+    interaction.interaction["item_id"] = torch.full((len(interaction),), 3)
+    torch.testing.assert_close(model.full_sort_predict(interaction), scores, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("on_inputs", [False, True])
+def test_loss_is_the_mean_of_each_samples_own_loss(bigrec, kind, on_inputs):
+    model, splits = bigrec(kind, train_on_inputs=on_inputs)
+    model.eval()
+    samples = CandidateSamples.from_dataset(splits.train)
+    found = model.calculate_loss(samples.interaction(model.config, np.arange(len(samples))))
+    losses = []
+    for row in range(len(samples)):
+        prompt = model.encoder.prompts([samples.history(row)])[0]
+        ids = torch.tensor([[*prompt, *model.encoder.response(samples.item_id[row])]])
+        labels = ids.clone()
+        if not on_inputs:
+            labels[:, : len(prompt)] = -100
+        losses.append(model.network(input_ids=ids, labels=labels).loss.item())
+    assert found.item() == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_scoring_batches_hold_each_sample_once_under_the_budget(bigrec):
+    model, splits = bigrec(tokens_per_batch=400)
+    samples = CandidateSamples.from_dataset(splits.train)
+    indices = []
+    for index, batch in model.batches(samples):
+        indices.extend(index)
+        assert batch["input_ids"].numel() <= 400 or len(index) == 1
+        for row, ids, mask in zip(index, batch["input_ids"], batch["attention_mask"], strict=True):
+            prompt = model.encoder.prompts([samples.history(row)])[0]
+            assert ids[mask.bool()].tolist() == [*prompt, *model.encoder.response(samples.item_id[row])]
+    assert sorted(indices) == list(range(len(samples)))
+
+
+def test_a_saved_adapter_loads_here_and_in_peft(bigrec, randomise_adapter, checkpoint, tmp_path):
+    model, splits = bigrec(grounding="trie")
+    model.eval()
+    interaction = queries(model, splits)
+    fresh = model.full_sort_predict(interaction)
+    randomise_adapter(model.network)
+    changed = model.full_sort_predict(interaction)
+    assert not torch.allclose(fresh, changed, atol=1e-2)
+    model.save_adapter(tmp_path / "adapter")
+    assert {file.name for file in (tmp_path / "adapter").iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    again, _ = bigrec(grounding="trie")
+    again.eval().load_adapter(tmp_path / "adapter")
+    torch.testing.assert_close(again.full_sort_predict(interaction), changed, rtol=0, atol=0)
+    peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(checkpoint("llama")), tmp_path / "adapter")
+    ids = torch.tensor([model.encoder.prompts([np.array([1, 2])])[0]])
+    torch.testing.assert_close(peft.eval()(input_ids=ids).logits, model.network(input_ids=ids).logits)

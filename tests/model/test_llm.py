@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.llm import SampleEncoder, check_llm_path, collate, load_network, load_tokenizer
+
+TITLES = ["", "Alpha", '"Beta" Returns', "NA", "Delta, The", "A very long title " * 8]
+
+
+@pytest.fixture
+def encoder(ten, checkpoint):
+    def make(**keys):
+        config = ten(llm_path=checkpoint("llama"), **keys)
+        return SampleEncoder(load_tokenizer(config["llm_path"]), config, TITLES)
+
+    return make
+
+
+def test_collate_pads_left_and_labels_the_response():
+    batch = collate([[5, 6, 7], [8]], [[1, 0], [2, 3, 0]], pad=9)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 1, 0], [9, 8, 2, 3, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [0, 1, 1, 1, 1]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4], [0, 0, 1, 2, 3]]
+    assert batch["labels"].tolist() == [[-100, -100, -100, 1, 0], [-100, -100, 2, 3, 0]]
+
+
+def test_collate_labels_the_prompt_too_when_asked():
+    assert collate([[5, 6], [8]], [[0], [0]], 9, on_inputs=True)["labels"].tolist() == [[-100, 6, 0], [-100, -100, 0]]
+
+
+def test_collate_for_inference_has_no_labels():
+    assert "labels" not in collate([[5, 6], [8]], None, 9)
+
+
+def test_prompt_tokens_are_those_of_the_prompt_text(encoder):
+    encoder = encoder(max_history_titles=3)
+    history = np.array([1, 2, 3, 4])
+    expected = encoder.template.render([TITLES[2], TITLES[3], TITLES[4]]).text
+    assert encoder.prompts([history]) == [encoder.tokenizer(expected)["input_ids"]]
+    assert encoder.prompt_texts([history])[0].text == expected
+
+
+def test_the_oldest_titles_are_dropped_whole(encoder):
+    full = len(encoder().prompts([np.array([5, 1, 2])])[0])
+    short = encoder(max_prompt_length=full - 1)
+    assert short.prompt_texts([np.array([5, 1, 2])])[0] == short.template.render(["Alpha", '"Beta" Returns'])
+    assert len(short.prompts([np.array([5, 1, 2])])[0]) < full
+
+
+def test_rows_that_fit_are_left_alone_beside_one_that_does_not(encoder):
+    limit = len(encoder().prompts([np.array([1, 2, 3])])[0])
+    histories = [np.array([1, 2, 3]), np.array([5, 1])]
+    texts = [prompt.text for prompt in encoder(max_prompt_length=limit).prompt_texts(histories)]
+    render = encoder().template.render
+    assert texts == [render(["Alpha", '"Beta" Returns', "NA"]).text, render(["Alpha"]).text]
+
+
+def test_a_prompt_that_cannot_fit_is_an_error(encoder):
+    with pytest.raises(InputError, match="max_prompt_length is 3, the bare prompt has"):
+        encoder(max_prompt_length=3).prompts([np.array([1])])
+
+
+def test_response_is_the_quoted_title_and_the_end_token(encoder):
+    encoder = encoder()
+    ids = encoder.response(2)
+    assert ids[-1] == encoder.tokenizer.eos_token_id
+    assert encoder.tokenizer.decode(ids[:-1]) == '""Beta" Returns"'
+
+
+def test_a_tokenizer_without_end_token_is_an_error(checkpoint, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint("llama"))
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path / "endless")
+    with pytest.raises(InputError, match="no end token"):
+        load_tokenizer(str(tmp_path / "endless"))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "gpt2"])
+def test_only_lora_matrices_of_the_targets_train(ten, checkpoint, kind):
+    targets = ["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj"]
+    network = load_network(ten(lora_target_modules=targets, lora_r=4), checkpoint(kind))
+    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert len(trained) == 2 * 2 * len(targets)  # A and B in two layers
+    assert all("lora_" in name and any(target in name for target in targets) for name in trained)
+    assert all(parameter.shape[0] == 4 for name, parameter in trained.items() if "lora_A" in name)
+
+
+def test_absent_target_modules_name_the_usual_ones(ten, checkpoint):
+    with pytest.raises(InputError, match=r"GPT2LMHeadModel has no module 'q_proj'; usual for gpt2 is \['c_attn'\]"):
+        load_network(ten(), checkpoint("gpt2"))
+
+
+@pytest.mark.parametrize("path", ["no-such-folder/at/all", "empty"])
+def test_an_unusable_path_is_an_error_in_one_line(tmp_path, path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=f"^llm_path '{path}': ") as raised:
+        check_llm_path(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_llm_dtype_sets_the_weights_type(ten, checkpoint):
+    network = load_network(ten(llm_dtype="bfloat16"), checkpoint("llama"))
+    assert network.get_base_model().lm_head.weight.dtype == torch.bfloat16

@@ -1,0 +1,130 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from recbole_dealrec import run_recbole_dealrec
+
+SMALL = {
+    "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 3, "n_fewshot": 24,
+    "surrogate_epochs": 2, "surrogate_train_batch_size": 16, "hessian_samples": 64, "tiny_steps": 20, "epochs": 2,
+    "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(movies_path, tmp_path_factory):
+    """``run(folder, **keys)``: the whole pipeline on 200 users of ml-100k with real components."""
+
+    def start(folder, saved=True, **keys):
+        fixed = {**SMALL, "data_path": str(movies_path), "checkpoint_dir": str(folder)}
+        return run_recbole_dealrec(dataset="movies", config_dict={**fixed, **keys}, saved=saved)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def first(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first")
+    return run(folder), folder
+
+
+def folder_of(result):
+    return Path(result["run_dir"])
+
+
+def test_the_result_has_what_is_promised(first):
+    result, _ = first
+    assert set(result) >= {"best_valid_result", "test_result", "selected", "seconds", "run_dir"}
+    assert result["selected"].dtype == np.int64 and len(np.unique(result["selected"])) == 24
+    expected = {f"{metric}@{k}" for metric in ("recall", "ndcg") for k in (5, 10, 20, 50)}
+    assert set(result["test_result"]) == expected
+    assert all(0 <= value <= 1 for value in result["test_result"].values())
+    stages = {"surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation"}
+    assert set(result["seconds"]) == stages
+    assert math.isfinite(result["best_valid_result"]["loss"])
+
+
+def test_the_run_folder_is_readable_by_other_tools(first):
+    result, _ = first
+    folder = folder_of(result)
+    assert folder.name.startswith("movies-BIGRec-DEALRec-")
+    scores = pd.read_csv(folder / "scores.csv")
+    assert list(scores) == ["user", "target", "influence", "effort", "score", "group", "selected"]
+    assert np.flatnonzero(scores["selected"]).tolist() == result["selected"].tolist()
+    assert (scores.loc[scores["selected"] == 1, "group"] >= 0).all()
+    rows = [json.loads(line) for line in (folder / "fewshot.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 24 and all(set(row) == {"instruction", "input", "output"} for row in rows)
+    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["n_fewshot"] == 24
+    saved = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert saved["test_result"] == result["test_result"] and saved["selected"] == result["selected"].tolist()
+    assert "<html" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_overall_score_follows_from_the_two_scores(first):
+    result, _ = first
+    scores = pd.read_csv(folder_of(result) / "scores.csv")
+    minmax = (scores[["influence", "effort"]] - scores[["influence", "effort"]].min()) / (
+        scores[["influence", "effort"]].max() - scores[["influence", "effort"]].min()
+    )
+    np.testing.assert_allclose(scores["score"], minmax["influence"] + 0.5 * minmax["effort"], rtol=1e-9)
+
+
+def test_the_adapter_loads_in_peft(first):
+    result, _ = first
+    adapter = folder_of(result) / "adapter"
+    base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).peft_config["default"].r == 8
+
+
+def test_a_second_run_reuses_every_stage(first, run, monkeypatch):
+    result, folder = first
+    import recbole_dealrec.quick_start as quick_start
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a finished stage was started again")
+
+    for name in ("build_surrogate", "InfluenceScorer", "EffortScorer", "LLMTrainer"):
+        monkeypatch.setattr(quick_start, name, refuse)
+    again = run(folder)
+    assert again["selected"].tolist() == result["selected"].tolist()
+    assert again["test_result"] == result["test_result"]
+    assert again["seconds"] == result["seconds"]
+
+
+def test_the_same_seed_gives_the_same_run(first, run, tmp_path):
+    result, _ = first
+    again = run(tmp_path / "elsewhere")
+    assert again["selected"].tolist() == result["selected"].tolist()
+    assert again["test_result"] == result["test_result"]
+    assert again["best_valid_result"] == result["best_valid_result"]
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(first, run):
+    result, folder = first
+    for name in ("result.json", "test_result.json", "report.html"):
+        (folder_of(result) / name).unlink()
+    assert run(folder)["test_result"] == result["test_result"]
+
+
+def test_random_needs_neither_surrogate_nor_effort(run, tmp_path):
+    result = run(tmp_path, sampler="Random", epochs=1)
+    assert set(result["seconds"]) == {"language model", "selection", "fine-tuning", "evaluation"}
+
+
+def test_an_unsaved_run_leaves_no_run_folder(run, tmp_path):
+    result = run(tmp_path, saved=False, sampler="Random", epochs=0)
+    assert result["run_dir"] == ""
+    assert not list(tmp_path.glob("movies-*"))
+
+
+def test_several_surrogates_and_the_validation_risk(run, tmp_path):
+    result = run(tmp_path, n_surrogates=2, influence_on="valid", surrogate_epochs=1, epochs=0, curvature="gauss_newton")
+    files = {file.name for file in folder_of(result).iterdir()}
+    assert {"surrogate.safetensors", "surrogate-1.safetensors"} <= files

@@ -1,0 +1,112 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
+from recbole_dealrec.trainer import LLMTrainer
+
+FINE_TUNING = {
+    "epochs": 2, "train_batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.01, "warmup_steps": 1,
+    "lora_dropout": 0.0, "shuffle": False, "max_new_tokens": 4,
+}  # fmt: skip
+
+
+@pytest.fixture
+def trainer(bigrec, tmp_path):
+    def make(name="adapter", **keys):
+        model, splits = bigrec(**{**FINE_TUNING, **keys})
+        rows = np.arange(min(8, len(splits.train)))
+        train_data = train_loader(model.config, splits.train, rows)
+        valid_data = QueryDataLoader(model.config, splits.valid)
+        return LLMTrainer(model.config, model, tmp_path / name), train_data, valid_data
+
+    return make
+
+
+def adapter_of(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.network.named_parameters() if p.requires_grad}
+
+
+def test_only_lora_is_trained_and_saved(trainer, tmp_path):
+    trainer, train_data, valid_data = trainer()
+    frozen = {name: p.clone() for name, p in trainer.model.named_parameters() if not p.requires_grad}
+    before = adapter_of(trainer)
+    trainer.fit(train_data, valid_data)
+    assert all(torch.equal(p, frozen[name]) for name, p in trainer.model.named_parameters() if not p.requires_grad)
+    assert all(not torch.equal(p, before[name]) for name, p in adapter_of(trainer).items())
+    files = sorted(file.name for file in tmp_path.glob("adapter/*"))
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(files) <= {*files, "README.md"}
+    assert all("lora_" in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+
+
+def test_the_step_is_the_same_however_a_batch_is_cut(trainer):
+    adapters = []
+    for micro_batch_size in (1, 3, 4):
+        run, train_data, valid_data = trainer(micro_batch_size=micro_batch_size, learner="sgd")
+        run.fit(train_data, valid_data)
+        adapters.append(adapter_of(run))
+    for other in adapters[1:]:
+        for name, value in adapters[0].items():
+            torch.testing.assert_close(other[name], value, atol=1e-6, rtol=1e-4)
+
+
+def test_the_rate_warms_up_and_falls_to_zero(trainer):
+    run, train_data, valid_data = trainer(epochs=3, warmup_steps=2)
+    rates = []
+    step = run._step
+
+    def watched(interaction):
+        rates.append(run.optimizer.param_groups[0]["lr"])
+        return step(interaction)
+
+    run._step = watched
+    run.fit(train_data, valid_data)
+    total = 3 * len(train_data)
+    expected = [0.01 * (k / 2 if k < 2 else (total - k) / (total - 2)) for k in range(total)]
+    assert rates == pytest.approx(expected)
+    assert run.optimizer.param_groups[0]["lr"] == 0.0
+
+
+def test_validation_loss_is_the_mean_over_all_pairs(trainer):
+    run, _, valid_data = trainer()
+    samples = CandidateSamples.from_dataset(valid_data._dataset)
+    losses = run.model.eval().sample_losses(samples.interaction(run.config, np.arange(len(samples))))
+    score, result = run._valid_epoch(valid_data)
+    assert score == pytest.approx(losses.mean().item(), rel=1e-5)
+    assert result == {"loss": score}
+
+
+def test_the_best_adapter_by_loss_is_kept(trainer):
+    run, train_data, valid_data = trainer(epochs=8, learning_rate=3.0, stopping_step=1)
+    seen = []
+    run.fit(train_data, valid_data, callback_fn=lambda epoch, score: seen.append(score))
+    assert len(seen) < 8 or seen[-1] > min(seen)  # so large a rate overshoots
+    assert run.best_valid_score == min(seen)
+    run.load(run.saved_model_file)
+    assert run._valid_epoch(valid_data)[0] == pytest.approx(min(seen), rel=1e-5)
+
+
+def test_a_metric_can_stop_training(trainer):
+    run, train_data, valid_data = trainer(valid_metric="NDCG@5", grounding="trie", topk=[5])
+    score, result = run.fit(train_data, valid_data)
+    assert score == result["ndcg@5"]
+    assert set(result) == {"recall@5", "ndcg@5"}
+
+
+def test_no_epoch_keeps_the_fresh_adapter(trainer):
+    run, train_data, valid_data = trainer(epochs=0)
+    before = adapter_of(run)
+    run.fit(train_data, valid_data)
+    run.load(run.saved_model_file)
+    assert all(torch.equal(p, before[name]) for name, p in adapter_of(run).items())
+
+
+def test_the_adapter_folder_names_its_base_model(trainer, checkpoint, tmp_path):
+    run, train_data, valid_data = trainer(epochs=1)
+    run.fit(train_data, valid_data)
+    saved = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert saved["base_model_name_or_path"] == checkpoint("llama")
+    assert saved["r"] == 8 and saved["lora_alpha"] == 16 and sorted(saved["target_modules"]) == ["q_proj", "v_proj"]
