@@ -21,10 +21,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield scratch / path.name
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(scratch / path.name, path)
+        written = scratch / path.name
+        yield written
+        if path.is_dir() and written.exists():
+            os.replace(path, scratch / f"{path.name}.older")
+        os.replace(written, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

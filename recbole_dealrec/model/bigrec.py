@@ -17,8 +17,9 @@ from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.model.grounding import distances, popularity_weights, rank_beams_first
 from recbole_dealrec.model.llm import SampleEncoder, collate, load_network, load_tokenizer
 from recbole_dealrec.model.loss import sample_losses
+from recbole_dealrec.model.beam_search import beam_search
 from recbole_dealrec.model.embedded import embedded_llm
-from recbole_dealrec.model.trie import TokenTrie, beam_search
+from recbole_dealrec.model.trie import TokenTrie
 
 from recbole.data.interaction import Interaction  # isort: skip
 from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip

@@ -93,7 +93,8 @@ def _unusable(path: str, error: Exception) -> InputError:
 class SampleEncoder:
     """Token ids of prompts and responses.
 
-    Prompt and response are tokenised apart and joined, so that what is trained is what inference continues.
+    Prompt and response are tokenised apart and joined, so that what is trained is what inference continues. A special
+    token spelled out in a title is plain text.
 
     Args:
         tokenizer: of the language model.
@@ -123,12 +124,14 @@ class SampleEncoder:
 
     def embedded_text(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of bare titles, for their embeddings."""
-        ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_prompt_length)["input_ids"]
+        limits = {"truncation": True, "max_length": self.max_prompt_length}
+        ids = self.tokenizer(list(texts), split_special_tokens=True, **limits)["input_ids"]
         return [row or [self.tokenizer.eos_token_id] for row in ids]
 
     def _encode_response(self, item_id: int) -> list[int]:
         text = self.template.response(self.titles[item_id])
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [*ids, self.tokenizer.eos_token_id]
 
     def _fit(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
         """Prompts whose oldest titles are dropped, whole, until they are short enough."""
@@ -137,7 +140,7 @@ class SampleEncoder:
         pending = list(range(len(histories)))
         while pending:
             prompts = [self.template.render([self.titles[item] for item in kept[row]]) for row in pending]
-            encoded = self.tokenizer([prompt.text for prompt in prompts])["input_ids"]
+            encoded = self.tokenizer([prompt.text for prompt in prompts], split_special_tokens=True)["input_ids"]
             too_long = []
             for row, prompt, ids in zip(pending, prompts, encoded, strict=True):
                 if len(ids) <= self.max_prompt_length:

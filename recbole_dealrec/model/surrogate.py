@@ -14,6 +14,7 @@ from recbole_dealrec.errors import InputError
 
 from recbole.data.dataloader import TrainDataLoader  # isort: skip
 from recbole.data.interaction import Interaction  # isort: skip
+from recbole.data.transform import construct_transform  # isort: skip
 from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
 
 
@@ -49,8 +50,9 @@ def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRec
     Raises:
         InputError: the model is not sequential, or its loss is not a softmax over the items.
     """
-    if config["MODEL_TYPE"] != SequentialRecommender.type or config["loss_type"] not in (None, "CE"):
+    if config["MODEL_TYPE"] != SequentialRecommender.type or config["loss_type"] != "CE":
         raise InputError(f"surrogate_model '{config['model']}' is not a sequential model with a softmax loss (CE)")
+    construct_transform(config)  # masked models read what it adds to the configuration
     model = config.model_class(config, dataset).to(config["device"])
     if _predicts_every_position(config.model_class, config, dataset):
         causal = type(config["model"], (EveryPosition, config.model_class), {})

@@ -142,25 +142,12 @@ def pretrain(
 
 
 def build_tiny_llm(
-    folder: Path,
-    titles: Sequence[str],
-    popularity: Sequence[float],
-    *,
-    render: Callable[[Sequence[str]], str] = quote_titles,
-    vocabulary_text: Sequence[str] = (),
-    steps: int = 1000,
-    batch_size: int = 16,
-    titles_per_document: int = 6,
-    learning_rate: float = 3e-3,
-    hidden_size: int = 128,
-    n_layers: int = 2,
-    n_heads: int = 4,
-    vocab_size: int = 4096,
-    max_length: int = 512,
-    seed: int = 0,
-    show_progress: bool = True,
-    device: torch.device | str = "cpu",
-) -> None:
+    folder: Path, titles: Sequence[str], popularity: Sequence[float], *,
+    render: Callable[[Sequence[str]], str] = quote_titles, vocabulary_text: Sequence[str] = (),
+    steps: int = 1000, batch_size: int = 16, titles_per_document: int = 6, learning_rate: float = 3e-3,
+    hidden_size: int = 128, n_layers: int = 2, n_heads: int = 4, vocab_size: int = 4096, max_length: int = 512,
+    seed: int = 0, show_progress: bool = True, device: torch.device | str = "cpu",
+) -> None:  # fmt: skip
     """Write a causal LM and its tokenizer, trained to name a catalogue's titles as often as people choose them.
 
     Stands in for the pre-trained LLM of BIGRec (arXiv 2308.08434), which knows titles from its own training text. It is
@@ -176,9 +163,7 @@ def build_tiny_llm(
         batch_size: documents per step.
         titles_per_document: titles per document.
         learning_rate: highest learning rate.
-        hidden_size: width of the model.
-        n_layers: layers of the model.
-        n_heads: attention heads of a layer.
+        hidden_size, n_layers, n_heads: shape of the model.
         vocab_size: most tokens in the vocabulary.
         max_length: most tokens of a document, and the length both give as theirs.
         seed: seed of the first weights and of the documents.

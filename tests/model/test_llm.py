@@ -69,6 +69,13 @@ def test_response_is_the_quoted_title_and_the_end_token(encoder):
     assert encoder.tokenizer.decode(ids[:-1]) == '""Beta" Returns"'
 
 
+def test_an_end_token_spelled_out_in_a_title_is_plain_text(ten, checkpoint):
+    config = ten(llm_path=checkpoint("llama"))
+    encoder = SampleEncoder(load_tokenizer(config["llm_path"]), config, ["", "The <end> of it"])
+    assert encoder.response(1).count(encoder.tokenizer.eos_token_id) == 1
+    assert encoder.tokenizer.eos_token_id not in encoder.prompts([np.array([1])])[0]
+
+
 def test_a_tokenizer_without_end_token_is_an_error(checkpoint, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint("llama"))
     tokenizer.eos_token = None

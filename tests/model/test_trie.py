@@ -11,12 +11,14 @@ from transformers import (
     GenerationConfig,
     GPT2Config,
     LlamaConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     MistralConfig,
     Qwen2Config,
 )
 
-from recbole_dealrec.model.trie import TokenTrie, TrieLogitsProcessor, beam_search
+from recbole_dealrec.model.beam_search import beam_search
+from recbole_dealrec.model.trie import TokenTrie
 
 # generate fills up with the end token if the padding token is 0.
 PAD, BOS, EOS, VOCAB = 3, 1, 2, 40
@@ -110,13 +112,35 @@ def random_titles(count, seed=0):
     return [[*random.integers(4, 10, random.integers(1, 5)).tolist(), EOS] for _ in range(count)]
 
 
+def allowed(trie, nodes):
+    tokens, _, exists = trie.successors(nodes)
+    mask = torch.zeros(len(nodes), trie.vocab_size, dtype=torch.bool)
+    mask[exists.nonzero()[:, 0], tokens[exists]] = True
+    return mask
+
+
+class Confined(LogitsProcessor):
+    """Confines generate of transformers to a trie."""
+
+    def __init__(self, trie, prompt_length):
+        self.trie, self.prompt_length = trie, prompt_length
+
+    def __call__(self, input_ids, scores):
+        nodes = torch.full_like(input_ids[:, 0], self.trie.root)
+        for tokens in input_ids[:, self.prompt_length :].unbind(1):
+            nodes = self.trie.step(nodes, tokens)
+        mask = allowed(self.trie, nodes)
+        mask[~mask.any(1), PAD] = True  # a row of nothing but -inf would be NaN once normalised
+        return scores.masked_fill(~mask, -torch.inf)
+
+
 def plain_generate(model, prompts, num_beams, trie=None, max_new_tokens=5):
     ids, mask = prompts
     config = GenerationConfig(
         num_beams=num_beams, num_return_sequences=num_beams, length_penalty=0.0, early_stopping=False, do_sample=False,
         max_new_tokens=max_new_tokens, return_dict_in_generate=True, output_scores=True, **SPECIAL,
     )  # fmt: skip
-    confine = [TrieLogitsProcessor(trie, ids.shape[1], PAD)] if trie else []
+    confine = [Confined(trie, ids.shape[1])] if trie else []
     output = model.generate(
         ids, attention_mask=mask, generation_config=config, logits_processor=LogitsProcessorList(confine)
     )
@@ -133,7 +157,7 @@ def test_trie_agrees_with_the_set_of_prefixes():
         for token in prefix:
             node = trie.step(node, torch.tensor([token]))
         onwards = [token for token in range(VOCAB) if (*prefix, token) in prefixes]
-        assert trie.allowed(node)[0].nonzero().flatten().tolist() == onwards
+        assert allowed(trie, node)[0].nonzero().flatten().tolist() == onwards
         unknown = torch.tensor([token for token in range(-VOCAB, 2 * VOCAB) if token not in onwards])
         assert (trie.step(node.expand_as(unknown), unknown) == trie.dead).all()
         assert trie.leaf(node).item() == (titles.index(list(prefix)) if list(prefix) in titles else -1)
@@ -143,7 +167,7 @@ def test_nothing_leads_out_of_the_dead_state():
     trie = TokenTrie(TITLES, VOCAB)
     dead = torch.full((VOCAB,), trie.dead)
     assert (trie.step(dead, torch.arange(VOCAB)) == trie.dead).all()
-    assert not trie.allowed(dead).any()
+    assert not allowed(trie, dead).any()
     assert (trie.leaf(dead) == -1).all()
 
 
@@ -151,8 +175,8 @@ def test_trie_takes_nodes_of_different_depths_at_once():
     trie = TokenTrie(TITLES, VOCAB)
     five = trie.step(torch.tensor([trie.root]), torch.tensor([5])).item()
     nodes = torch.tensor([trie.root, five, trie.dead, five])
-    allowed = [row.nonzero().flatten().tolist() for row in trie.allowed(nodes)]
-    assert allowed == [[EOS, 5, 8, 10], [6, 9], [], [6, 9]]
+    found = [row.nonzero().flatten().tolist() for row in allowed(trie, nodes)]
+    assert found == [[EOS, 5, 8, 10], [6, 9], [], [6, 9]]
 
 
 @pytest.mark.parametrize(
@@ -169,15 +193,6 @@ def test_trie_takes_nodes_of_different_depths_at_once():
 def test_trie_refuses_what_is_no_title(sequences, message):
     with pytest.raises(ValueError, match=message):
         TokenTrie(sequences, VOCAB)
-
-
-def test_processor_lets_only_padding_follow_the_end():
-    processor = TrieLogitsProcessor(TokenTrie(TITLES, VOCAB), 2, PAD)
-    scores = torch.zeros(3, VOCAB)
-    ids = torch.tensor([[7, 7, 8, EOS, PAD], [7, 7, 5, 9, 9], [7, 7, 9, 9, 9]])
-    kept = [row.isfinite().nonzero().flatten().tolist() for row in processor(ids, scores)]
-    assert kept == [[PAD], [9], [PAD]]
-    assert scores.isfinite().all()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -269,8 +284,8 @@ def test_more_beams_than_tokens(models, prompts):
     assert sequences[0, :VOCAB, 0].sort().values.tolist() == list(range(VOCAB))
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_prompt_is_computed_once_per_query(models, prompts, name):
+@pytest.mark.parametrize(("name", "step"), [("llama", (3, 4)), ("gpt2", (3, 4)), ("mistral, window", (12, 1))])
+def test_prompt_is_computed_once_per_query(models, prompts, name, step):
     computed = []
     handle = models[name].register_forward_pre_hook(
         lambda module, args, kwargs: computed.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
@@ -278,7 +293,7 @@ def test_prompt_is_computed_once_per_query(models, prompts, name):
     search(models[name], prompts, 4, TokenTrie(TITLES, VOCAB))
     handle.remove()
     assert computed[0] == (3, 9)
-    assert len(computed) > 1 and set(computed[1:]) == {(3, 4)}
+    assert len(computed) > 1 and set(computed[1:]) == {step}
 
 
 def test_generation_settings_of_the_checkpoint_do_not_matter(models, prompts, tmp_path):

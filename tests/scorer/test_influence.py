@@ -16,11 +16,8 @@ from recbole_dealrec.scorer import InfluenceScorer, influence, solver
 from recbole.data.interaction import Interaction  # isort: skip
 from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
 
-SMALL = {
-    "MAX_ITEM_LIST_LENGTH": 6, "surrogate_hidden_size": 8, "surrogate_n_layers": 1, "surrogate_inner_size": 16,
-    "hessian_damping": 0.5,
-}  # fmt: skip
-SMALL_GRU = {"MAX_ITEM_LIST_LENGTH": 6, "surrogate_hidden_size": 8, "surrogate_embedding_size": 8}
+SMALL = {"surrogate_hidden_size": 4, "surrogate_n_layers": 1, "surrogate_inner_size": 8}
+SMALL_GRU = {"surrogate_hidden_size": 4, "surrogate_embedding_size": 4}
 ATTENTION = "trm_encoder.layer.0.multi_head_attention.dense.weight"
 LAMBDA = 0.8
 
@@ -30,8 +27,8 @@ def problem(ten):
     """``problem(model, **keys)``: configuration, candidates, validation samples and a surrogate of random weights."""
 
     def make(model="SASRec", scale=0.4, seed=0, **keys):
-        size = SMALL_GRU if model == "GRU4Rec" else SMALL
-        config = ten(surrogate_model=model, **{**size, **keys})
+        size = SMALL_GRU if model in ("GRU4Rec", "NARM") else SMALL
+        config = ten(surrogate_model=model, MAX_ITEM_LIST_LENGTH=6, **{"hessian_damping": 0.5, **size, **keys})
         splits = load_splits(config)
         surrogate = surrogate_of(config, splits.train, scale, seed)
         return config, CandidateSamples.from_dataset(splits.train), CandidateSamples.from_dataset(splits.valid), surrogate
@@ -54,6 +51,17 @@ def surrogate_of(config, train, scale, seed):
 def fixed_lambda(monkeypatch):
     """Makes damping absolute, in units of LAMBDA."""
     monkeypatch.setattr(solver, "largest_eigenvalue", lambda *args, **kwargs: LAMBDA)
+
+
+@pytest.fixture
+def tight_cg(monkeypatch):
+    """Conjugate gradients to the last digits."""
+    solve = solver.conjugate_gradients
+
+    def tight(matvec, v, damping, **_):
+        return solve(matvec, v, damping, tolerance=1e-11, max_iterations=2000)
+
+    monkeypatch.setattr(solver, "conjugate_gradients", tight)
 
 
 def chosen(surrogate, patterns=None):
@@ -90,9 +98,9 @@ def gradients(surrogate, samples, parameters):
     return torch.stack([flat_grad(losses_of(surrogate, samples, row)[0], parameters) for row in rows])
 
 
-def dense_hessian(surrogate, samples, parameters, rows=None):
+def dense_hessian(surrogate, samples, parameters):
     surrogate.eval()
-    loss = losses_of(surrogate, samples, np.arange(len(samples)) if rows is None else np.array(rows)).mean()
+    loss = losses_of(surrogate, samples, np.arange(len(samples))).mean()
     slope = flat_grad(loss, parameters, create_graph=True)
     options = {"retain_graph": True, "materialize_grads": True}
     return torch.stack([flat_grad(entry, parameters, **options) for entry in slope])
@@ -119,47 +127,57 @@ def assert_scores(found, expected, tolerance):
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(("method", "tolerance"), [("exact", 1e-8), ("cg", 5e-3)])
-@pytest.mark.parametrize("curvature", ["hessian", "gauss_newton"])
-def test_against_dense_linear_algebra(method, tolerance, curvature, problem, fixed_lambda):
-    config, samples, _, surrogate = problem(hessian_solver=method, curvature=curvature, hessian_damping=1.5, scale=0.2)
-    parameters = chosen(surrogate)
-    matrix = {"hessian": dense_hessian, "gauss_newton": dense_gauss_newton}[curvature](surrogate, samples, parameters)
-    assert torch.linalg.eigvalsh(matrix)[0] > -1.5 * LAMBDA
+CURVATURES = {"hessian": dense_hessian, "gauss_newton": dense_gauss_newton}
+
+
+def positive_damping(matrix):
+    """A damping, not above the curvature itself, that makes the matrix positive definite."""
+    values = torch.linalg.eigvalsh(matrix)
+    return max(1.2 * -float(values[0]), 0.1 * float(values[-1]))
+
+
+def check_against_dense(config, samples, surrogate, curvature, tolerance, parameters=None):
+    parameters = chosen(surrogate) if parameters is None else parameters
+    matrix = CURVATURES[curvature](surrogate, samples, parameters)
+    damping = positive_damping(matrix)
+    config["curvature"], config["hessian_damping"] = curvature, damping / LAMBDA
     each = gradients(surrogate, samples, parameters)
-    expected = expected_scores(matrix, 1.5 * LAMBDA, each.mean(dim=0), each)
+    expected = expected_scores(matrix, damping, each.mean(dim=0), each)
     assert_scores(InfluenceScorer(surrogate, config).score(samples), expected, tolerance)
-    without_curvature = (each @ each.mean(dim=0)).numpy() / (1.5 * LAMBDA)
+    without_curvature = (each @ each.mean(dim=0)).numpy() / damping
     assert np.abs(expected - without_curvature).max() > 0.05 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("model", ["GRU4Rec", "BERT4Rec", "NARM"])
-@pytest.mark.parametrize("curvature", ["hessian", "gauss_newton"])
-def test_other_surrogates(model, curvature, problem, fixed_lambda):
-    if model == "NARM":
-        keys = {"surrogate_hidden_size": 8, "surrogate_embedding_size": 8, "surrogate_inner_size": None}
-        keys = {name: value for name, value in keys.items() if value}
-    else:
-        keys = {}
-    config, samples, _, surrogate = problem(
-        model, hessian_solver="exact", curvature=curvature, hessian_damping=2.0, scale=0.2, **keys
-    )
-    parameters = chosen(surrogate)
-    matrix = {"hessian": dense_hessian, "gauss_newton": dense_gauss_newton}[curvature](surrogate, samples, parameters)
-    each = gradients(surrogate, samples, parameters)
-    expected = expected_scores(matrix, 2.0 * LAMBDA, each.mean(dim=0), each)
-    assert_scores(InfluenceScorer(surrogate, config).score(samples), expected, 1e-8)
+@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec", "NARM"])
+def test_against_dense_linear_algebra(model, curvature, problem, fixed_lambda, tight_cg, caplog):
+    config, samples, _, surrogate = problem(model)
+    check_against_dense(config, samples, surrogate, curvature, 1e-7)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_cg_as_configured(curvature, problem, fixed_lambda, caplog):
+    config, samples, _, surrogate = problem()
+    check_against_dense(config, samples, surrogate, curvature, 5e-3)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_exact(curvature, problem, fixed_lambda):
+    config, samples, _, surrogate = problem(hessian_solver="exact", influence_parameters=[ATTENTION])
+    check_against_dense(config, samples, surrogate, curvature, 1e-8, chosen(surrogate, [ATTENTION]))
 
 
 def test_single_precision(problem, fixed_lambda):
-    config, samples, _, surrogate = problem(hessian_solver="exact", hessian_damping=1.5, scale=0.2)
+    config, samples, _, surrogate = problem(curvature="gauss_newton")
     expected = InfluenceScorer(surrogate, config).score(samples)
-    assert_scores(InfluenceScorer(surrogate.float(), config).score(samples), expected, 1e-3)
+    assert_scores(InfluenceScorer(surrogate.float(), config).score(samples), expected, 2e-3)
 
 
-def test_damping_is_relative_to_the_largest_eigenvalue(problem, caplog):
+def test_damping_is_relative_to_the_largest_eigenvalue(problem, tight_cg, caplog):
     caplog.set_level("INFO")
-    config, samples, _, surrogate = problem(hessian_solver="exact", curvature="gauss_newton", hessian_damping=0.25)
+    config, samples, _, surrogate = problem(curvature="gauss_newton", hessian_damping=0.25)
     parameters = chosen(surrogate)
     matrix = dense_gauss_newton(surrogate, samples, parameters)
     found = InfluenceScorer(surrogate, config).score(samples)
@@ -170,8 +188,8 @@ def test_damping_is_relative_to_the_largest_eigenvalue(problem, caplog):
     assert_scores(found, expected_scores(matrix, damping, each.mean(dim=0), each), 2e-3)
 
 
-def test_risk_of_other_samples(problem, fixed_lambda):
-    config, samples, valid, surrogate = problem(hessian_solver="exact", curvature="gauss_newton")
+def test_risk_of_other_samples(problem, fixed_lambda, tight_cg):
+    config, samples, valid, surrogate = problem(curvature="gauss_newton")
     parameters = chosen(surrogate)
     v = gradients(surrogate, valid, parameters).mean(dim=0)
     each = gradients(surrogate, samples, parameters)
@@ -199,14 +217,11 @@ def test_several_surrogates_are_averaged(problem):
 )
 def test_parameter_patterns(patterns, words, problem, fixed_lambda):
     config, samples, _, surrogate = problem(
-        hessian_solver="exact", hessian_damping=3.0, influence_parameters=patterns, scale=0.2
+        hessian_solver="exact", influence_parameters=patterns
     )
     parameters = [p for name, p in surrogate.named_parameters() if any(word in f"\n{name}" for word in words)]
     assert len(parameters) == {ATTENTION: 1, "item_embedding.weight": 1}.get(patterns[0], 3)
-    matrix = dense_hessian(surrogate, samples, parameters)
-    each = gradients(surrogate, samples, parameters)
-    expected = expected_scores(matrix, 3.0 * LAMBDA, each.mean(dim=0), each)
-    assert_scores(InfluenceScorer(surrogate, config).score(samples), expected, 1e-8)
+    check_against_dense(config, samples, surrogate, "hessian", 1e-8, parameters)
 
 
 def test_patterns_that_match_nothing_name_the_parameters(problem):
@@ -216,21 +231,19 @@ def test_patterns_that_match_nothing_name_the_parameters(problem):
 
 
 @pytest.mark.parametrize("curvature", ["hessian", "gauss_newton"])
-@pytest.mark.parametrize("rows", [1, 5])
-def test_batch_size_does_not_matter(curvature, rows, problem, fixed_lambda, monkeypatch):
+@pytest.mark.parametrize("rows", [1, 6])
+def test_batch_size_does_not_matter(curvature, rows, problem, fixed_lambda, tight_cg, monkeypatch):
     config, samples, _, surrogate = problem(
-        curvature=curvature, hessian_solver="exact", hessian_damping=2.0, influence_parameters=[ATTENTION]
+        curvature=curvature, hessian_damping=8.0, influence_parameters=[ATTENTION]
     )
     whole = InfluenceScorer(surrogate, config).score(samples)
-    monkeypatch.setattr(influence, "_LOGITS_PER_BATCH", rows * surrogate.n_items)
-    assert_scores(InfluenceScorer(surrogate, config).score(samples), whole, 1e-10)
-    monkeypatch.setattr(influence, "_LOGITS_PER_BATCH", 1)
+    monkeypatch.setattr(influence, "_LOGITS_PER_BATCH", rows * surrogate.n_items - 1 + rows % 2)
     assert_scores(InfluenceScorer(surrogate, config).score(samples), whole, 1e-10)
 
 
 @pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec"])
-def test_padding_and_order_do_not_matter(model, problem, fixed_lambda):
-    config, samples, _, surrogate = problem(model, curvature="gauss_newton", hessian_solver="exact")
+def test_padding_and_order_do_not_matter(model, problem, fixed_lambda, tight_cg):
+    config, samples, _, surrogate = problem(model, curvature="gauss_newton")
     whole = InfluenceScorer(surrogate, config).score(samples)
     wide = replace(samples, item_id_list=np.pad(samples.item_id_list, [(0, 0), (0, 7)]))
     assert_scores(InfluenceScorer(surrogate, config).score(wide), whole, 1e-10)
@@ -253,26 +266,30 @@ def test_the_surrogate_is_left_as_it_was(problem):
 
 
 @pytest.mark.parametrize("method", ["exact", "cg"])
-def test_an_indefinite_hessian_gets_more_damping_and_a_warning(method, problem, fixed_lambda, caplog):
-    config, samples, _, surrogate = problem(hessian_solver=method, hessian_damping=1e-3, scale=0.8)
-    parameters = chosen(surrogate)
+def test_an_indefinite_hessian_gets_more_damping_and_a_warning(method, problem, fixed_lambda, tight_cg, caplog):
+    config, samples, _, surrogate = problem(
+        hessian_solver=method, hessian_damping=0.02, influence_parameters=[ATTENTION]
+    )
+    parameters = chosen(surrogate, [ATTENTION])
     matrix = dense_hessian(surrogate, samples, parameters)
     smallest = -float(torch.linalg.eigvalsh(matrix)[0])
-    assert smallest > 1e-3 * LAMBDA
+    assert smallest > 0.02 * LAMBDA
     found = InfluenceScorer(surrogate, config).score(samples)
     doublings = sum("the curvature is indefinite" in record.message for record in caplog.records)
     assert all(record.levelname == "WARNING" for record in caplog.records)
-    damping = 1e-3 * LAMBDA * 2**doublings
+    damping = 0.02 * LAMBDA * 2**doublings
     assert doublings > 0 and np.isfinite(found).all()
     if method == "exact":
         assert damping / 2 <= smallest < damping
     each = gradients(surrogate, samples, parameters)
     expected = expected_scores(matrix, damping, each.mean(dim=0), each)
-    assert_scores(found, expected, 1e-6 if method == "exact" else 0.05)
+    assert_scores(found, expected, 1e-6)
 
 
 def test_a_hessian_that_stays_indefinite_is_an_error(problem, fixed_lambda):
-    config, samples, _, surrogate = problem(hessian_solver="exact", hessian_damping=1e-12, scale=0.8)
+    config, samples, _, surrogate = problem(
+        hessian_solver="exact", hessian_damping=1e-12, influence_parameters=[ATTENTION]
+    )
     with pytest.raises(ArithmeticError, match="stays indefinite.*gauss_newton"):
         InfluenceScorer(surrogate, config).score(samples)
 
@@ -286,11 +303,11 @@ def test_weights_that_are_not_finite_are_an_error(method, problem):
         InfluenceScorer(surrogate, config).score(samples)
 
 
-@pytest.mark.parametrize(("lissa_damping", "damping"), [(None, 0.5 * LAMBDA), (0.02, 0.02 * 10.0)])
+@pytest.mark.parametrize(("lissa_damping", "damping"), [(None, 0.5 * LAMBDA), (0.06, 0.06 * 5.0)])
 def test_lissa_on_one_sample_repeated(lissa_damping, damping, problem, fixed_lambda):
     # All samples have one Hessian, so the recursion is not stochastic.
     config, samples, _, surrogate = problem(
-        hessian_solver="lissa", curvature="gauss_newton", lissa_scale=10.0, lissa_depth=600,
+        hessian_solver="lissa", curvature="gauss_newton", lissa_scale=5.0, lissa_depth=200,
         lissa_damping=lissa_damping, influence_parameters=[ATTENTION],
     )  # fmt: skip
     parameters = chosen(surrogate, [ATTENTION])
@@ -298,12 +315,12 @@ def test_lissa_on_one_sample_repeated(lissa_damping, damping, problem, fixed_lam
     each = gradients(surrogate, same, parameters)
     matrix = dense_gauss_newton(surrogate, same, parameters)
     expected = expected_scores(matrix, damping, each.mean(dim=0), each)
-    assert_scores(InfluenceScorer(surrogate, config).score(same), expected, 1e-4)
+    assert_scores(InfluenceScorer(surrogate, config).score(same), expected, 1e-3)
 
 
 def test_lissa_draws_one_sample_a_step(problem, fixed_lambda):
     config, samples, _, surrogate = problem(
-        hessian_solver="lissa", curvature="gauss_newton", lissa_scale=25.0, lissa_depth=400,
+        hessian_solver="lissa", curvature="gauss_newton", lissa_scale=25.0, lissa_depth=250,
         hessian_damping=2.0, influence_parameters=[ATTENTION],
     )  # fmt: skip
     parameters = chosen(surrogate, [ATTENTION])
@@ -315,17 +332,18 @@ def test_lissa_draws_one_sample_a_step(problem, fixed_lambda):
     config["seed"] = 1
     second = InfluenceScorer(surrogate, config).score(samples)
     assert not np.array_equal(first, second)
-    assert_scores((first + second) / 2, expected, 0.1)
+    assert_scores((first + second) / 2, expected, 0.35)
+    assert np.corrcoef(first + second, expected)[0, 1] > 0.95
 
 
 def test_curvature_of_a_drawn_subset(problem, fixed_lambda, caplog):
     caplog.set_level("INFO")
     config, samples, _, surrogate = problem(
-        hessian_solver="exact", hessian_damping=3.0, influence_parameters=[ATTENTION], hessian_samples=3
+        hessian_solver="exact", curvature="gauss_newton", influence_parameters=[ATTENTION], hessian_samples=3
     )
     parameters = chosen(surrogate, [ATTENTION])
     each = gradients(surrogate, samples, parameters)
-    parts = [dense_hessian(surrogate, samples, parameters, [row]) for row in range(len(samples))]
+    parts = [dense_gauss_newton(surrogate, samples[[row]], parameters) for row in range(len(samples))]
 
     def matching(found):
         """Which three samples the curvature is of."""
@@ -333,7 +351,7 @@ def test_curvature_of_a_drawn_subset(problem, fixed_lambda, caplog):
             rows for rows in combinations(range(len(samples)), 3)
             if np.allclose(
                 found,
-                expected_scores(sum(parts[row] for row in rows) / 3, 3.0 * LAMBDA, each.mean(dim=0), each),
+                expected_scores(sum(parts[row] for row in rows) / 3, 0.5 * LAMBDA, each.mean(dim=0), each),
                 rtol=1e-8, atol=0,
             )
         ]  # fmt: skip
@@ -380,43 +398,51 @@ class SoftmaxRegression(SequentialRecommender):
         latest = interaction[self.ITEM_SEQ][torch.arange(len(interaction)), interaction[self.ITEM_SEQ_LEN] - 1]
         return self.output(self.features[latest])
 
-    def fit(self, samples, rows, damping):
-        """Minimises the sum of the losses of the rows over the number of all samples, plus damping / 2 |W|^2."""
+    def fit(self, samples, weights, damping):
+        """Minimises the weighted sum of the losses over the number of samples, plus damping / 2 |W|^2."""
         weight = self.output.weight
-        optimizer = torch.optim.LBFGS([weight], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS(
+            [weight], max_iter=500, tolerance_grad=1e-10, tolerance_change=1e-16, line_search_fn="strong_wolfe"
+        )
 
         def closure():
             optimizer.zero_grad()
-            loss = losses_of(self, samples, rows).sum() / len(samples) + damping / 2 * (weight**2).sum()
+            loss = (weights * losses_of(self, samples, np.arange(len(samples)))).mean() + damping / 2 * (weight**2).sum()
             loss.backward()
             return loss
 
         optimizer.step(closure)
 
     def risk(self, samples):
+        """Sum of the losses."""
         with torch.no_grad():
-            return float(losses_of(self, samples, np.arange(len(samples))).mean())
+            return float(losses_of(self, samples, np.arange(len(samples))).sum())
 
 
 @pytest.mark.parametrize("method", ["cg", "exact"])
-def test_a_score_is_the_rise_of_the_risk_when_the_sample_is_removed(method, movies, fixed_lambda):
-    config = movies(hessian_solver=method, hessian_damping=0.02 / LAMBDA)
+def test_a_score_is_the_rise_of_the_risk_when_the_sample_is_removed(method, write_dataset, make_config, fixed_lambda):
+    random = np.random.default_rng(0)
+    sequences = {f"u{user}": [f"i{item}" for item in random.integers(1, 6, 4)] for user in range(60)}
+    config = make_config(
+        "chance", write_dataset("chance", sequences), hessian_solver=method, hessian_damping=0.05 / LAMBDA
+    )
     train = load_splits(config).train
-    samples = CandidateSamples.from_dataset(train, 1)
-    frequent = np.argsort(-np.bincount(samples.item_id, minlength=train.item_num))[:8]
-    samples = samples[np.isin(samples.item_id, frequent)]
-    features = torch.randn(train.item_num, 3, dtype=torch.float64)
-    model = SoftmaxRegression(config, train, features)
-    everything = np.arange(len(samples))
-    model.fit(samples, everything, 0.02)
+    samples = CandidateSamples.from_dataset(train)
+    model = SoftmaxRegression(config, train, torch.randn(train.item_num, 3, dtype=torch.float64))
+    weights = torch.ones(len(samples), dtype=torch.float64)
+    model.fit(samples, weights, 0.05)
     scores = InfluenceScorer(model, config).score(samples)
-    before = model.risk(samples)
-    rises = np.empty(len(samples))
-    for removed in everything:
-        model.fit(samples, np.delete(everything, removed), 0.02)
-        rises[removed] = (model.risk(samples) - before) * len(samples)
-    assert len(samples) >= 15
-    assert rises[scores.argmax()] > rises[scores.argmin()]
+    risk = np.empty((3, len(samples)))
+    for sample in range(len(samples)):
+        for weight in (0, 1, 2):
+            weights[sample] = weight
+            model.fit(samples, weights, 0.05)
+            risk[weight, sample] = model.risk(samples)
+        weights[sample] = 1
+    removed = risk[0] - risk[1]
     assert scores.max() > 0 > scores.min()
-    assert np.corrcoef(scores, rises)[0, 1] > 0.97
-    assert np.polyfit(scores, rises, 1)[0] == pytest.approx(1, abs=0.25)
+    assert removed[scores.argmax()] > removed[scores.argmin()]
+    # Against taking the sample twice, all terms of even order cancel.
+    halves = (risk[0] - risk[2]) / 2
+    assert np.corrcoef(scores, halves)[0, 1] > 0.99
+    assert np.polyfit(scores, halves, 1)[0] == pytest.approx(1, abs=0.1)
