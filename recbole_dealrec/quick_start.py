@@ -152,7 +152,7 @@ class Pipeline:
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
                 valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
                 trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
-                write_json(outcome, {"best_valid_result": trainer.best_valid_result, "train_loss": trainer.train_loss_dict})
+                write_json(outcome, {"best_valid_result": trainer.best_valid_result})
         return read_json(outcome)["best_valid_result"]
 
     def evaluate(self) -> dict[str, float]:

@@ -39,7 +39,7 @@ def log_summary(config: Config, result: dict[str, Any]) -> None:
 
 
 def write_report(run: RunFolder, config: Config, result: dict[str, Any]) -> None:
-    """Write ``report.html``, one file that needs no network: metrics, times, scores with the selected samples marked."""
+    """Write ``report.html``, one file that needs no network: metrics, times, scores, the selected samples marked."""
     scores = pd.read_csv(run / "scores.csv")
     name = f"{config['dataset']}, {config['model']}, {config['sampler']}"
     parts = [

@@ -33,7 +33,7 @@ BAD_INPUT = {
     "no such sampler": (["-s", "Best"], "no sampler 'Best'; known are DEALRec, Random"),
     "no such model class": (["-m", "BigRex"], "no model 'BigRex'; known are BIGRec"),
     "stray word": (["games"], "'games' is not an option"),
-    "sampled evaluation": (["--eval_args={split: {LS: valid_and_test}, order: TO, mode: uni100}"], "mode has to be full"),
+    "sampled evaluation": (["--eval_args={order: TO, mode: uni100}"], "mode has to be full"),
     "a model of RecBole": (["-m", "SASRec"], "no model 'SASRec'; known are BIGRec"),
 }
 

@@ -147,7 +147,9 @@ def test_a_key_given_twice_with_different_values_is_refused():
         parse_command_line(["--x=None", "--x=4"])
 
 
-@pytest.mark.parametrize("template", ["__import__('os').mkdir('{}')", "open('{}', 'w')", "!!python/object/apply:os.mkdir ['{}']"])
+@pytest.mark.parametrize(
+    "template", ["__import__('os').mkdir('{}')", "open('{}', 'w')", "!!python/object/apply:os.mkdir ['{}']"]
+)
 def test_no_value_is_ever_evaluated(template, tmp_path, ten):
     text = template.format(tmp_path / "made")
     assert parse_value(text) == text
@@ -199,7 +201,9 @@ def test_an_unknown_key_is_refused_with_the_closest_known_one(key, closest, ten,
         Config("BIGRec", "ten", [write_yaml("typo.yaml", f"{key}: 1")])
 
 
-@pytest.mark.parametrize("key", ["encoding", "tail_ratio", "clip_grad_norm", "user_inter_num_interval", "wandb_project"])
+@pytest.mark.parametrize(
+    "key", ["encoding", "tail_ratio", "clip_grad_norm", "user_inter_num_interval", "wandb_project"]
+)
 def test_recboles_own_keys_are_known(key, ten):
     assert ten(**{key: "x"})[key] == "x"
 
@@ -368,7 +372,8 @@ def test_a_missing_yaml_file_is_named(tmp_path):
 
 def test_yaml_files_read_numbers_and_dates_as_recbole_does(write_yaml):
     text = "a: 1e-3\nb: 2024-10-11\nc: 5\nd: 1.5\ne: 1E5\nf:\n"
-    assert read_yaml(write_yaml("x.yaml", text)) == {"a": 0.001, "b": "2024-10-11", "c": 5, "d": 1.5, "e": 1e5, "f": None}
+    expected = {"a": 0.001, "b": "2024-10-11", "c": 5, "d": 1.5, "e": 1e5, "f": None}
+    assert read_yaml(write_yaml("x.yaml", text)) == expected
     assert read_yaml(write_yaml("empty.yaml", "# nothing\n")) == {}
 
 
@@ -439,8 +444,8 @@ def test_every_default_is_commented_with_its_type(file):
     lines = file.read_text(encoding="utf-8").splitlines()
     starts = {found.group(1): line for line in lines if (found := re.match(r"([A-Za-z_0-9]+):", line))}
     assert set(starts) == set(read_yaml(file))
-    bare = [key for key, line in starts.items() if not re.search(r"# \((str|int|float|bool|list|dict)( or \w+)*\) \S", line)]
-    assert bare == []
+    comment = r"# \((str|int|float|bool|list|dict)( or \w+)*\) \S"
+    assert [key for key, line in starts.items() if not re.search(comment, line)] == []
 
 
 def test_every_default_is_accepted_by_its_check():

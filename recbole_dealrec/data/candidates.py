@@ -79,9 +79,9 @@ class CandidateSamples:
         """Item ids of the history of sample ``index``, oldest first."""
         return self.item_id_list[index, : self.item_length[index]]
 
-    def interaction(self, config: Config, index: np.ndarray) -> Interaction:
-        """Samples as a RecBole interaction, histories trimmed to the longest of them."""
-        width = max(int(self.item_length[index].max()), 1)
+    def interaction(self, config: Config, index: np.ndarray, trim: bool = True) -> Interaction:
+        """Samples as a RecBole interaction; with ``trim``, histories are cut to the longest of them."""
+        width = max(int(self.item_length[index].max()), 1) if trim else self.item_id_list.shape[1]
         columns = (self.user_id[index], self.item_id[index], self.item_id_list[index, :width], self.item_length[index])
         names = astuple(Fields.of(config))
         return Interaction({name: torch.from_numpy(column) for name, column in zip(names, columns, strict=True)})

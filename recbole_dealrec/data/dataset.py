@@ -98,7 +98,8 @@ def _check_evaluation(config: Config) -> None:
 class QueryDataLoader(FullSortEvalDataLoader):
     """Full-ranking evaluation where rows that share user and history are one query with several positive items.
 
-    Queries come sorted by history length, so that the prompts of a batch are of similar length. Recall and NDCG are then per user, as in the paper. The target item is not part of what a model sees.
+    Queries come sorted by history length, so that the prompts of a batch are of similar length. Recall and NDCG are
+    then per user, as in the paper. The target item is not part of what a model sees.
 
     Args:
         config: reads ``eval_batch_size``.

@@ -61,7 +61,8 @@ def _checked(key: str, text: str, fields: set[str]) -> str:
     except ValueError as error:
         raise InputError(f"configuration key '{key}': {error}; write {{{{ and }}}} for plain braces") from error
     if named - fields:
-        raise InputError(f"configuration key '{key}': unknown field {{{min(named - fields)}}}; known are {sorted(fields)}")
+        unknown = min(named - fields)
+        raise InputError(f"configuration key '{key}': unknown field {{{unknown}}}; known are {sorted(fields)}")
     return text
 
 

@@ -14,11 +14,11 @@ from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.model.beam_search import beam_search
+from recbole_dealrec.model.embedded import embedded_llm
 from recbole_dealrec.model.grounding import distances, popularity_weights, rank_beams_first
 from recbole_dealrec.model.llm import SampleEncoder, collate, load_network, load_tokenizer
 from recbole_dealrec.model.loss import sample_losses
-from recbole_dealrec.model.beam_search import beam_search
-from recbole_dealrec.model.embedded import embedded_llm
 from recbole_dealrec.model.trie import TokenTrie
 
 from recbole.data.interaction import Interaction  # isort: skip
@@ -55,7 +55,7 @@ class BIGRec(SequentialRecommender):
         self._item_embeddings: Tensor | None = None
 
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
-        """Left-padded batch of prompts with the targets' titles as labels; :func:`recbole_dealrec.model.llm.collate`."""
+        """Left-padded batch of prompts with the targets' titles as labels, as ``collate`` of ``llm.py`` makes it."""
         responses = [self.encoder.response(item) for item in targets]
         prompts = self.encoder.prompts(histories)
         return self._collate(prompts, responses)

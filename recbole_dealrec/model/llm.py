@@ -45,7 +45,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     except _UNREACHABLE as error:
         raise _unusable(path, error) from error
     if tokenizer.eos_token_id is None:
-        raise InputError(f"llm_path '{path}': the tokenizer has no end token; set eos_token in its tokenizer_config.json")
+        raise InputError(f"llm_path '{path}': the tokenizer has no end token; set eos_token in tokenizer_config.json")
     return tokenizer
 
 

@@ -1,4 +1,4 @@
-"""The surrogate: a RecBole sequential model, trained on every position of a sequence in one pass where that is exact."""
+"""The surrogate: a RecBole sequential model, trained on every position of a sequence at once where that is exact."""
 
 from collections.abc import Callable
 from logging import getLogger
@@ -93,7 +93,7 @@ def _predicts_every_position(model_class: type, config: Config, dataset: Sequent
         model = type("Probe", (EveryPosition, model_class), {})(config, dataset).to(config["device"]).eval()
     samples = CandidateSamples.from_dataset(dataset)
     longest = np.argsort(-samples.item_length, kind="stable")[:4]
-    batch = samples.interaction(config, longest).to(config["device"])
+    batch = samples.interaction(config, longest, trim=False).to(config["device"])
     sequence, length = batch[model.ITEM_SEQ], batch[model.ITEM_SEQ_LEN]
     half = torch.clamp(length // 2, min=1)
     prefix = batch[model.ITEM_SEQ] * (torch.arange(sequence.shape[1], device=sequence.device) < half[:, None])

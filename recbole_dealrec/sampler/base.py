@@ -56,8 +56,8 @@ class FewShotSampler(ABC):
         usable = self.usable(n_candidates)
         if usable < self.config["n_fewshot"]:
             raise InputError(
-                f"n_fewshot is {self.config['n_fewshot']}, but only {usable} of {n_candidates} candidate samples can be "
-                "chosen; lower n_fewshot or raise samples_per_user"
+                f"n_fewshot is {self.config['n_fewshot']}, but only {usable} of {n_candidates} candidate samples can "
+                "be chosen; lower n_fewshot or raise samples_per_user"
             )
 
 

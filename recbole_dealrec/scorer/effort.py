@@ -39,7 +39,8 @@ class EffortScorer:
         order: list[np.ndarray] = []
 
         def batches():
-            with tqdm(total=len(samples), desc="Effort", ncols=100, disable=not self.config["show_progress"]) as progress:
+            hidden = not self.config["show_progress"]
+            with tqdm(total=len(samples), desc="Effort", ncols=100, disable=hidden) as progress:
                 for index, batch in self.llm.batches(samples):
                     order.append(index)
                     yield batch
@@ -55,7 +56,7 @@ def chosen_parameters(network: nn.Module, choice: str | Sequence[str]) -> list[s
     """Names of the trained parameters that ``effort_parameters`` means.
 
     Raises:
-        InputError: none.
+        InputError: the patterns match none.
     """
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     if choice == "all":

@@ -14,7 +14,10 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Fields
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.surrogate import EveryPosition
 from recbole_dealrec.scorer import solver
+
+from recbole.data.interaction import Interaction  # isort: skip
 
 _LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
 _ITEMS_PER_BATCH = 12_800  # of histories, padding included; larger batches leave the processor's cache
@@ -25,9 +28,9 @@ class InfluenceScorer:
     """I(s) = v^T (H + delta I)^-1 grad l(s): the rise of the empirical risk when s is removed, up to the constant 1/n.
 
     Larger is more useful. v is the mean gradient over the risk's samples, H the Hessian (or Gauss-Newton matrix) of the
-    mean loss of the candidates, l the full-softmax loss of the target given the history. One solve x = (H + delta I)^-1 v
-    serves all samples: a score is the derivative of the sample's loss in direction x, which forward-mode differentiation
-    gives for a whole batch in one pass. Paper equation (5).
+    mean loss of the candidates, l the full-softmax loss of the target given the history. One solve
+    x = (H + delta I)^-1 v serves all samples: a score is the derivative of the sample's loss in direction x, which
+    forward-mode differentiation gives for a whole batch in one pass. Paper equation (5).
 
     Args:
         surrogate: trained RecBole sequential model, or several whose scores are averaged.
@@ -95,10 +98,17 @@ class _Problem:
         self.parameters = _chosen_parameters(self.loss, config["influence_parameters"])
         self.flat, self.unravel = solver.ravel(self.parameters)
         self.rows_per_batch = max(1, _LOGITS_PER_BATCH // surrogate.n_items)
+        self._trim = isinstance(surrogate, EveryPosition)  # of other models, some see the padding
 
     def batch_indices(self, samples: CandidateSamples) -> list[np.ndarray]:
         """Indices of the samples in batches of similar length."""
-        return token_batches(samples.item_length, _ITEMS_PER_BATCH, self.rows_per_batch)
+        width = samples.item_id_list.shape[1]
+        lengths = samples.item_length if self._trim else np.full(len(samples), width)
+        return token_batches(lengths, _ITEMS_PER_BATCH, self.rows_per_batch)
+
+    def batch(self, samples: CandidateSamples, index: np.ndarray) -> Interaction:
+        """The samples at ``index``, on the surrogate's device."""
+        return samples.interaction(self.config, index, self._trim).to(self.flat.device)
 
     def losses(self, parameters: dict[str, Tensor], batch) -> Tensor:
         return functional_call(self.loss, parameters, (batch,))
@@ -137,7 +147,8 @@ class _Problem:
         else:
             raise ArithmeticError(f"the curvature stays indefinite up to damping {damping:.3e}; use gauss_newton")
         solver.report(solution, self.config["hessian_solver"])
-        getLogger().info(f"sampling error of the curvature along the solution {curvature.sampling_error(solution.x, damping):.2e}")
+        error = curvature.sampling_error(solution.x, damping)
+        getLogger().info(f"sampling error of the curvature along the solution {error:.2e}")
         return solution.x
 
     def _solve_once(self, curvature: "_Curvature", v: Tensor, damping: float) -> solver.Solution:
@@ -156,11 +167,10 @@ class _Problem:
         drawn = np.random.default_rng(self.config["seed"]).choice(len(samples), count, replace=False)
         return samples[np.sort(drawn)]
 
-    def _batches(self, samples: CandidateSamples, description: str) -> Iterator[tuple[np.ndarray, object]]:
+    def _batches(self, samples: CandidateSamples, description: str) -> Iterator[tuple[np.ndarray, Interaction]]:
         batches = self.batch_indices(samples)
-        device = self.flat.device
         progress = tqdm(batches, desc=description, ncols=100, disable=not self.config["show_progress"])
-        return ((index, samples.interaction(self.config, index).to(device)) for index in progress)
+        return ((index, self.batch(samples, index)) for index in progress)
 
 
 class _Curvature:
@@ -169,8 +179,7 @@ class _Curvature:
     def __init__(self, problem: _Problem, samples: CandidateSamples) -> None:
         self.problem = problem
         self.samples = samples
-        batches = problem.batch_indices(samples)
-        self.batches = [samples.interaction(problem.config, index).to(problem.flat.device) for index in batches]
+        self.batches = [problem.batch(samples, index) for index in problem.batch_indices(samples)]
         self._product = {"hessian": self._hessian, "gauss_newton": self._gauss_newton}[problem.config["curvature"]]
 
     def product(self, vector: Tensor) -> Tensor:
@@ -183,8 +192,7 @@ class _Curvature:
 
         def product(vector: Tensor) -> Tensor:
             index = draws.integers(len(self.samples), size=1)
-            batch = self.samples.interaction(self.problem.config, index).to(vector.device)
-            return self._product(batch, self.problem.unravel(vector))
+            return self._product(self.problem.batch(self.samples, index), self.problem.unravel(vector))
 
         return product
 
@@ -195,9 +203,8 @@ class _Curvature:
         halves = []
         for start in (0, 1):
             part = self.samples[np.arange(start, len(self.samples), 2)]
-            batches = self.problem.batch_indices(part)
-            moved = (part.interaction(self.problem.config, index).to(x.device) for index in batches)
-            halves.append(self._sum(moved, x) / len(part))
+            batches = (self.problem.batch(part, index) for index in self.problem.batch_indices(part))
+            halves.append(self._sum(batches, x) / len(part))
         mean = (halves[0] + halves[1]) / 2 + damping * x
         return float((halves[0] - halves[1]).norm() / (2 * mean.norm()))
 

@@ -92,7 +92,7 @@ def inverse_hvp(
     Raises:
         IndefiniteCurvatureError: H + damping * I has a direction of negative curvature.
         ArithmeticError: the solution is not finite.
-        ValueError: unknown method, ``exact`` with too many parameters, or ``v`` of another structure than ``parameters``.
+        ValueError: unknown method, ``exact`` with too many parameters, or ``v`` built otherwise than ``parameters``.
     """
     v = tree_map(lambda _, part: part, parameters, v)  # mappings in the order of the parameters
     flat_v, unravel = ravel(v)
@@ -203,7 +203,9 @@ def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
     return Solution(x, residual, n, residual <= 1e-2)
 
 
-def largest_eigenvalue(matvec: MatVec, like: Tensor, seed: int, tolerance: float = 2e-2, max_iterations: int = 30) -> float:
+def largest_eigenvalue(
+    matvec: MatVec, like: Tensor, seed: int, tolerance: float = 2e-2, max_iterations: int = 30
+) -> float:
     """Largest absolute eigenvalue of a symmetric operator by power iteration, to a relative change of ``tolerance``."""
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(like.numel(), generator=generator, dtype=like.dtype).to(like.device)

@@ -14,7 +14,8 @@ def check_permutation(batches, lengths):
     assert sorted(order.tolist()) == list(range(len(lengths)))
     assert (np.diff(lengths[order]) >= 0).all()
     # Rows of equal length stay in order.
-    assert all(first < second for first, second in zip(order, order[1:], strict=False) if lengths[first] == lengths[second])
+    pairs = zip(order, order[1:], strict=False)
+    assert all(first < second for first, second in pairs if lengths[first] == lengths[second])
 
 
 @given(lengths_of_rows, st.integers(1, 200))
@@ -38,6 +39,17 @@ def test_batches_of_bounded_rows_are_full_but_for_the_last(lengths, rows):
     check_permutation(batches, lengths)
     assert [len(batch) for batch in batches[:-1]] == [rows] * (len(batches) - 1)
     assert all(0 < len(batch) <= rows for batch in batches)
+
+
+@given(lengths_of_rows, st.integers(1, 200), st.integers(1, 20))
+def test_both_bounds_hold_at_once(lengths, budget, rows):
+    batches = token_batches(lengths, budget, rows)
+    check_permutation(batches, lengths)
+    for batch in batches:
+        assert len(batch) <= rows
+        assert len(batch) * lengths[batch].max() <= budget or len(batch) == 1
+    for batch, following in zip(batches, batches[1:], strict=False):
+        assert len(batch) == rows or (len(batch) + 1) * lengths[following[0]] > budget
 
 
 def test_by_hand():

@@ -53,7 +53,8 @@ def test_samples_per_user_takes_the_latest(count, train):
 
 
 def test_all_samples_are_the_default(train):
-    assert as_tokens(CandidateSamples.from_dataset(train), train) == as_tokens(CandidateSamples.from_dataset(train, 0), train)
+    default, zero = CandidateSamples.from_dataset(train), CandidateSamples.from_dataset(train, 0)
+    assert as_tokens(default, train) == as_tokens(zero, train)
 
 
 def test_arrays_are_as_documented(train):
@@ -94,7 +95,8 @@ def test_indexing_by_booleans(train):
 
 def test_titles(train):
     samples = CandidateSamples.from_dataset(train)
-    assert [samples.title(item) for item in samples.item_id] == [f"title of {row[2]}" for row in as_tokens(samples, train)]
+    titles = [samples.title(item) for item in samples.item_id]
+    assert titles == [f"title of {row[2]}" for row in as_tokens(samples, train)]
 
 
 def test_interaction_holds_the_samples_trimmed_to_the_longest(train):
@@ -111,23 +113,30 @@ def test_interaction_holds_the_samples_trimmed_to_the_longest(train):
         assert not interaction["item_id_list"][row, length:].any()
 
 
+def test_interaction_of_full_width(train):
+    samples = CandidateSamples.from_dataset(train)
+    shortest = samples.interaction(train.config, np.flatnonzero(samples.item_length == 1), trim=False)
+    assert shortest["item_id_list"].shape[1] == 3
+
+
 def test_close_times_keep_their_order(tmp_path, write_dataset, make_config):
     # In float32, RecBole's type for time, Unix seconds 20 s apart are equal.
     start, items = 1_400_000_000, [f"i{number}" for number in (7, 3, 9, 1, 8, 2, 6, 4)]
-    path = write_dataset("close", {"u": items, "v": items[::-1]})
-    rows = [(user, item, start + 20 * place) for user in "uv" for place, item in enumerate(items[:: 1 if user == "u" else -1])]
+    sequences = {"u": items, "v": items[::-1]}
+    path = write_dataset("close", sequences)
+    rows = [(user, item, start + 20 * place) for user, own in sequences.items() for place, item in enumerate(own)]
     assert len({np.float32(time) for _, _, time in rows}) < len(items)
     shuffled = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
     lines = ["user_id:token\titem_id:token\ttimestamp:float", *("\t".join(map(str, row)) for row in shuffled)]
     (tmp_path / "close" / "close.inter").write_text("\n".join(lines) + "\n")
     splits = load_splits(make_config("close", path))
-    expected = training_samples({"u": items, "v": items[::-1]})
+    expected = training_samples(sequences)
     train = as_tokens(CandidateSamples.from_dataset(splits.train), splits.train)
     for user in "uv":
         assert [row for row in train if row[0] == user] == expected[user]
     for part, end in ((splits.valid, -2), (splits.test, -1)):
         found = as_tokens(CandidateSamples.from_dataset(part), part)
-        assert sorted(found) == [("u", tuple(items[:end]), items[end]), ("v", tuple(items[::-1][:end]), items[::-1][end])]
+        assert sorted(found) == [(user, tuple(own[:end]), own[end]) for user, own in sequences.items()]
     latest = as_tokens(CandidateSamples.from_dataset(splits.train, 1), splits.train)
     assert sorted(latest) == [expected["u"][-1], expected["v"][-1]]
 

@@ -268,9 +268,9 @@ def test_train_loader_serves_the_chosen_rows(ten):
     loader = train_loader(config, train, rows)
     batches = list(loader)
     assert [len(batch) for batch in batches] == [2, 1]
-    found = sorted((int(user), int(item)) for batch in batches for user, item in zip(batch["user_id"], batch["item_id"], strict=True))
+    found = [pair for batch in batches for pair in zip(batch["user_id"].tolist(), batch["item_id"].tolist(), strict=True)]
     feat = train.inter_feat
-    assert found == sorted((int(feat["user_id"][row]), int(feat["item_id"][row])) for row in rows)
+    assert sorted(found) == sorted((int(feat["user_id"][row]), int(feat["item_id"][row])) for row in rows)
     assert loader._dataset.item_num == train.item_num and len(train) == 12
 
 
@@ -340,7 +340,9 @@ def test_three_parts_are_needed(split):
         load_splits(split(benchmark_filename=["train", "test"]))
 
 
-@pytest.mark.parametrize("mode", ["uni100", "pop100", {"valid": "uni100", "test": "full"}, {"valid": "full", "test": "uni5"}])
+@pytest.mark.parametrize(
+    "mode", ["uni100", "pop100", {"valid": "uni100", "test": "full"}, {"valid": "full", "test": "uni5"}]
+)
 def test_ranking_has_to_be_over_the_catalogue(mode, ten):
     config = ten(eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": mode})
     with pytest.raises(InputError, match="'eval_args': mode has to be full"):

@@ -34,7 +34,8 @@ def dataset_of(rows, longest):
     }
     feat = Interaction({name: torch.tensor(values, dtype=torch.int64) for name, values in columns.items()})
     # Files may hold shorter histories than the configuration allows.
-    return SimpleNamespace(config=FIELDS, inter_feat=feat, titles=[""] * N_ITEMS, max_item_list_len=50, item_num=N_ITEMS)
+    sizes = {"max_item_list_len": 50, "item_num": N_ITEMS}
+    return SimpleNamespace(config=FIELDS, inter_feat=feat, titles=[""] * N_ITEMS, **sizes)
 
 
 def prefixes(user, items, longest):

@@ -36,7 +36,9 @@ def test_header_types_do_not_matter(read):
         assert read(f"item_id:token\ttitle:{kind}\na\tOne Two\nb\tTwo\nc\t3\n")[1:] == ["One Two", "Two", "3"]
 
 
-@pytest.mark.parametrize("title", ['"Quoted', '"Weird Al"', "'", '""', "a \"b\" c", "NA", "None", "null", "nan", "N/A", "-", "0"])
+@pytest.mark.parametrize(
+    "title", ['"Quoted', '"Weird Al"', "'", '""', 'a "b" c', "NA", "None", "null", "nan", "N/A", "-", "0"]
+)
 def test_words_and_quotes_stay_as_they_are(title, read):
     assert read(f"{HEADER}a\t{title}\nb\tTwo\nc\tThree\n") == ["", title, "Two", "Three"]
 

@@ -19,6 +19,8 @@ SIZES = {
     "NARM": {"surrogate_hidden_size": 8, "surrogate_embedding_size": 8},
     "STAMP": {"surrogate_embedding_size": 8},
     "SRGNN": {"surrogate_embedding_size": 8},
+    "Caser": {"surrogate_embedding_size": 8},
+    "NextItNet": {"surrogate_embedding_size": 8},
 }
 
 
@@ -105,7 +107,8 @@ def test_padding_has_no_part_in_the_loss(model, setting):
     surrogate = randomise(build_surrogate(config, train))
     (batch,) = surrogate_loader(config, train, surrogate)
     loss = surrogate.calculate_loss(batch)
-    trimmed = Interaction({**batch.interaction, "item_id_list": batch["item_id_list"][:, : int(batch["item_length"].max())]})
+    width = int(batch["item_length"].max())
+    trimmed = Interaction({**batch.interaction, "item_id_list": batch["item_id_list"][:, :width]})
     torch.testing.assert_close(surrogate.calculate_loss(trimmed), loss, rtol=1e-6, atol=0)
     loss.backward()
     assert float(surrogate.item_embedding.weight.grad.abs().sum()) > 0
@@ -113,7 +116,7 @@ def test_padding_has_no_part_in_the_loss(model, setting):
     assert scores.shape == (5, train.item_num)  # prediction is of the last position again
 
 
-@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec", "NARM", "STAMP", "SRGNN"])
+@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec", "NARM", "STAMP", "SRGNN", "Caser", "NextItNet"])
 def test_which_models_predict_every_position(model, setting):
     config, train = setting(model)
     surrogate = build_surrogate(config, train)
@@ -136,10 +139,8 @@ def test_the_probe_draws_no_random_numbers(setting):
 def tokens_of(loader, train):
     """(history, target) of each row of a loader's data."""
     feat, names = loader._dataset.inter_feat, train.field2id_token["item_id"]
-    return sorted(
-        (" ".join(names[items[:length].numpy()]), str(names[target]))
-        for items, length, target in zip(feat["item_id_list"], feat["item_length"], feat["item_id"].tolist(), strict=True)
-    )
+    rows = zip(feat["item_id_list"], feat["item_length"], feat["item_id"].tolist(), strict=True)
+    return sorted((" ".join(names[items[:length].numpy()]), str(names[target])) for items, length, target in rows)
 
 
 def test_a_masked_model_is_trained_on_rows_with_their_target(setting):

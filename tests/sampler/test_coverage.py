@@ -75,7 +75,9 @@ def test_the_prune_comes_before_the_ranges():
     assert score_groups(scores, n_groups=2, hard_prune_ratio=0).tolist() == [0] * 9 + [1]
 
 
-@pytest.mark.parametrize(("n", "ratio", "left"), [(10, 0.1, 9), (9, 0.1, 9), (19, 0.1, 18), (10, 0, 10), (10, 0.99, 1), (0, 0.5, 0)])
+@pytest.mark.parametrize(
+    ("n", "ratio", "left"), [(10, 0.1, 9), (9, 0.1, 9), (19, 0.1, 18), (10, 0, 10), (10, 0.99, 1), (0, 0.5, 0)]
+)
 def test_size_of_the_prune(n, ratio, left):
     assert n_after_pruning(n, ratio) == left
     assert (score_groups(np.arange(float(n)), 5, ratio) >= 0).sum() == left

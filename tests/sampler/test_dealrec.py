@@ -20,7 +20,8 @@ def dealrec(influence, effort, **keys):
 
 
 @pytest.mark.parametrize(
-    ("weight", "expected"), [(0.5, [0.0, 0.75, 1.25, 0.25]), (1.0, [0.0, 1.25, 1.5, 0.25]), (0.0, [0.0, 0.25, 1.0, 0.25])]
+    ("weight", "expected"),
+    [(0.5, [0.0, 0.75, 1.25, 0.25]), (1.0, [0.0, 1.25, 1.5, 0.25]), (0.0, [0.0, 0.25, 1.0, 0.25])],
 )
 def test_overall_score_by_hand(weight, expected):
     influence = np.array([-1.0, 0.0, 3.0, 0.0])  # 0, 1/4, 1, 1/4
@@ -93,7 +94,9 @@ def test_too_few_finite_scores_are_an_error():
         dealrec([0.0, 1.0, np.nan, np.nan], np.zeros(4), hard_prune_ratio=0).sample(range(4))
 
 
-@pytest.mark.parametrize(("n", "ratio", "enough"), [(3, 0.0, True), (3, 0.34, False), (10, 0.7, True), (10, 0.8, False), (2, 0.0, False)])
+@pytest.mark.parametrize(
+    ("n", "ratio", "enough"), [(3, 0.0, True), (3, 0.34, False), (10, 0.7, True), (10, 0.8, False), (2, 0.0, False)]
+)
 def test_a_pool_that_the_prune_leaves_too_small_is_refused(n, ratio, enough):
     sampler = dealrec(np.arange(n), np.arange(n), hard_prune_ratio=ratio)
     if enough:
