@@ -268,7 +268,8 @@ def test_train_loader_serves_the_chosen_rows(ten):
     loader = train_loader(config, train, rows)
     batches = list(loader)
     assert [len(batch) for batch in batches] == [2, 1]
-    found = [pair for batch in batches for pair in zip(batch["user_id"].tolist(), batch["item_id"].tolist(), strict=True)]
+    columns = [(batch["user_id"].tolist(), batch["item_id"].tolist()) for batch in batches]
+    found = [pair for users, items in columns for pair in zip(users, items, strict=True)]
     feat = train.inter_feat
     assert sorted(found) == sorted((int(feat["user_id"][row]), int(feat["item_id"][row])) for row in rows)
     assert loader._dataset.item_num == train.item_num and len(train) == 12
