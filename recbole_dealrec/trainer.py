@@ -55,7 +55,8 @@ class LLMTrainer(SafetensorsTrainer):
 
     ``train_batch_size`` samples make one optimiser step, ``micro_batch_size`` one forward pass; the gradient is the
     mean over the step's samples however they are cut. The learning rate warms up over ``warmup_steps`` and falls
-    linearly to zero. ``valid_metric: loss`` stops early by the validation loss (paper section 4.1), anything else by that metric.
+    linearly to zero. ``valid_metric: loss`` stops early by the validation loss (paper section 4.1), anything else by
+    that metric.
     """
 
     def __init__(self, config: Config, model: nn.Module, checkpoint: Path) -> None:

@@ -13,8 +13,6 @@ IGNORED_LABEL = -100
 def sample_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Mean negative log-likelihood of every sample's labelled tokens; ``labels[:, t]`` belongs to the logits at t - 1.
 
-    Logits are computed from the earliest labelled position on where the model's forward takes ``logits_to_keep``.
-
     Args:
         model: Takes the entries of a batch but ``labels``; returns logits [B, T or fewer at the right end, V] or an
             object with ``.logits``. Its mode and the ambient grad mode are left alone.
@@ -36,7 +34,7 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     length = labels.shape[1]
     logits = _logits(model, inputs, length - int(positions.min()))
     rows, positions, counts, labels = (x.to(logits.device) for x in (rows, positions, counts, labels))
-    # A model that keeps only the last logits aligns them with the right end.
+    # However many logits the model returns, they end with the sequence.
     picked = widened(logits[rows, positions + logits.shape[1] - length])
     losses = F.cross_entropy(picked, labels[rows, positions + 1], reduction="none")
     return losses.new_zeros(len(counts)).index_add(0, rows, losses) / counts

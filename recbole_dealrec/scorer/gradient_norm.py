@@ -4,7 +4,6 @@ The backward pass stops at the outputs of the modules that own the chosen parame
 follow from those modules' inputs and output gradients.
 """
 
-import inspect
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, vjp, vmap
 from transformers.pytorch_utils import Conv1D
+
+from recbole_dealrec.model.loss import sample_losses, widened
 
 
 class _Outer(NamedTuple):
@@ -48,7 +48,7 @@ def per_sample_gradient_norms(
     ``requires_grad`` flags are as before when the function returns or raises.
 
     Args:
-        model: Causal language model, see :func:`sample_losses`; of any float dtype, with or without PEFT adapters.
+        model: Causal language model, see ``sample_losses`` of ``model/loss.py``; any float dtype, with or without PEFT.
         batches: Mappings of [B, T] tensors with ``input_ids``, ``attention_mask`` and ``labels``; read one at a time.
         parameters: Names out of ``model.named_parameters()``; None means all that require grad. They may belong to
             linear (also GPT-2's Conv1D), embedding, LayerNorm and RMSNorm modules.
@@ -68,44 +68,6 @@ def per_sample_gradient_norms(
         for number, batch in enumerate(batches):
             norms.append(_batch_norms(model, batch, targets, check=number == 0))
     return np.concatenate(norms)
-
-
-def sample_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Mean negative log-likelihood of every sample's labelled tokens; ``labels[:, t]`` belongs to the logits at t - 1.
-
-    Args:
-        model: Takes the entries of a batch but ``labels``; returns logits [B, T or fewer at the right end, V] or an
-            object with ``.logits``. Its mode and the ambient grad mode are left alone.
-        batch: [B, T] tensors on any device with ``labels`` (-100: not counted; at t = 0: never predicted).
-
-    Returns:
-        [B], float32 (float64 for a float64 model), on the device of the logits.
-
-    Raises:
-        ValueError: A row of the batch has no labelled token.
-    """
-    device = next(model.parameters()).device
-    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-    labels = inputs.pop("labels")
-    rows, positions = (labels[:, 1:] != -100).nonzero(as_tuple=True)
-    counts = torch.bincount(rows, minlength=len(labels))
-    if not counts.all():
-        raise ValueError(f"row {int(counts.argmin())} of the batch has no labelled token")
-    length = labels.shape[1]
-    logits = _logits(model, inputs, length - int(positions.min()))
-    rows, positions, counts, labels = (x.to(logits.device) for x in (rows, positions, counts, labels))
-    # However many logits the model returns, they end with the sequence.
-    picked = _widened(logits[rows, positions + logits.shape[1] - length])
-    losses = F.cross_entropy(picked, labels[rows, positions + 1], reduction="none")
-    return losses.new_zeros(len(counts)).index_add(0, rows, losses) / counts
-
-
-def _logits(model: nn.Module, inputs: dict[str, Tensor], keep: int) -> Tensor:
-    unwrapped = model.get_base_model() if hasattr(model, "get_base_model") else model
-    accepted = inspect.signature(unwrapped.forward).parameters
-    options = {"logits_to_keep": keep, "use_cache": False}
-    output = model(**inputs, **{name: value for name, value in options.items() if name in accepted})
-    return output if isinstance(output, Tensor) else output.logits
 
 
 def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[_Target]:
@@ -274,17 +236,13 @@ def _inner(left: _Outer, right: _Outer) -> Tensor:
     return (rows * (left.cols @ right.cols.mT)).sum((1, 2))
 
 
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def _tokens(tensor: Tensor) -> Tensor:
     """[B, ..., n] as [B, T, n], float32 at least."""
-    return _widened(tensor).reshape(len(tensor), -1, tensor.shape[-1])
+    return widened(tensor).reshape(len(tensor), -1, tensor.shape[-1])
 
 
 def _bias(module: nn.Module, _inputs: Tensor, gradient: Tensor) -> Tensor:
-    return _widened(gradient).reshape(len(gradient), -1, *module.bias.shape).sum(1)
+    return widened(gradient).reshape(len(gradient), -1, *module.bias.shape).sum(1)
 
 
 def _embedding_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> _Outer:
@@ -296,12 +254,12 @@ def _embedding_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> _O
 
 def _norm_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Tensor:
     """Reruns the module in float32 instead of a formula: RMS norms differ in epsilon, offset and order."""
-    state = {name: _widened(parameter.detach()) for name, parameter in module.named_parameters()}
+    state = {name: widened(parameter.detach()) for name, parameter in module.named_parameters()}
 
     def one_sample(x: Tensor, d: Tensor) -> Tensor:
         return vjp(lambda weight: functional_call(module, state | {"weight": weight}, x), state["weight"])[1](d)[0]
 
-    return vmap(one_sample)(_widened(inputs), _widened(gradient))
+    return vmap(one_sample)(widened(inputs), widened(gradient))
 
 
 _RULES: dict[Callable, dict[str, _Rule]] = {

@@ -41,7 +41,7 @@ def test_default_nouns():
 def test_prompt_of_the_embedded_model():
     prompt = PromptTemplate(Config("BIGRec", "ml-100k")).render(["Toy Story", "GoldenEye"])
     assert (prompt.instruction, prompt.input) == ("", '"Toy Story", "GoldenEye"')
-    assert prompt.text == '"Toy Story", "GoldenEye" >'
+    assert prompt.text == '"Toy Story", "GoldenEye"\n'
 
 
 def test_response_is_the_quoted_title():
@@ -49,7 +49,7 @@ def test_response_is_the_quoted_title():
 
 
 def test_empty_history():
-    assert PromptTemplate(Config("BIGRec", "ml-100k")).render([]).text == " >"
+    assert PromptTemplate(Config("BIGRec", "ml-100k")).render([]).text == "\n"
 
 
 HOSTILE = ['{history}', "{0}", "}{", '"', '""', "{{", "%s", "\\n", "{noun!r:>30}"]
@@ -58,7 +58,7 @@ HOSTILE = ['{history}', "{0}", "}{", '"', '""', "{{", "%s", "\\n", "{noun!r:>30}
 @pytest.mark.parametrize("title", HOSTILE)
 def test_titles_are_not_interpreted(title):
     template = PromptTemplate(Config("BIGRec", "ml-100k"))
-    assert template.render([title, "x"]).text == f'"{title}", "x" >'
+    assert template.render([title, "x"]).text == f'"{title}", "x"\n'
     assert template.response(title) == f'"{title}"'
 
 
@@ -69,7 +69,7 @@ TINY = Config("BIGRec", "ml-100k")
 def test_the_input_is_the_titles_in_order(titles):
     prompt = PromptTemplate(TINY).render(titles)
     assert prompt.input == ", ".join('"' + title + '"' for title in titles)
-    assert prompt.text == prompt.input + " >"
+    assert prompt.text == prompt.input + "\n"
 
 
 def test_own_texts(ten):

@@ -23,8 +23,9 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.scorer import gradient_norm
-from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms, sample_losses
+from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 
 VOCAB, LENGTH = 37, 11
 DECODER = {
