@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from recbole_dealrec.config import parse_command_line
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.quick_start import run_recbole_dealrec
+from recbole_dealrec.values import parse_command_line
 
 
 def main() -> int:

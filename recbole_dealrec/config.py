@@ -1,9 +1,7 @@
 """RecBole's Config, which also finds this package's models and properties and refuses what it does not know."""
 
-import ast
 import difflib
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +19,8 @@ from recbole.config import Config as RecBoleConfig  # noqa: E402
 from recbole.utils import argument_list  # noqa: E402
 
 from recbole_dealrec.errors import InputError  # noqa: E402
+from recbole_dealrec.keys import check_values  # noqa: E402
+from recbole_dealrec.values import YamlLoader, read_yaml, value_of  # noqa: E402
 
 SURROGATE_PREFIX = "surrogate_"
 _RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
@@ -34,89 +34,12 @@ _RECBOLE_KEYS = {
 _DERIVED_KEYS = {"MODEL_TYPE", "local_rank", "valid_metric_bigger"}
 
 
-class _YamlLoader(yaml.SafeLoader):
-    """Safe YAML as RecBole reads it: 1e-3 is a float, a date stays text."""
-
-
-_YamlLoader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_EXPONENT = re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
-_YamlLoader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789."))
-
-
 @cache
 def properties_folder() -> Path:
     """Folder of the package's default properties: inside the installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parent
     installed = package / "properties"
     return installed if installed.is_dir() else package.parent / "properties"
-
-
-def parse_value(text: str) -> Any:
-    """Value of a command line or dictionary string: a YAML scalar or collection, else a Python literal, else the text.
-
-    Nothing is evaluated. Quotes keep a text a text.
-    """
-    try:
-        value = yaml.load(text, Loader=_YamlLoader)
-    except yaml.YAMLError:
-        value = text
-    if value != text:
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return value
-
-
-def parse_command_line(arguments: Sequence[str]) -> dict[str, Any]:
-    """Configuration keys of a command line.
-
-    Args:
-        arguments: ``--key=value``, ``--key value`` or ``--flag`` (true) each; values as :func:`parse_value` reads them,
-            but those of keys that hold text as they are.
-
-    Raises:
-        InputError: a word that belongs to no key, or a key given twice with different values.
-    """
-    parsed: dict[str, Any] = {}
-    words = list(arguments)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--") or len(word) == 2:
-            raise InputError(f"command line: '{word}' is not an option; write --key=value")
-        key, equals, text = word[2:].partition("=")
-        if not equals:
-            text = words.pop(0) if words and not words[0].startswith("--") else "true"
-        value = _value_of(key, text)
-        if parsed.get(key, value) != value:
-            raise InputError(f"command line: --{key} is given twice with different values")
-        parsed[key] = value
-    return parsed
-
-
-def _value_of(key: str, text: str) -> Any:
-    return text if key in _TEXT_KEYS else parse_value(text)
-
-
-def read_yaml(file: str | Path) -> dict[str, Any]:
-    """Mapping in a YAML file (empty file: empty mapping).
-
-    Raises:
-        InputError: the file is absent, is not YAML, or holds no mapping.
-    """
-    try:
-        with open(file, encoding="utf-8") as stream:
-            content = yaml.load(stream, Loader=_YamlLoader)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
-    if content is not None and not isinstance(content, dict):
-        raise InputError(f"{file}: expected 'key: value' lines, found {type(content).__name__}")
-    return content or {}
 
 
 class Config(RecBoleConfig):
@@ -181,7 +104,7 @@ class Config(RecBoleConfig):
         self.parameters = {category: list(keys) for category, keys in self.parameters.items()}
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
-        return _YamlLoader
+        return YamlLoader
 
     def _load_config_files(self, file_list: Iterable[str] | None) -> dict[str, Any]:
         merged: dict[str, Any] = {}
@@ -190,7 +113,7 @@ class Config(RecBoleConfig):
         return merged
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {key: _value_of(key, value) if isinstance(value, str) else value for key, value in config_dict.items()}
+        return {key: value_of(key, value) if isinstance(value, str) else value for key, value in config_dict.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}
@@ -271,101 +194,3 @@ def _surrogate_keys(surrogate_model: str | None) -> frozenset[str]:
     model_file = _RECBOLE_PROPERTIES / "model" / f"{surrogate_model}.yaml"
     model_keys = read_yaml(model_file) if model_file.is_file() else ()
     return frozenset({*argument_list.training_arguments, "eval_batch_size", "valid_metric", "metrics", *model_keys})
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_text_list(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-
-
-_RATIO = ("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
-_POSITIVE = ("a number above 0", lambda value: _is_number(value) and value > 0)
-_NOT_NEGATIVE = ("a number of at least 0", lambda value: _is_number(value) and value >= 0)
-_COUNT = ("a whole number of at least 1", lambda value: _is_count(value) and value >= 1)
-_COUNT_OR_ZERO = ("a whole number of at least 0", lambda value: _is_count(value) and value >= 0)
-_TEXT = ("a text", lambda value: isinstance(value, str) and value != "")
-_ANY_TEXT = ("a text, quoted where it begins with a brace", lambda value: isinstance(value, str))
-_PATTERNS = ("~ or a list of patterns", lambda value: value is None or _is_text_list(value))
-_FLAG = ("True or False", lambda value: isinstance(value, bool))
-
-
-def _one_of(*choices: str) -> tuple:
-    return f"one of {', '.join(choices)}", lambda value: value in choices
-
-
-# key -> (what it has to be, test); RecBole's own keys are RecBole's to check.
-_CHECKS = {
-    "seed": _COUNT_OR_ZERO,
-    "epochs": _COUNT_OR_ZERO,
-    "train_batch_size": _COUNT,
-    "eval_batch_size": _COUNT,
-    "learning_rate": _POSITIVE,
-    "sampler": _TEXT,
-    "title_field": _TEXT,
-    "llm_path": _TEXT,
-    "llm_dtype": _one_of("auto", "float32", "bfloat16", "float16"),
-    "trust_remote_code": _FLAG,
-    "tiny_steps": _COUNT,
-    "prompt_noun": _ANY_TEXT,
-    "prompt_verb": _ANY_TEXT,
-    "prompt_instruction": _ANY_TEXT,
-    "prompt_input": _ANY_TEXT,
-    "prompt_layout": _ANY_TEXT,
-    "lora_r": _COUNT,
-    "lora_alpha": _POSITIVE,
-    "lora_dropout": _RATIO,
-    "lora_target_modules": ("a list of module names", lambda value: _is_text_list(value) and bool(value)),
-    "n_fewshot": _COUNT,
-    "samples_per_user": _COUNT_OR_ZERO,
-    "effort_weight": _NOT_NEGATIVE,
-    "n_groups": _COUNT,
-    "hard_prune_ratio": _RATIO,
-    "hessian_solver": _one_of("cg", "lissa", "exact"),
-    "hessian_damping": _POSITIVE,
-    "hessian_samples": _COUNT_OR_ZERO,
-    "lissa_depth": _COUNT,
-    "lissa_scale": _POSITIVE,
-    "lissa_repeats": _COUNT,
-    "lissa_damping": ("~ or a number above 0", lambda value: value is None or _is_number(value) and value > 0),
-    "curvature": _one_of("hessian", "gauss_newton"),
-    "n_surrogates": _COUNT,
-    "influence_parameters": _PATTERNS,
-    "influence_on": _one_of("train", "valid"),
-    "effort_parameters": (
-        "last, all or a list of patterns", lambda value: value in ("last", "all") or _is_text_list(value)
-    ),
-    "train_on_inputs": _FLAG,
-    "micro_batch_size": _COUNT,
-    "warmup_steps": _COUNT_OR_ZERO,
-    "mixed_precision": ('one of "no" (quoted in YAML), fp16, bf16', lambda value: value in ("no", "fp16", "bf16")),
-    "n_valid": _COUNT_OR_ZERO,
-    "grounding": _one_of("embedding", "trie"),
-    "grounding_popularity": _NOT_NEGATIVE,
-    "num_beams": _COUNT,
-    "max_prompt_length": _COUNT,
-    "max_new_tokens": _COUNT,
-    "max_history_titles": _COUNT,
-    "tokens_per_batch": _COUNT,
-}  # fmt: skip
-# Keys whose strings are never read as anything else: {history} is no mapping here, and no is no falsehood.
-_TEXT_KEYS = {"data_path", "checkpoint_dir"} | {
-    key for key, (wanted, _) in _CHECKS.items() if wanted.startswith(("a text", "one of"))
-}
-
-
-def check_values(values: Mapping[str, Any]) -> None:
-    """Check the values of this package's keys.
-
-    Raises:
-        InputError: the first key whose value cannot be used.
-    """
-    for key, (wanted, is_valid) in _CHECKS.items():
-        if key in values and not is_valid(values[key]):
-            raise InputError(f"configuration key '{key}' has to be {wanted}, not {values[key]!r}")

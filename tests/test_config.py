@@ -12,8 +12,10 @@ import torch
 import yaml
 
 from recbole_dealrec import config as config_module
-from recbole_dealrec.config import Config, parse_command_line, parse_value, properties_folder, read_yaml
+from recbole_dealrec import keys as own_keys
+from recbole_dealrec.config import Config, properties_folder
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.values import parse_command_line, parse_value, read_yaml
 
 from recbole.utils import argument_list  # isort: skip
 
@@ -299,7 +301,7 @@ WRONG_VALUES = {
 
 
 def test_every_checked_key_is_tried():
-    assert set(WRONG_VALUES) == set(config_module._CHECKS)
+    assert set(WRONG_VALUES) == set(own_keys._CHECKS)
 
 
 @pytest.mark.parametrize("key", WRONG_VALUES)

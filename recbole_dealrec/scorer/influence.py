@@ -131,7 +131,11 @@ class _Problem:
 
     def solve(self, samples: CandidateSamples, v: Tensor) -> Tensor:
         """x = (H + delta I)^-1 v; delta is doubled, with a warning, until the curvature is positive definite."""
-        curvature = _Curvature(self, self._curvature_samples(samples))
+        hidden = not self.config["show_progress"]
+        with tqdm(desc="Curvature", unit=" products", ncols=100, disable=hidden) as progress:
+            return self._solve(_Curvature(self, self._curvature_samples(samples), progress), v)
+
+    def _solve(self, curvature: "_Curvature", v: Tensor) -> Tensor:
         largest = solver.largest_eigenvalue(curvature.product, v, self.config["seed"])
         damping = self.config["hessian_damping"] * largest
         if self.config["hessian_solver"] == "lissa" and self.config["lissa_damping"] is not None:
@@ -176,9 +180,10 @@ class _Problem:
 class _Curvature:
     """Products with the Hessian or Gauss-Newton matrix of the mean loss of some samples."""
 
-    def __init__(self, problem: _Problem, samples: CandidateSamples) -> None:
+    def __init__(self, problem: _Problem, samples: CandidateSamples, progress: tqdm) -> None:
         self.problem = problem
         self.samples = samples
+        self.progress = progress
         self.batches = [problem.batch(samples, index) for index in problem.batch_indices(samples)]
         self._product = {"hessian": self._hessian, "gauss_newton": self._gauss_newton}[problem.config["curvature"]]
 
@@ -191,6 +196,7 @@ class _Curvature:
         draws = np.random.default_rng(self.problem.config["seed"])
 
         def product(vector: Tensor) -> Tensor:
+            self.progress.update()
             index = draws.integers(len(self.samples), size=1)
             return self._product(self.problem.batch(self.samples, index), self.problem.unravel(vector))
 
@@ -211,6 +217,7 @@ class _Curvature:
     def _sum(self, batches, vector: Tensor) -> Tensor:
         direction = self.problem.unravel(vector)
         total = torch.zeros_like(vector)
+        self.progress.update()
         for batch in batches:
             total += self._product(batch, direction)
         return total
