@@ -78,7 +78,7 @@ def _distributions(scores: pd.DataFrame) -> list[str]:
             ("all candidates", "#0072B2", scores[column]),
             ("selected", "#E69F00", scores.loc[scores["selected"] == 1, column]),
         ):
-            figure.add_histogram(x=values, name=label, marker_color=color, nbinsx=50, opacity=0.75)
+            figure.add_histogram(x=values, name=label, marker_color=color, nbinsx=50, bingroup=1, opacity=0.75)
         figure.update_layout(
             barmode="overlay", yaxis_type="log", xaxis_title=column, yaxis_title="samples (log)", height=360,
             margin={"l": 50, "r": 10, "t": 30, "b": 40}, legend={"orientation": "h", "y": 1.15},

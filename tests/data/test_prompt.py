@@ -40,7 +40,8 @@ def test_default_nouns():
 
 def test_prompt_of_the_embedded_model():
     prompt = PromptTemplate(Config("BIGRec", "ml-100k")).render(["Toy Story", "GoldenEye"])
-    assert (prompt.instruction, prompt.input) == ("", '"Toy Story", "GoldenEye"')
+    assert prompt.instruction.startswith("A user has watched the movies below")
+    assert prompt.input == '"Toy Story", "GoldenEye"'
     assert prompt.text == '"Toy Story", "GoldenEye"\n'
 
 
