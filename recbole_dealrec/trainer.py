@@ -55,7 +55,7 @@ class LLMTrainer(SafetensorsTrainer):
 
     ``train_batch_size`` samples make one optimiser step, ``micro_batch_size`` one forward pass; the gradient is the
     mean over the step's samples however they are cut. The learning rate warms up over ``warmup_steps`` and falls
-    linearly to zero. ``valid_metric: loss`` stops early by the validation loss (paper section 4.1), anything else by
+    linearly to zero. ``valid_metric: loss`` stops early by the validation loss (the paper), anything else by
     that metric.
     """
 

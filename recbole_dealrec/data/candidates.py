@@ -28,7 +28,7 @@ class Fields:
 
 @dataclass(frozen=True)
 class CandidateSamples:
-    """Samples among which the few-shot training data are chosen; paper section 2.
+    """Samples among which the few-shot training data are chosen.
 
     Attributes:
         user_id: int64 [n], internal user ids.

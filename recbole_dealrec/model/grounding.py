@@ -1,4 +1,4 @@
-"""Grounding: from what the language model wrote to a score for every item; BIGRec, arXiv 2308.08434, section 3.2."""
+"""Grounding: from what the language model wrote to a score for every item; BIGRec, arXiv 2308.08434."""
 
 import torch
 from torch import Tensor

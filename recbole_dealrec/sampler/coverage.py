@@ -1,4 +1,4 @@
-"""Coverage-enhanced selection; paper section 3.2 and algorithm 2."""
+"""Coverage-enhanced selection; DEALRec, arXiv 2401.17197, algorithm 2."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Effort of the language model for each sample; paper section 3.1.2."""
+"""Effort of the language model for each sample; DEALRec, arXiv 2401.17197."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 
 
 class EffortScorer:
-    """E(s) = ||grad_phi l_LLM(s)||_2 over the LoRA matrices, exact and batched; paper equation (6).
+    """E(s) = ||grad_phi l_LLM(s)||_2 over the LoRA matrices, exact and batched; the paper's effort score.
 
     Larger means that the sample asks for more change of the model.
 

@@ -1,4 +1,4 @@
-"""Influence of each sample on the empirical risk, on a surrogate; paper section 3.1."""
+"""Influence of each sample on the empirical risk, on a surrogate; DEALRec, arXiv 2401.17197."""
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -30,7 +30,7 @@ class InfluenceScorer:
     Larger is more useful. v is the mean gradient over the risk's samples, H the Hessian (or Gauss-Newton matrix) of the
     mean loss of the candidates, l the full-softmax loss of the target given the history. One solve
     x = (H + delta I)^-1 v serves all samples: a score is the derivative of the sample's loss in direction x, which
-    forward-mode differentiation gives for a whole batch in one pass. Paper equation (5).
+    forward-mode differentiation gives for a whole batch in one pass. The paper's influence score, algorithm 1.
 
     Args:
         surrogate: trained RecBole sequential model, or several whose scores are averaged.

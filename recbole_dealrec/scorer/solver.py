@@ -69,7 +69,7 @@ def inverse_hvp(
     repeats: int = 1,
     seed: int = 0,
 ) -> Any:
-    """x = (H + damping * I)^-1 v, with H the Hessian of a mean loss; paper equation (4) and algorithm 1.
+    """x = (H + damping * I)^-1 v, with H the Hessian of a mean loss; paper, algorithm 1 (there by LiSSA).
 
     Args:
         loss_fn: ``loss_fn(parameters)`` returns the scalar mean loss; with ``batches``,
