@@ -1,6 +1,6 @@
 """The surrogate: a RecBole sequential model, trained on every position of a sequence at once where that is exact."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from logging import getLogger
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, Fields, SequentialDataset, train_loader
+from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.errors import InputError
 
@@ -18,6 +19,8 @@ from recbole.data.transform import construct_transform  # isort: skip
 from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
 
 _LENGTH_PARTS = 4
+_LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
+_ITEMS_PER_BATCH = 12_800  # of histories, padding included; larger batches leave the processor's cache
 
 
 class EveryPosition:
@@ -77,6 +80,20 @@ def surrogate_loader(config: Config, dataset: SequentialDataset, model: Sequenti
         return train_loader(config, _with_target(dataset), rows)
     getLogger().info(f"{config['model']} is trained on a row per prefix: its outputs are not one per position")
     return train_loader(config, dataset, np.arange(len(dataset)))
+
+
+def surrogate_batches(
+    surrogate: SequentialRecommender, samples: CandidateSamples, config: Config
+) -> Iterator[tuple[np.ndarray, Interaction]]:
+    """Samples for scoring, sorted by length: indices and the batch on the surrogate's device.
+
+    Histories of causal models are cut to the longest of the batch; of other models, some see the padding.
+    """
+    trim = isinstance(surrogate, EveryPosition)
+    lengths = samples.item_length if trim else np.full(len(samples), samples.item_id_list.shape[1])
+    device = next(surrogate.parameters()).device
+    for index in token_batches(lengths, _ITEMS_PER_BATCH, max(1, _LOGITS_PER_BATCH // surrogate.n_items)):
+        yield index, samples.interaction(config, index, trim).to(device)
 
 
 def _with_target(dataset: SequentialDataset) -> SequentialDataset:

@@ -7,20 +7,18 @@ from logging import getLogger
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jvp, vjp
+from torch.func import functional_call, jvp, vjp
 from tqdm import tqdm
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, Fields
-from recbole_dealrec.data.batch import token_batches
+from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.surrogate import EveryPosition
+from recbole_dealrec.model.surrogate import EveryPosition, surrogate_batches
 from recbole_dealrec.scorer import solver
 
 from recbole.data.interaction import Interaction  # isort: skip
 
-_LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
-_ITEMS_PER_BATCH = 12_800  # of histories, padding included; larger batches leave the processor's cache
+_CHUNK = 500_000  # logits held at a time, 2 MB of float32: they stay in the processor's cache
 _MOST_DAMPING_DOUBLINGS = 12
 
 
@@ -61,17 +59,35 @@ class InfluenceScorer:
         return np.mean(scores, axis=0)
 
 
-class _SampleLoss(nn.Module):
-    """Per-sample loss of a RecBole model as a function that functional_call can give other parameters to."""
+class _Logits(nn.Module):
+    """Outputs of a RecBole model that the loss is a function of: the logits of all items, [B, n_items]."""
 
-    def __init__(self, surrogate: nn.Module, config: Config) -> None:
+    def __init__(self, surrogate: nn.Module) -> None:
         super().__init__()
         self.surrogate = surrogate
-        self._target = Fields.of(config).item
 
-    def forward(self, batch, logits_only: bool = False) -> Tensor:
-        logits = self.surrogate.full_sort_predict(batch)
-        return logits if logits_only else nn.functional.cross_entropy(logits, batch[self._target], reduction="none")
+    def forward(self, batch: Interaction) -> Tensor:
+        return self.surrogate.full_sort_predict(batch)
+
+    def loss_gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Gradient of each sample's loss by its outputs, [B, n_items]."""
+        return outputs.softmax(dim=-1) - nn.functional.one_hot(targets, outputs.shape[-1])
+
+
+class _LastHidden(_Logits):
+    """The same loss as a function of the last hidden state, [B, d], where the item embeddings are held fixed.
+
+    Its gradient is the expected item embedding minus the target's: no logit outlives its chunk.
+    """
+
+    def forward(self, batch: Interaction) -> Tensor:
+        return self.surrogate(batch[self.surrogate.ITEM_SEQ], batch[self.surrogate.ITEM_SEQ_LEN])
+
+    def loss_gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        items = self.surrogate.item_embedding.weight.detach()
+        chunks = outputs.split(max(1, _CHUNK // len(items)))
+        expected = [(chunk @ items.T).softmax(dim=-1) @ items for chunk in chunks]
+        return torch.cat(expected) - items[targets]
 
 
 def _score(surrogate: nn.Module, config: Config, samples: CandidateSamples, risk: CandidateSamples) -> np.ndarray:
@@ -94,40 +110,63 @@ class _Problem:
 
     def __init__(self, surrogate: nn.Module, config: Config) -> None:
         self.config = config
-        self.loss = _SampleLoss(surrogate, config)
-        self.parameters = _chosen_parameters(self.loss, config["influence_parameters"])
+        self.surrogate = surrogate
+        chosen = _chosen_parameters(surrogate, config["influence_parameters"])
+        fixed_items = isinstance(surrogate, EveryPosition) and "item_embedding.weight" not in chosen
+        self.network = _LastHidden(surrogate) if fixed_items else _Logits(surrogate)
+        self.parameters = {f"surrogate.{name}": parameter for name, parameter in chosen.items()}
         self.flat, self.unravel = solver.ravel(self.parameters)
-        self.rows_per_batch = max(1, _LOGITS_PER_BATCH // surrogate.n_items)
-        self._trim = isinstance(surrogate, EveryPosition)  # of other models, some see the padding
 
-    def batch_indices(self, samples: CandidateSamples) -> list[np.ndarray]:
-        """Indices of the samples in batches of similar length."""
-        width = samples.item_id_list.shape[1]
-        lengths = samples.item_length if self._trim else np.full(len(samples), width)
-        return token_batches(lengths, _ITEMS_PER_BATCH, self.rows_per_batch)
-
-    def batch(self, samples: CandidateSamples, index: np.ndarray) -> Interaction:
-        """The samples at ``index``, on the surrogate's device."""
-        return samples.interaction(self.config, index, self._trim).to(self.flat.device)
-
-    def losses(self, parameters: dict[str, Tensor], batch) -> Tensor:
-        return functional_call(self.loss, parameters, (batch,))
+    def batches(self, samples: CandidateSamples, description: str | None = None) -> Iterator[tuple[np.ndarray, Interaction]]:
+        """Indices of the samples in batches of similar length, and the batches; with a description, their progress."""
+        hidden = description is None or not self.config["show_progress"]
+        with tqdm(total=len(samples), desc=description, ncols=100, disable=hidden) as progress:
+            for index, batch in surrogate_batches(self.surrogate, samples, self.config):
+                yield index, batch
+                progress.update(len(index))
 
     def mean_gradient(self, samples: CandidateSamples) -> Tensor:
         """v, flat."""
         total = torch.zeros_like(self.flat)
-        for _, batch in self._batches(samples, "Mean gradient"):
-            total += solver.ravel(grad(lambda p, b: self.losses(p, b).sum())(self.parameters, batch))[0]
+        for _, batch in self.batches(samples, "Mean gradient"):
+            total += solver.ravel(self._gradient(self.parameters, batch))[0]
         return total / len(samples)
 
     def directional_derivatives(self, samples: CandidateSamples, x: Tensor) -> np.ndarray:
         """Derivative of each sample's loss in direction x, float64 [n]."""
         scores = np.empty(len(samples))
         direction = self.unravel(x)
-        for index, batch in self._batches(samples, "Influence"):
-            derivative = jvp(lambda p, b=batch: self.losses(p, b), (self.parameters,), (direction,))[1]
+        for index, batch in self.batches(samples, "Influence"):
+            outputs, tangent = self._outputs_and_tangent(batch, direction)
+            derivative = (self._loss_gradient(outputs, batch) * tangent).sum(dim=-1)
             scores[index] = derivative.double().cpu().numpy()
         return scores
+
+    def hessian_product(self, batch: Interaction, direction: dict[str, Tensor]) -> Tensor:
+        """Hessian of the batch's summed loss times a direction, flat; forward over reverse."""
+        gradient = lambda parameters: self._gradient(parameters, batch)  # noqa: E731
+        return solver.ravel(jvp(gradient, (self.parameters,), (direction,))[1])[0]
+
+    def gauss_newton_product(self, batch: Interaction, direction: dict[str, Tensor]) -> Tensor:
+        """J^T (second derivative of the losses by the outputs) J times a direction, J the outputs' Jacobian; flat."""
+        outputs, tangent = self._outputs_and_tangent(batch, direction)
+        bent = jvp(lambda value: self._loss_gradient(value, batch), (outputs,), (tangent,))[1]
+        pull_back = vjp(lambda parameters: self._outputs(parameters, batch), self.parameters)[1]
+        return solver.ravel(pull_back(bent)[0])[0]
+
+    def _outputs(self, parameters: dict[str, Tensor], batch: Interaction) -> Tensor:
+        return functional_call(self.network, parameters, (batch,))
+
+    def _outputs_and_tangent(self, batch: Interaction, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return jvp(lambda parameters: self._outputs(parameters, batch), (self.parameters,), (direction,))
+
+    def _loss_gradient(self, outputs: Tensor, batch: Interaction) -> Tensor:
+        return self.network.loss_gradient(outputs, batch[self.surrogate.POS_ITEM_ID])
+
+    def _gradient(self, parameters: dict[str, Tensor], batch: Interaction) -> dict[str, Tensor]:
+        """Gradient of the batch's summed loss."""
+        outputs, pull_back = vjp(lambda values: self._outputs(values, batch), parameters)
+        return pull_back(self._loss_gradient(outputs, batch))[0]
 
     def solve(self, samples: CandidateSamples, v: Tensor) -> Tensor:
         """x = (H + delta I)^-1 v; delta is doubled, with a warning, until the curvature is positive definite."""
@@ -171,11 +210,6 @@ class _Problem:
         drawn = np.random.default_rng(self.config["seed"]).choice(len(samples), count, replace=False)
         return samples[np.sort(drawn)]
 
-    def _batches(self, samples: CandidateSamples, description: str) -> Iterator[tuple[np.ndarray, Interaction]]:
-        batches = self.batch_indices(samples)
-        progress = tqdm(batches, desc=description, ncols=100, disable=not self.config["show_progress"])
-        return ((index, self.batch(samples, index)) for index in progress)
-
 
 class _Curvature:
     """Products with the Hessian or Gauss-Newton matrix of the mean loss of some samples."""
@@ -184,8 +218,9 @@ class _Curvature:
         self.problem = problem
         self.samples = samples
         self.progress = progress
-        self.batches = [problem.batch(samples, index) for index in problem.batch_indices(samples)]
-        self._product = {"hessian": self._hessian, "gauss_newton": self._gauss_newton}[problem.config["curvature"]]
+        self.batches = [batch for _, batch in problem.batches(samples)]
+        products = {"hessian": problem.hessian_product, "gauss_newton": problem.gauss_newton_product}
+        self._product = products[problem.config["curvature"]]
 
     def product(self, vector: Tensor) -> Tensor:
         """Curvature of the mean loss times a flat vector."""
@@ -197,8 +232,9 @@ class _Curvature:
 
         def product(vector: Tensor) -> Tensor:
             self.progress.update()
-            index = draws.integers(len(self.samples), size=1)
-            return self._product(self.problem.batch(self.samples, index), self.problem.unravel(vector))
+            drawn = self.samples[draws.integers(len(self.samples), size=1)]
+            (_, batch), = self.problem.batches(drawn)
+            return self._product(batch, self.problem.unravel(vector))
 
         return product
 
@@ -209,7 +245,7 @@ class _Curvature:
         halves = []
         for start in (0, 1):
             part = self.samples[np.arange(start, len(self.samples), 2)]
-            batches = (self.problem.batch(part, index) for index in self.problem.batch_indices(part))
+            batches = (batch for _, batch in self.problem.batches(part))
             halves.append(self._sum(batches, x) / len(part))
         mean = (halves[0] + halves[1]) / 2 + damping * x
         return float((halves[0] - halves[1]).norm() / (2 * mean.norm()))
@@ -222,32 +258,18 @@ class _Curvature:
             total += self._product(batch, direction)
         return total
 
-    def _hessian(self, batch, direction: dict[str, Tensor]) -> Tensor:
-        total_loss = lambda p: self.problem.losses(p, batch).sum()  # noqa: E731
-        return solver.ravel(solver.hessian_vector_product(total_loss, self.problem.parameters, direction))[0]
 
-    def _gauss_newton(self, batch, direction: dict[str, Tensor]) -> Tensor:
-        """J^T (diag(p) - p p^T) J times a direction, J the Jacobian of the logits."""
-        logits = lambda p: functional_call(self.problem.loss, p, (batch, True))  # noqa: E731
-        tangent = jvp(logits, (self.problem.parameters,), (direction,))[1]
-        value, pull_back = vjp(logits, self.problem.parameters)
-        probability = value.softmax(dim=-1)
-        weighted = probability * tangent
-        return solver.ravel(pull_back(weighted - probability * weighted.sum(dim=-1, keepdim=True))[0])[0]
-
-
-def _chosen_parameters(loss: _SampleLoss, patterns: Sequence[str] | None) -> dict[str, Tensor]:
-    """Detached parameters by name; names in patterns are those of the surrogate."""
-    prefix = "surrogate."
-    embeddings = {id(m.weight) for m in loss.modules() if isinstance(m, nn.Embedding)}
+def _chosen_parameters(surrogate: nn.Module, patterns: Sequence[str] | None) -> dict[str, Tensor]:
+    """Detached parameters by name."""
+    embeddings = {id(m.weight) for m in surrogate.modules() if isinstance(m, nn.Embedding)}
     chosen = {}
-    for name, parameter in loss.named_parameters():
+    for name, parameter in surrogate.named_parameters():
         wanted = id(parameter) not in embeddings
         if patterns is not None:
-            wanted = any(fnmatchcase(name.removeprefix(prefix), pattern) for pattern in patterns)
+            wanted = any(fnmatchcase(name, pattern) for pattern in patterns)
         if wanted:
             chosen[name] = parameter.detach()
     if not chosen:
-        names = ", ".join(name.removeprefix(prefix) for name, _ in loss.named_parameters())
+        names = ", ".join(name for name, _ in surrogate.named_parameters())
         raise InputError(f"influence_parameters {patterns} match no parameter of the surrogate, which has {names}")
     return chosen

@@ -11,8 +11,9 @@ from torch import nn
 
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model import surrogate as surrogate_module
 from recbole_dealrec.model.surrogate import EveryPosition
-from recbole_dealrec.scorer import InfluenceScorer, influence, solver
+from recbole_dealrec.scorer import InfluenceScorer, solver
 
 from recbole.data.interaction import Interaction  # isort: skip
 from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
@@ -244,7 +245,7 @@ def test_batch_size_does_not_matter(curvature, rows, problem, fixed_lambda, tigh
         curvature=curvature, hessian_damping=8.0, influence_parameters=[ATTENTION]
     )
     whole = InfluenceScorer(surrogate, config).score(samples)
-    monkeypatch.setattr(influence, "_LOGITS_PER_BATCH", rows * surrogate.n_items - 1 + rows % 2)
+    monkeypatch.setattr(surrogate_module, "_LOGITS_PER_BATCH", rows * surrogate.n_items - 1 + rows % 2)
     assert_scores(InfluenceScorer(surrogate, config).score(samples), whole, 1e-10)
 
 

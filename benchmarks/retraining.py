@@ -1,0 +1,80 @@
+"""Surrogates trained on all users and on random halves of them: the ground truth of influence_accuracy.py.
+
+    python benchmarks/retraining.py FOLDER [--dataset ml-100k] [--data_path PATH] [--halves 32] [--seeds 3] [--full 10]
+
+Every surrogate is kept in FOLDER as it is finished; the same command goes on where it stopped. Halves share their seeds,
+so that they differ by their users alone.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.data import CandidateSamples, Splits, load_splits, train_loader
+from recbole_dealrec.data.sequence import covering_rows
+from recbole_dealrec.model.surrogate import build_surrogate
+from recbole_dealrec.run_folder import atomic_path
+
+from recbole.utils import get_trainer, init_seed  # isort: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dataset", default="ml-100k")
+    parser.add_argument("--data_path")
+    parser.add_argument("--halves", type=int, default=32)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each half")
+    parser.add_argument("--full", type=int, default=10, help="trainings on all users")
+    arguments = parser.parse_args()
+    config = surrogate_config(arguments.dataset, arguments.data_path)
+    splits = load_splits(config)
+    users = users_of(splits)
+    for seed in range(arguments.full):
+        surrogate(config, splits, users, seed, arguments.folder / f"full-{seed}.safetensors")
+    for seed in range(arguments.seeds):
+        for half, kept in enumerate(halves(users, arguments.halves)):
+            surrogate(config, splits, kept, seed, arguments.folder / f"half-{half}-{seed}.safetensors")
+
+
+def surrogate_config(dataset: str, data_path: str | None = None) -> Config:
+    """The package's defaults for the dataset."""
+    path = {} if data_path is None else {"data_path": data_path}
+    return Config("BIGRec", dataset, config_dict={**path, "show_progress": False, "use_gpu": torch.cuda.is_available()})
+
+
+def users_of(splits: Splits) -> np.ndarray:
+    """Users who have training samples, int64, ascending."""
+    return np.unique(CandidateSamples.from_dataset(splits.train).user_id)
+
+
+def halves(users: np.ndarray, count: int) -> list[np.ndarray]:
+    """Random halves of the users, always the same."""
+    random = np.random.default_rng(0)
+    return [np.sort(random.choice(users, len(users) // 2, replace=False)) for _ in range(count)]
+
+
+def surrogate(config: Config, splits: Splits, users: np.ndarray, seed: int, file: Path) -> torch.nn.Module:
+    """Surrogate trained on some users for ``surrogate_epochs``, or read if ``file`` is there."""
+    own = config.surrogate()
+    init_seed(seed, own["reproducibility"])
+    model = build_surrogate(own, splits.train)
+    if not file.exists():
+        samples = CandidateSamples.from_dataset(splits.train)
+        rows = covering_rows(splits.train)
+        data = train_loader(own, splits.train, rows[np.isin(samples.user_id[rows], users)])
+        trainer = get_trainer(own["MODEL_TYPE"], own["model"])(own, model)
+        trainer.fit(data, verbose=False, saved=False)
+        with atomic_path(file) as path:
+            save_file({name: value.cpu() for name, value in model.state_dict().items()}, path)
+        print(file.name, flush=True)
+    model.load_state_dict(load_file(file))
+    return model.eval()
+
+
+if __name__ == "__main__":
+    main()
