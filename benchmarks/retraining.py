@@ -2,8 +2,8 @@
 
     python benchmarks/retraining.py FOLDER [--dataset ml-100k] [--data_path PATH] [--halves 32] [--seeds 3] [--full 10]
 
-Every surrogate is kept in FOLDER as it is finished; the same command goes on where it stopped. Halves share their seeds,
-so that they differ by their users alone.
+Every surrogate is kept in FOLDER as it is finished; the same command goes on where it stopped. Halves share their
+seeds, so that they differ by their users alone.
 """
 
 import argparse

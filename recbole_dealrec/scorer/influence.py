@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from logging import getLogger
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,12 +14,10 @@ from tqdm import tqdm
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.surrogate import EveryPosition, surrogate_batches
+from recbole_dealrec.model.surrogate import surrogate_batches
 from recbole_dealrec.scorer import solver
+from recbole_dealrec.scorer.outputs import outputs_of
 
-from recbole.data.interaction import Interaction  # isort: skip
-
-_CHUNK = 500_000  # logits held at a time, 2 MB of float32: they stay in the processor's cache
 _MOST_DAMPING_DOUBLINGS = 12
 
 
@@ -59,35 +58,11 @@ class InfluenceScorer:
         return np.mean(scores, axis=0)
 
 
-class _Logits(nn.Module):
-    """Outputs of a RecBole model that the loss is a function of: the logits of all items, [B, n_items]."""
+class _Batch(NamedTuple):
+    """Some samples: what the surrogate's chosen part takes, and the targets, int64 [B]."""
 
-    def __init__(self, surrogate: nn.Module) -> None:
-        super().__init__()
-        self.surrogate = surrogate
-
-    def forward(self, batch: Interaction) -> Tensor:
-        return self.surrogate.full_sort_predict(batch)
-
-    def loss_gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Gradient of each sample's loss by its outputs, [B, n_items]."""
-        return outputs.softmax(dim=-1) - nn.functional.one_hot(targets, outputs.shape[-1])
-
-
-class _LastHidden(_Logits):
-    """The same loss as a function of the last hidden state, [B, d], where the item embeddings are held fixed.
-
-    Its gradient is the expected item embedding minus the target's: no logit outlives its chunk.
-    """
-
-    def forward(self, batch: Interaction) -> Tensor:
-        return self.surrogate(batch[self.surrogate.ITEM_SEQ], batch[self.surrogate.ITEM_SEQ_LEN])
-
-    def loss_gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        items = self.surrogate.item_embedding.weight.detach()
-        chunks = outputs.split(max(1, _CHUNK // len(items)))
-        expected = [(chunk @ items.T).softmax(dim=-1) @ items for chunk in chunks]
-        return torch.cat(expected) - items[targets]
+    inputs: Any
+    targets: Tensor
 
 
 def _score(surrogate: nn.Module, config: Config, samples: CandidateSamples, risk: CandidateSamples) -> np.ndarray:
@@ -112,17 +87,16 @@ class _Problem:
         self.config = config
         self.surrogate = surrogate
         chosen = _chosen_parameters(surrogate, config["influence_parameters"])
-        fixed_items = isinstance(surrogate, EveryPosition) and "item_embedding.weight" not in chosen
-        self.network = _LastHidden(surrogate) if fixed_items else _Logits(surrogate)
+        self.outputs = outputs_of(surrogate, chosen)
         self.parameters = {f"surrogate.{name}": parameter for name, parameter in chosen.items()}
         self.flat, self.unravel = solver.ravel(self.parameters)
 
-    def batches(self, samples: CandidateSamples, description: str | None = None) -> Iterator[tuple[np.ndarray, Interaction]]:
-        """Indices of the samples in batches of similar length, and the batches; with a description, their progress."""
-        hidden = description is None or not self.config["show_progress"]
+    def batches(self, samples: CandidateSamples, description: str = "") -> Iterator[tuple[np.ndarray, _Batch]]:
+        """Indices and batch, in batches of similar length; with a description, progress is shown."""
+        hidden = not (description and self.config["show_progress"])
         with tqdm(total=len(samples), desc=description, ncols=100, disable=hidden) as progress:
             for index, batch in surrogate_batches(self.surrogate, samples, self.config):
-                yield index, batch
+                yield index, _Batch(self.outputs.inputs(batch), batch[self.surrogate.POS_ITEM_ID])
                 progress.update(len(index))
 
     def mean_gradient(self, samples: CandidateSamples) -> Tensor:
@@ -138,35 +112,33 @@ class _Problem:
         direction = self.unravel(x)
         for index, batch in self.batches(samples, "Influence"):
             outputs, tangent = self._outputs_and_tangent(batch, direction)
-            derivative = (self._loss_gradient(outputs, batch) * tangent).sum(dim=-1)
+            derivative = (self.outputs.loss_gradient(outputs, batch.targets) * tangent).sum(dim=-1)
             scores[index] = derivative.double().cpu().numpy()
         return scores
 
-    def hessian_product(self, batch: Interaction, direction: dict[str, Tensor]) -> Tensor:
+    def hessian_product(self, batch: _Batch, direction: dict[str, Tensor]) -> Tensor:
         """Hessian of the batch's summed loss times a direction, flat; forward over reverse."""
         gradient = lambda parameters: self._gradient(parameters, batch)  # noqa: E731
         return solver.ravel(jvp(gradient, (self.parameters,), (direction,))[1])[0]
 
-    def gauss_newton_product(self, batch: Interaction, direction: dict[str, Tensor]) -> Tensor:
+    def gauss_newton_product(self, batch: _Batch, direction: dict[str, Tensor]) -> Tensor:
         """J^T (second derivative of the losses by the outputs) J times a direction, J the outputs' Jacobian; flat."""
         outputs, tangent = self._outputs_and_tangent(batch, direction)
-        bent = jvp(lambda value: self._loss_gradient(value, batch), (outputs,), (tangent,))[1]
+        loss_gradient = lambda values: self.outputs.loss_gradient(values, batch.targets)  # noqa: E731
+        bent = jvp(loss_gradient, (outputs,), (tangent,))[1]
         pull_back = vjp(lambda parameters: self._outputs(parameters, batch), self.parameters)[1]
         return solver.ravel(pull_back(bent)[0])[0]
 
-    def _outputs(self, parameters: dict[str, Tensor], batch: Interaction) -> Tensor:
-        return functional_call(self.network, parameters, (batch,))
+    def _outputs(self, parameters: dict[str, Tensor], batch: _Batch) -> Tensor:
+        return functional_call(self.outputs, parameters, (batch.inputs,))
 
-    def _outputs_and_tangent(self, batch: Interaction, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _outputs_and_tangent(self, batch: _Batch, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return jvp(lambda parameters: self._outputs(parameters, batch), (self.parameters,), (direction,))
 
-    def _loss_gradient(self, outputs: Tensor, batch: Interaction) -> Tensor:
-        return self.network.loss_gradient(outputs, batch[self.surrogate.POS_ITEM_ID])
-
-    def _gradient(self, parameters: dict[str, Tensor], batch: Interaction) -> dict[str, Tensor]:
+    def _gradient(self, parameters: dict[str, Tensor], batch: _Batch) -> dict[str, Tensor]:
         """Gradient of the batch's summed loss."""
         outputs, pull_back = vjp(lambda values: self._outputs(values, batch), parameters)
-        return pull_back(self._loss_gradient(outputs, batch))[0]
+        return pull_back(self.outputs.loss_gradient(outputs, batch.targets))[0]
 
     def solve(self, samples: CandidateSamples, v: Tensor) -> Tensor:
         """x = (H + delta I)^-1 v; delta is doubled, with a warning, until the curvature is positive definite."""
@@ -233,7 +205,7 @@ class _Curvature:
         def product(vector: Tensor) -> Tensor:
             self.progress.update()
             drawn = self.samples[draws.integers(len(self.samples), size=1)]
-            (_, batch), = self.problem.batches(drawn)
+            ((_, batch),) = self.problem.batches(drawn)
             return self._product(batch, self.problem.unravel(vector))
 
         return product

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from itertools import combinations
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import nn
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import surrogate as surrogate_module
-from recbole_dealrec.model.surrogate import EveryPosition
-from recbole_dealrec.scorer import InfluenceScorer, solver
+from recbole_dealrec.model.surrogate import EveryPosition, build_surrogate
+from recbole_dealrec.scorer import InfluenceScorer, outputs, solver
+from recbole_dealrec.scorer.outputs import AfterAttention, LastHidden, Logits, outputs_of
 
 from recbole.data.interaction import Interaction  # isort: skip
 from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
@@ -33,21 +35,20 @@ LAMBDA = 0.8
 def problem(ten):
     """``problem(model, **keys)``: configuration, candidates, validation samples and a surrogate of random weights."""
 
-    def make(model="SASRec", scale=0.4, seed=0, **keys):
+    def make(model="SASRec", scale=0.4, seed=0, build=lambda own, train: own.model_class(own, train), **keys):
         size = SIZES.get(model, SMALL)
         config = ten(surrogate_model=model, MAX_ITEM_LIST_LENGTH=6, **{"hessian_damping": 0.5, **size, **keys})
         splits = load_splits(config)
-        surrogate = surrogate_of(config, splits.train, scale, seed)
+        surrogate = surrogate_of(config, splits.train, scale, seed, build)
         samples, valid = (CandidateSamples.from_dataset(part) for part in (splits.train, splits.valid))
         return config, samples, valid, surrogate
 
     return make
 
 
-def surrogate_of(config, train, scale, seed):
+def surrogate_of(config, train, scale, seed, build):
     torch.manual_seed(seed)
-    own = config.surrogate()
-    surrogate = own.model_class(own, train).double()
+    surrogate = build(config.surrogate(), train).double()
     with torch.no_grad():
         for parameter in surrogate.parameters():
             parameter.add_(scale * torch.randn_like(parameter))
@@ -162,6 +163,41 @@ def test_against_dense_linear_algebra(model, curvature, problem, fixed_lambda, t
     config, samples, _, surrogate = problem(model)
     check_against_dense(config, samples, surrogate, curvature, 1e-7)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("rows", [1, 4, 100])
+@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec"])
+def test_in_chunks_of_logits_against_dense_linear_algebra(
+    model, curvature, rows, problem, fixed_lambda, tight_cg, monkeypatch
+):
+    config, samples, _, surrogate = problem(model, build=build_surrogate)
+    assert isinstance(surrogate, EveryPosition)
+    monkeypatch.setattr(outputs, "_CHUNK", rows * surrogate.n_items)
+    check_against_dense(config, samples, surrogate, curvature, 1e-7)
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize(
+    ("patterns", "form"),
+    [
+        (["*.1.multi_head_attention.dense.weight"], AfterAttention),
+        (["*.1.multi_head_attention.dense.*", "*.1.multi_head_attention.LayerNorm.*", "*.1.feed_forward.*"],
+         AfterAttention),
+        (["*.1.multi_head_attention.value.weight"], LastHidden),
+        (["*.0.feed_forward.*", "*.1.feed_forward.*"], LastHidden),
+        (["item_embedding.weight", "*.1.feed_forward.*"], Logits),
+    ],
+)  # fmt: skip
+def test_each_form_of_the_outputs_against_dense_linear_algebra(
+    patterns, form, curvature, problem, fixed_lambda, tight_cg
+):
+    config, samples, _, surrogate = problem(
+        build=build_surrogate, surrogate_n_layers=2, influence_parameters=patterns
+    )
+    named = [(name, p) for name, p in surrogate.named_parameters() if any(fnmatchcase(name, it) for it in patterns)]
+    assert type(outputs_of(surrogate, [name for name, _ in named])) is form
+    check_against_dense(config, samples, surrogate, curvature, 1e-6, [parameter for _, parameter in named])
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
