@@ -5,13 +5,14 @@ from logging import getLogger
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, Fields, SequentialDataset, train_loader
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.catalogue import catalogue_cross_entropy
 
 from recbole.data.dataloader import TrainDataLoader  # isort: skip
 from recbole.data.interaction import Interaction  # isort: skip
@@ -43,7 +44,7 @@ class EveryPosition:
         # A few parts of similar length have far less padding than the whole batch.
         parts = interaction[self.ITEM_SEQ_LEN].argsort().chunk(_LENGTH_PARTS)
         outputs, targets = zip(*(self._outputs_and_targets(interaction, rows) for rows in parts), strict=True)
-        return nn.functional.cross_entropy(torch.cat(outputs) @ self.item_embedding.weight.T, torch.cat(targets))
+        return catalogue_cross_entropy(torch.cat(outputs), self.item_embedding.weight, torch.cat(targets))
 
     def _outputs_and_targets(self, interaction: Interaction, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs [P, H] at all positions of some rows that have a target, and the targets [P]."""

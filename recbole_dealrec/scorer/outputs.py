@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from recbole_dealrec.config import Config  # noqa: F401  first: it makes RecBole importable
+from recbole_dealrec.model.catalogue import row_chunks
 from recbole_dealrec.model.surrogate import EveryPosition
 
 from recbole.data.interaction import Interaction  # isort: skip
 from recbole.model.layers import TransformerLayer  # isort: skip
 from recbole.model.sequential_recommender import SASRec  # isort: skip
 
-_CHUNK = 500_000  # logits held at a time, 2 MB of float32: they stay in the processor's cache
 _AFTER_ATTENTION = ("multi_head_attention.dense.", "multi_head_attention.LayerNorm.", "feed_forward.")
 
 
@@ -47,8 +47,7 @@ class LastHidden(Logits):
 
     def loss_gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         items = self.surrogate.item_embedding.weight.detach()
-        chunks = outputs.split(max(1, _CHUNK // len(items)))
-        expected = [(chunk @ items.T).softmax(dim=-1) @ items for chunk in chunks]
+        expected = [(chunk @ items.T).softmax(dim=-1) @ items for chunk in row_chunks(outputs, len(items))]
         return torch.cat(expected) - items[targets]
 
 

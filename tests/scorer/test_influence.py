@@ -12,9 +12,10 @@ from torch import nn
 
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model import catalogue
 from recbole_dealrec.model import surrogate as surrogate_module
 from recbole_dealrec.model.surrogate import EveryPosition, build_surrogate
-from recbole_dealrec.scorer import InfluenceScorer, outputs, solver
+from recbole_dealrec.scorer import InfluenceScorer, solver
 from recbole_dealrec.scorer.outputs import AfterAttention, LastHidden, Logits, outputs_of
 
 from recbole.data.interaction import Interaction  # isort: skip
@@ -173,7 +174,7 @@ def test_in_chunks_of_logits_against_dense_linear_algebra(
 ):
     config, samples, _, surrogate = problem(model, build=build_surrogate)
     assert isinstance(surrogate, EveryPosition)
-    monkeypatch.setattr(outputs, "_CHUNK", rows * surrogate.n_items)
+    monkeypatch.setitem(catalogue._LOGITS_PER_CHUNK, "cpu", rows * surrogate.n_items)
     check_against_dense(config, samples, surrogate, curvature, 1e-7)
 
 
