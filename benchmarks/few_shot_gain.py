@@ -6,14 +6,10 @@ Prints a table and writes it to benchmarks/results/few-shot-gain.md.
 """
 
 import argparse
-import platform
 import tempfile
-from datetime import date
-from pathlib import Path
 from statistics import mean
 
-import torch
-import transformers
+import common
 
 from recbole_dealrec import run_recbole_dealrec
 
@@ -35,34 +31,23 @@ def main() -> None:
             plain = run_recbole_dealrec(sampler="Random", config_dict={**keys, "epochs": 0})
             seconds = sum(tuned["seconds"].values())
             rows.append((seed, *results(tuned), *results(plain), seconds))
-    text = table(rows, arguments.sampler)
-    print(text)
-    file = Path(__file__).parent / "results" / "few-shot-gain.md"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    common.write("few-shot-gain", report(rows, arguments.sampler))
 
 
 def results(run: dict) -> list[float]:
     return [run["test_result"][metric] for metric in METRICS]
 
 
-def table(rows: list[tuple], sampler: str) -> str:
+def report(rows: list[tuple], sampler: str) -> str:
     means = ["mean", *(mean(column) for column in list(zip(*rows, strict=True))[1:])]
-    lines = [
-        f"# Few-shot fine-tuning on ml-100k, sampler {sampler}",
-        "",
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}. A random ranking has Recall@10 {10 / ITEMS:.4f}.",
-        "",
-        "| seed | Recall@10 | NDCG@10 | Recall@10 untuned | NDCG@10 untuned | seconds of all stages |",
-        "|---|---|---|---|---|---|",
-        *map(line, [*rows, means]),
-    ]
-    return "\n".join(lines) + "\n"
+    columns = ["seed", "Recall@10", "NDCG@10", "Recall@10 untuned", "NDCG@10 untuned", "seconds of all stages"]
+    body = common.table(columns, [[*row[:-1], f"{row[-1]:.0f}"] for row in [*rows, means]])
+    return f"""# Few-shot fine-tuning on ml-100k, sampler {sampler}
 
+{common.header()}. A random ranking has Recall@10 {10 / ITEMS:.4f}.
 
-def line(row: list) -> str:
-    return f"| {row[0]} | " + " | ".join(f"{value:.4f}" for value in row[1:-1]) + f" | {row[-1]:.0f} |"
+{body}
+"""
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""What the benchmarks share: a line about the machine, Markdown tables, and the files of results."""
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def header() -> str:
+    """Date, machine and versions, a sentence without its full stop."""
+    devices = [f"{platform.machine()}, {torch.get_num_threads()} threads on {os.cpu_count()} CPUs"]
+    if torch.cuda.is_available():
+        devices.append(torch.cuda.get_device_name())
+    versions = [f"{module.__name__} {module.__version__}" for module in (torch, transformers, peft)]
+    return ", ".join([str(date.today()), *devices, f"Python {platform.python_version()}", *versions])
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Markdown table; numbers that are not whole have four decimals, for another form pass text."""
+    lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(name: str, text: str) -> None:
+    """Print a result and keep it in ``results/<name>.md``."""
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
