@@ -73,14 +73,14 @@ def _score(surrogate: nn.Module, config: Config, samples: CandidateSamples, risk
         recurrent = any(isinstance(module, nn.RNNBase) for module in surrogate.modules())
         # Outside the transforms of torch.func no graph is wanted; they differentiate all the same.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=not recurrent):
-            problem = _Problem(surrogate, config)
+            problem = Problem(surrogate, config)
             x = problem.solve(samples, problem.mean_gradient(risk))
             return problem.directional_derivatives(samples, x)
     finally:
         surrogate.train(was_training)
 
 
-class _Problem:
+class Problem:
     """Gradient, curvature and directional derivatives of one surrogate's losses in the chosen parameters."""
 
     def __init__(self, surrogate: nn.Module, config: Config) -> None:
@@ -144,9 +144,9 @@ class _Problem:
         """x = (H + delta I)^-1 v; delta is doubled, with a warning, until the curvature is positive definite."""
         hidden = not self.config["show_progress"]
         with tqdm(desc="Curvature", unit=" products", ncols=100, disable=hidden) as progress:
-            return self._solve(_Curvature(self, self._curvature_samples(samples), progress), v)
+            return self._solve(Curvature(self, self.curvature_samples(samples), progress), v)
 
-    def _solve(self, curvature: "_Curvature", v: Tensor) -> Tensor:
+    def _solve(self, curvature: "Curvature", v: Tensor) -> Tensor:
         largest = solver.largest_eigenvalue(curvature.product, v, self.config["seed"])
         damping = self.config["hessian_damping"] * largest
         if self.config["hessian_solver"] == "lissa" and self.config["lissa_damping"] is not None:
@@ -166,7 +166,7 @@ class _Problem:
         getLogger().info(f"sampling error of the curvature along the solution {error:.2e}")
         return solution.x
 
-    def _solve_once(self, curvature: "_Curvature", v: Tensor, damping: float) -> solver.Solution:
+    def _solve_once(self, curvature: "Curvature", v: Tensor, damping: float) -> solver.Solution:
         method = self.config["hessian_solver"]
         if method == "cg":
             return solver.conjugate_gradients(curvature.product, v, damping, tolerance=1e-3, max_iterations=100)
@@ -175,7 +175,8 @@ class _Problem:
         scale, depth, repeats = (self.config[f"lissa_{key}"] for key in ("scale", "depth", "repeats"))
         return solver.lissa(curvature.single_sample_product(), v, damping, scale, depth, repeats)
 
-    def _curvature_samples(self, samples: CandidateSamples) -> CandidateSamples:
+    def curvature_samples(self, samples: CandidateSamples) -> CandidateSamples:
+        """The ``hessian_samples`` that the curvature is measured on."""
         count = self.config["hessian_samples"]
         if count == 0 or count >= len(samples):
             return samples
@@ -183,13 +184,13 @@ class _Problem:
         return samples[np.sort(drawn)]
 
 
-class _Curvature:
+class Curvature:
     """Products with the Hessian or Gauss-Newton matrix of the mean loss of some samples."""
 
-    def __init__(self, problem: _Problem, samples: CandidateSamples, progress: tqdm) -> None:
+    def __init__(self, problem: Problem, samples: CandidateSamples, progress: tqdm | None = None) -> None:
         self.problem = problem
         self.samples = samples
-        self.progress = progress
+        self.progress = tqdm(disable=True) if progress is None else progress
         self.batches = [batch for _, batch in problem.batches(samples)]
         products = {"hessian": problem.hessian_product, "gauss_newton": problem.gauss_newton_product}
         self._product = products[problem.config["curvature"]]
