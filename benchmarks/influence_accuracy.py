@@ -23,6 +23,7 @@ from torch import Tensor
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, load_splits
 from recbole_dealrec.model.surrogate import EveryPosition, surrogate_loader
+from recbole_dealrec.run_folder import read_json, write_json
 from recbole_dealrec.scorer import InfluenceScorer, solver
 from recbole_dealrec.scorer.influence import Curvature, Problem
 
@@ -30,7 +31,7 @@ MATRIX = ["trm_encoder.layer.1.multi_head_attention.dense.weight"]  # what the r
 PARAMETERS = {"one matrix (released code)": MATRIX, "encoder": None, "everything": ["*"]}
 RELEASED_DAMPING, RELEASED_SCALE, RELEASED_DEPTH = 0.01, 25.0, 5000
 SEED_PARAMETERS = {"one matrix (released code)": MATRIX, "encoder": None}
-DAMPINGS = (0.03, 0.1, 0.3, 1.0)  # relative to the largest eigenvalue
+DAMPINGS = (0.1, 0.3, 1.0)  # relative to the largest eigenvalue
 TOP = 1024
 
 
@@ -70,11 +71,27 @@ class Experiment:
         file = self.arguments.folder / f"full-{seed}.safetensors"
         return surrogate(self.config, self.splits, self.users, seed, file)
 
-    def change(self, loss: Callable, half: int, seed: int) -> float:
-        """Rise of a loss when the surrogate is trained on a half."""
+    def changes(self, risk: str, seed: int) -> list[float]:
+        """Rise of a loss when the surrogate is trained on each half; kept in the folder."""
+        return self._kept(f"change-{risk}-{seed}", lambda: self._changes(LOSSES[risk], seed))
+
+    def predictions(self, seed: int) -> list:
+        """Of :func:`predictions` by one surrogate; kept in the folder."""
+        return self._kept(f"predictions-{seed}", lambda: list(predictions(self, self.full(seed))))
+
+    def _changes(self, loss: Callable, seed: int) -> list[float]:
+        before = loss(self, self.full(seed))
+        return [loss(self, self._of_half(half, seed)) - before for half in range(len(self.halves))]
+
+    def _of_half(self, half: int, seed: int) -> torch.nn.Module:
         file = self.arguments.folder / f"half-{half}-{seed}.safetensors"
-        retrained = surrogate(self.config, self.splits, self.halves[half], seed, file)
-        return loss(self, retrained) - loss(self, self.full(seed))
+        return surrogate(self.config, self.splits, self.halves[half], seed, file)
+
+    def _kept(self, name: str, compute: Callable[[], list]) -> list:
+        file = self.arguments.folder / f"{name}.json"
+        if not file.exists():
+            write_json(file, compute())
+        return read_json(file)
 
     def with_keys(self, **keys) -> Config:
         """The configuration with other values."""
@@ -127,11 +144,8 @@ def methods(curvature: Curvature, v: Tensor, damping: float) -> Iterator[tuple[s
 
 def retraining(experiment: Experiment) -> Iterator[str]:
     """Linear datamodeling score: summed influence of the removed users against the losses after retraining."""
-    seeds, all_halves = range(experiment.arguments.seeds), range(len(experiment.halves))
-    changes = {
-        risk: np.array([[experiment.change(loss, half, seed) for half in all_halves] for seed in seeds])
-        for risk, loss in (("training", train_loss), ("validation", valid_loss))
-    }
+    seeds = range(experiment.arguments.seeds)
+    changes = {risk: np.array([experiment.changes(risk, seed) for seed in seeds]) for risk in LOSSES}
     yield (
         f"{len(experiment.halves)} random halves of {len(experiment.users)} users, SASRec retrained on each with "
         f"{len(seeds)} seeds. The change of the mean loss, averaged over the seeds, is compared with the summed "
@@ -139,7 +153,7 @@ def retraining(experiment: Experiment) -> Iterator[str]:
     )
     rows = [[risk, change.mean(), change.mean(axis=0).std(), reliability(change)] for risk, change in changes.items()]
     yield table(["loss", "mean change", "deviation between halves", "reliability over the seeds"], rows)
-    each = [list(predictions(experiment, experiment.full(seed))) for seed in range(experiment.arguments.surrogates)]
+    each = [experiment.predictions(seed) for seed in range(experiment.arguments.surrogates)]
     rows = []
     for same in zip(*each, strict=True):
         average = np.mean([predicted for _, predicted in same], axis=0)
@@ -166,13 +180,16 @@ def valid_loss(experiment: Experiment, model: EveryPosition) -> float:
     return float(torch.nn.functional.cross_entropy(logits, batch[model.POS_ITEM_ID]))
 
 
+LOSSES = {"training": train_loss, "validation": valid_loss}
+
+
 def reliability(change: np.ndarray) -> float:
     """Of the mean over seeds, by the formula of Spearman and Brown from the correlations of the single seeds."""
     single = mean(spearmanr(one, other).statistic for one, other in combinations(change, 2))
     return len(change) * single / (1 + (len(change) - 1) * single)
 
 
-def predictions(experiment: Experiment, model: torch.nn.Module) -> Iterator[tuple[list, np.ndarray]]:
+def predictions(experiment: Experiment, model: torch.nn.Module) -> Iterator[tuple[list, list[float]]]:
     """What is predicted, and the predicted change of the risk for each half.
 
     The scores of the samples left out are summed before the product with the solution, not after: the same number.
@@ -192,9 +209,9 @@ def predictions(experiment: Experiment, model: torch.nn.Module) -> Iterator[tupl
             largest = solver.largest_eigenvalue(curvature.product, risks["train"][own], seed=0)
             for damping, (risk, v) in product(DAMPINGS, risks.items()):
                 x = damped_solution(curvature, v[own], damping * largest)
-                yield [name, curvature_name, f"{damping:g}", risk], (gradients[:, own] @ x).numpy()
+                yield [name, curvature_name, f"{damping:g}", risk], (gradients[:, own] @ x).tolist()
     for risk, v in risks.items():
-        yield ["everything", "none", "infinite", risk], (gradients @ v).numpy()
+        yield ["everything", "none", "infinite", risk], (gradients @ v).tolist()
 
 
 def user_gradient(problem: Problem, samples: CandidateSamples, user: int) -> Tensor:
@@ -203,9 +220,9 @@ def user_gradient(problem: Problem, samples: CandidateSamples, user: int) -> Ten
 
 
 def damped_solution(curvature: Curvature, v: Tensor, damping: float) -> Tensor:
-    """By conjugate gradients; NaN where the curvature is indefinite."""
+    """By conjugate gradients, to the few digits that an order needs; NaN where the curvature is indefinite."""
     try:
-        return solver.conjugate_gradients(curvature.product, v, damping, tolerance=1e-3, max_iterations=100).x
+        return solver.conjugate_gradients(curvature.product, v, damping, tolerance=1e-2, max_iterations=100).x
     except solver.IndefiniteCurvatureError:
         return torch.full_like(v, torch.nan)
 
