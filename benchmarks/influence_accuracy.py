@@ -30,7 +30,11 @@ from recbole_dealrec.scorer.influence import Curvature, Problem
 MATRIX = ["trm_encoder.layer.1.multi_head_attention.dense.weight"]  # what the released code takes
 PARAMETERS = {"one matrix (released code)": MATRIX, "encoder": None, "everything": ["*"]}
 RELEASED_DAMPING, RELEASED_SCALE, RELEASED_DEPTH = 0.01, 25.0, 5000
-SEED_PARAMETERS = {"one matrix (released code)": MATRIX, "encoder": None}
+SEED_CHOICES = [
+    ("one matrix (released code)", MATRIX, "hessian"),
+    ("encoder", None, "hessian"),
+    ("encoder", None, "gauss_newton"),
+]
 DAMPINGS = (0.1, 0.3, 1.0)  # relative to the largest eigenvalue
 TOP = 1024
 
@@ -231,23 +235,22 @@ def seeds(experiment: Experiment) -> Iterator[str]:
     """Agreement of the scores of surrogates that differ by their seeds."""
     models = [experiment.full(seed) for seed in range(experiment.arguments.full)]
     yield f"{len(experiment.candidates)} candidates, {len(models)} surrogates; means over pairs of disjoint averages."
+    counts = [count for count in (1, 3, 5) if 2 * count <= len(models)]
     rows = []
-    for (name, patterns), curvature, damping in product(SEED_PARAMETERS.items(), ("hessian", "gauss_newton"), DAMPINGS):
+    for (name, patterns, curvature), damping in product(SEED_CHOICES, DAMPINGS):
         keys = {"influence_parameters": patterns, "curvature": curvature, "hessian_damping": damping}
         config = experiment.with_keys(**keys)
         scores = np.array([InfluenceScorer(model, config).score(experiment.candidates) for model in models])
-        found = [between_averages(scores, count) for count in (1, 3, 5) if 2 * count <= len(models)]
-        rows.append([name, curvature, f"{damping:g}", *[f"{rank:.3f}, {top:.3f}" for rank, top in found]])
-    counts = [count for count in (1, 3, 5) if 2 * count <= len(models)]
-    yield table(["parameters", "curvature", "damping", *[f"mean of {count}" for count in counts]], rows)
-    yield f"Each cell: Spearman, and the overlap of the top {TOP}."
+        rows.append([name, curvature, f"{damping:g}", *(between_averages(scores, count) for count in counts)])
+    yield table(["parameters", "curvature", "damping", *(f"mean of {count}" for count in counts)], rows)
+    yield f"Each cell: Spearman of the scores, and the overlap of their top {TOP}."
 
 
-def between_averages(scores: np.ndarray, count: int) -> tuple[float, float]:
+def between_averages(scores: np.ndarray, count: int) -> str:
     """Mean Spearman and overlap between averages of ``count`` surrogates that share none."""
     groups = scores[: len(scores) // count * count].reshape(-1, count, scores.shape[1]).mean(axis=1)
     each = [agreement(one, other) for one, other in combinations(groups, 2)]
-    return tuple(map(mean, zip(*each, strict=True)))
+    return ", ".join(f"{mean(values):.3f}" for values in zip(*each, strict=True))
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
