@@ -6,17 +6,19 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 
 IGNORED_LABEL = -100
 
 
-def sample_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | None = None) -> Tensor:
     """Mean negative log-likelihood of every sample's labelled tokens; ``labels[:, t]`` belongs to the logits at t - 1.
 
     Args:
         model: Takes the entries of a batch but ``labels``; returns logits [B, T or fewer at the right end, V] or an
             object with ``.logits``. Its mode and the ambient grad mode are left alone.
         batch: [B, T] tensors on any device with ``labels`` (-100: not counted; at t = 0: never predicted).
+        past: Keys and values of tokens that come before the batch's, see ``model/prefix.py``.
 
     Returns:
         [B], float32 (float64 for a float64 model), on the device of the logits.
@@ -24,14 +26,15 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     Raises:
         ValueError: A row of the batch has no labelled token.
     """
-    device = next(model.parameters()).device
-    inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-    labels = inputs.pop("labels")
+    device, labels = next(model.parameters()).device, batch["labels"]
     rows, positions = (labels[:, 1:] != IGNORED_LABEL).nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=len(labels))
     if not counts.all():
         raise ValueError(f"row {int(counts.argmin())} of the batch has no labelled token")
     length = labels.shape[1]
+    inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+    if past is not None:
+        inputs["past_key_values"] = past
     logits = _logits(model, inputs, length - int(positions.min()))
     rows, positions, counts, labels = (x.to(logits.device) for x in (rows, positions, counts, labels))
     # However many logits the model returns, they end with the sequence.
@@ -40,9 +43,13 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     return losses.new_zeros(len(counts)).index_add(0, rows, losses) / counts
 
 
-def _logits(model: nn.Module, inputs: dict[str, Tensor], keep: int) -> Tensor:
-    unwrapped = model.get_base_model() if hasattr(model, "get_base_model") else model
-    accepted = inspect.signature(unwrapped.forward).parameters
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside PEFT's."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _logits(model: nn.Module, inputs: dict[str, Tensor | Cache], keep: int) -> Tensor:
+    accepted = inspect.signature(unwrapped(model).forward).parameters
     options = {"logits_to_keep": keep, "use_cache": False}
     output = model(**inputs, **{name: value for name, value in options.items() if name in accepted})
     return output if isinstance(output, Tensor) else output.logits

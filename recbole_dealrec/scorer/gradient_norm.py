@@ -1,11 +1,12 @@
 """Exact per-sample gradient norms of a causal language model from one backward pass per batch.
 
 The backward pass stops at the outputs of the modules that own the chosen parameters; the per-sample weight gradients
-follow from those modules' inputs and output gradients.
+follow from those modules' inputs and output gradients. Tokens that all samples of a batch begin with run forward once,
+and backward once for each sample.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,20 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call, vjp, vmap
-from transformers.pytorch_utils import Conv1D
 
-from recbole_dealrec.model.loss import sample_losses, widened
+from recbole_dealrec.model.loss import sample_losses
+from recbole_dealrec.model.prefix import longest_split, prefix_cache, prefix_states, split_prefix
+from recbole_dealrec.scorer.gradient_rule import Rule, find_rule, squared_norms
 
-
-class _Outer(NamedTuple):
-    """Matrix gradients ``sum_t rows[b, t] (x) cols[b, t]``; rows are [B, T, R], or int64 [B, T] for one-hot rows."""
-
-    rows: Tensor
-    cols: Tensor
-
-
-_Rule = Callable[[nn.Module, Tensor, Tensor], Tensor | _Outer]
 _Call = tuple[nn.Module, Tensor, GradientEdge]
 
 
@@ -35,7 +27,7 @@ class _Target(NamedTuple):
 
     name: str
     parameter: nn.Parameter
-    rules: dict[nn.Module, _Rule]
+    rules: dict[nn.Module, Rule]
 
 
 def per_sample_gradient_norms(
@@ -45,11 +37,13 @@ def per_sample_gradient_norms(
 
     This is the effort score ``||grad_phi L_LLM(s)||_2`` of DEALRec (Lin et al., SIGIR 2024, arXiv 2401.17197), computed
     by the "ghost norm" (Goodfellow 2015, arXiv 1510.01799). The model runs in eval mode; its modes and
-    ``requires_grad`` flags are as before when the function returns or raises.
+    ``requires_grad`` flags are as before when the function returns or raises. Where ``model/prefix.py`` can split it
+    off, the prefix that the samples of a batch share is not run for each; that is exact for any choice of parameters.
 
     Args:
         model: Causal language model, see ``sample_losses`` of ``model/loss.py``; any float dtype, with or without PEFT.
-        batches: Mappings of [B, T] tensors with ``input_ids``, ``attention_mask`` and ``labels``; read one at a time.
+        batches: Mappings of [B, T] tensors with ``input_ids``, ``attention_mask`` and ``labels``, also ``position_ids``
+            where a prefix is to be shared; read one at a time.
         parameters: Names out of ``model.named_parameters()``; None means all that require grad. They may belong to
             linear (also GPT-2's Conv1D), embedding, LayerNorm and RMSNorm modules.
 
@@ -63,10 +57,11 @@ def per_sample_gradient_norms(
             module is not called on inputs that start with the batch dimension.
     """
     targets = _find_targets(model, parameters)
+    longest = longest_split(model)
     norms = [np.empty(0)]
     with _prepared(model, {target.parameter for target in targets}):
         for number, batch in enumerate(batches):
-            norms.append(_batch_norms(model, batch, targets, check=number == 0))
+            norms.append(_batch_norms(model, batch, targets, longest, check=number == 0))
     return np.concatenate(norms)
 
 
@@ -83,19 +78,8 @@ def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[_Target
     for module in model.modules():
         for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             if parameter in targets:
-                targets[parameter].rules[module] = _rule(module, attribute, targets[parameter].name)
+                targets[parameter].rules[module] = find_rule(module, attribute, targets[parameter].name)
     return list(targets.values())
-
-
-def _rule(module: nn.Module, attribute: str, name: str) -> _Rule:
-    kind = type(module).__name__
-    # Keyed by the forward: a subclass that computes something else must not pass for its base.
-    rules = _RULES.get(type(module).forward, {})
-    if kind.endswith("RMSNorm") or kind == "T5LayerNorm":
-        rules = {"weight": _norm_weight} if len(list(module.parameters())) == 1 else {}
-    if attribute not in rules or getattr(module, "scale_grad_by_freq", False):
-        raise TypeError(f"parameter {name}: no per-sample gradient for module {kind}")
-    return rules[attribute]
 
 
 @contextmanager
@@ -147,26 +131,56 @@ def _recorded(model: nn.Module, owners: set[nn.Module], batch_size: int) -> Iter
 
 
 @torch.enable_grad()
-def _batch_norms(model: nn.Module, batch: Mapping[str, Tensor], targets: list[_Target], check: bool) -> np.ndarray:
+def _batch_norms(
+    model: nn.Module, batch: Mapping[str, Tensor], targets: list[_Target], longest: int, check: bool
+) -> np.ndarray:
     size = len(batch["labels"])
-    with _recorded(model, {module for target in targets for module in target.rules}, size) as calls:
-        losses = sample_losses(model, batch)
+    owners = {module for target in targets for module in target.rules}
+    prefix, rest = split_prefix(batch, longest)
+    with _recorded(model, owners, 1) as prefix_calls:
+        states = [] if prefix is None else prefix_states(model, prefix)
+    copies = [state.detach().expand(size, *state.shape[1:]).requires_grad_(state.requires_grad) for state in states]
+    with _recorded(model, owners, size) as calls:
+        losses = sample_losses(model, rest, prefix_cache(copies) if copies else None)
     if not calls or not losses.requires_grad:
         raise ValueError(f"no chosen parameter takes part in the loss, {targets[0].name} for one")
+    states, copies = ([tensor for tensor in tensors if tensor.requires_grad] for tensors in (states, copies))
     if check:
-        _check_uses(losses, targets, calls)
-    gradients = torch.autograd.grad(losses.sum(), [edge for _, _, edge in calls], allow_unused=True)
+        _check_uses([losses, *states], targets, [*prefix_calls, *calls])
+    edges = [edge for _, _, edge in calls]
+    gradients = torch.autograd.grad(losses.sum(), [*edges, *copies], allow_unused=True)
     uses = defaultdict(list)
-    for (module, inputs, _), gradient in zip(calls, gradients, strict=True):
+    for (module, inputs, _), gradient in zip(calls, gradients[: len(calls)], strict=True):
         if gradient is not None:
             uses[module].append((inputs, gradient))
+    for module, inputs, gradient in _prefix_uses(prefix_calls, states, gradients[len(calls) :]):
+        uses[module].append((inputs, gradient))
     squares = torch.stack([_squares(target, uses, size).to(losses.device) for target in targets])
     return squares.cpu().double().sum(0).clamp_min(0).sqrt().numpy()
 
 
-def _check_uses(losses: Tensor, targets: list[_Target], calls: list[_Call]) -> None:
+def _prefix_uses(
+    calls: list[_Call], states: list[Tensor], gradients: Sequence[Tensor]
+) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
+    """Module, inputs and output gradients, for each sample, of the calls on the prefix.
+
+    Args:
+        calls: calls with one row for all samples.
+        states: what the samples took from the prefix, [1, ...].
+        gradients: the samples' gradients of the states, [B, ...].
+    """
+    if states:
+        edges, upstream = [edge for _, _, edge in calls], [gradient[:, None] for gradient in gradients]
+        found = torch.autograd.grad(states, edges, upstream, allow_unused=True, is_grads_batched=True)
+        for (module, inputs, _), gradient in zip(calls, found, strict=True):
+            if gradient is not None:
+                rows = len(gradient) if len(inputs) == 1 else -1
+                yield module, inputs.expand(rows, *inputs.shape[1:]), gradient.flatten(0, 1)
+
+
+def _check_uses(roots: list[Tensor], targets: list[_Target], calls: list[_Call]) -> None:
     """Refuse a parameter that the graph uses more often than its modules were called: the rest would be missed."""
-    edges, stack, seen = Counter(), [losses.grad_fn], set()
+    edges, stack, seen = Counter(), [root.grad_fn for root in roots], set()
     while stack:
         for node, _ in stack.pop().next_functions:
             if hasattr(node, "variable"):
@@ -190,81 +204,4 @@ def _squares(target: _Target, uses: Mapping[nn.Module, list[tuple[Tensor, Tensor
                 called = f"{type(module).__name__} called on {list(inputs.shape)}"
                 raise TypeError(f"parameter {target.name}: {called}, not on a batch of {size} samples")
             parts.append(rule(module, inputs, gradient))
-    if not parts:
-        return torch.zeros(size)
-    if isinstance(parts[0], Tensor):
-        return sum(parts[1:], parts[0]).flatten(1).square().sum(1)
-    return _outer_squares(parts)
-
-
-def _outer_squares(parts: list[_Outer]) -> Tensor:
-    dense = _joined([part for part in parts if part.rows.is_floating_point()])
-    one_hot = _joined([part for part in parts if not part.rows.is_floating_point()])
-    if one_hot is None:
-        return _dense_squares(dense)
-    squares = _inner(one_hot, one_hot)
-    return squares if dense is None else squares + _dense_squares(dense) + 2 * _inner(one_hot, dense)
-
-
-def _joined(parts: list[_Outer]) -> _Outer | None:
-    """Several uses as one use with more tokens."""
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    return _Outer(*(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)))
-
-
-def _dense_squares(outer: _Outer, ghost: bool | None = None) -> Tensor:
-    """Squared norms [B] in the form of fewer flops, which also never takes more memory than ``outer`` itself."""
-    (_, tokens, height), width = outer.rows.shape, outer.cols.shape[2]
-    if ghost is None:
-        ghost = tokens * (height + width) < height * width
-    if ghost:
-        return _inner(outer, outer)
-    # bmm is several times slower with the long side first.
-    short, long = sorted(outer, key=lambda factor: factor.shape[2])
-    return (short.mT @ long).square().sum((1, 2))
-
-
-def _inner(left: _Outer, right: _Outer) -> Tensor:
-    """Inner products [B] of the samples' gradients, without forming them; ``right`` is one-hot only if ``left`` is."""
-    if left.rows.is_floating_point():
-        rows = left.rows @ right.rows.mT
-    elif right.rows.is_floating_point():
-        rows = right.rows.mT.gather(1, left.rows[:, :, None].expand(-1, -1, right.rows.shape[1]))
-    else:
-        rows = left.rows[:, :, None] == right.rows[:, None, :]
-    return (rows * (left.cols @ right.cols.mT)).sum((1, 2))
-
-
-def _tokens(tensor: Tensor) -> Tensor:
-    """[B, ..., n] as [B, T, n], float32 at least."""
-    return widened(tensor).reshape(len(tensor), -1, tensor.shape[-1])
-
-
-def _bias(module: nn.Module, _inputs: Tensor, gradient: Tensor) -> Tensor:
-    return widened(gradient).reshape(len(gradient), -1, *module.bias.shape).sum(1)
-
-
-def _embedding_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> _Outer:
-    ids, cols = inputs.flatten(1), _tokens(gradient)
-    if module.padding_idx is not None:
-        cols = cols.masked_fill((ids == module.padding_idx)[:, :, None], 0.0)
-    return _Outer(ids, cols)
-
-
-def _norm_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Tensor:
-    """Reruns the module in float32 instead of a formula: RMS norms differ in epsilon, offset and order."""
-    state = {name: widened(parameter.detach()) for name, parameter in module.named_parameters()}
-
-    def one_sample(x: Tensor, d: Tensor) -> Tensor:
-        return vjp(lambda weight: functional_call(module, state | {"weight": weight}, x), state["weight"])[1](d)[0]
-
-    return vmap(one_sample)(widened(inputs), widened(gradient))
-
-
-_RULES: dict[Callable, dict[str, _Rule]] = {
-    nn.Linear.forward: {"weight": lambda _, x, d: _Outer(_tokens(d), _tokens(x)), "bias": _bias},
-    Conv1D.forward: {"weight": lambda _, x, d: _Outer(_tokens(x), _tokens(d)), "bias": _bias},
-    nn.Embedding.forward: {"weight": _embedding_weight},
-    nn.LayerNorm.forward: {"weight": _norm_weight, "bias": _bias},
-}
+    return squared_norms(parts) if parts else torch.zeros(size)

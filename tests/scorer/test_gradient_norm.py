@@ -24,7 +24,8 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from recbole_dealrec.model.loss import sample_losses
-from recbole_dealrec.scorer import gradient_norm
+from recbole_dealrec.model.prefix import prefix_states
+from recbole_dealrec.scorer import gradient_norm, gradient_rule
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 
 VOCAB, LENGTH = 37, 11
@@ -247,6 +248,88 @@ def test_model_is_left_as_it_was_after_an_error():
     assert state_of(model) == before
 
 
+def with_prefix(batch, prefix=3):
+    """The batch with the same tokens at the start of all rows."""
+    ids, mask = batch["input_ids"].clone(), batch["attention_mask"]
+    starts = (mask == 0).sum(1)
+    for row, start in enumerate(starts):
+        ids[row, start : start + prefix] = torch.arange(1, prefix + 1)
+    return batch | {"input_ids": ids}
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Lengths of the prefixes that were run apart."""
+    lengths = []
+
+    def states(model, prefix):
+        lengths.append(prefix["input_ids"].shape[1])
+        return prefix_states(model, prefix)
+
+    monkeypatch.setattr(gradient_norm, "prefix_states", states)
+    return lengths
+
+
+PREFIX_MODELS = {
+    **{name: LORA_MODELS[name] for name in ("llama", "llama bias", "qwen2", "gpt2")},
+    "mistral": lambda: with_lora(decoder(MistralForCausalLM, MistralConfig, sliding_window=LENGTH)),
+    "eager": lambda: with_lora(decoder(attn_implementation="eager")),
+    "full gpt2": FULL_MODELS["gpt2"],
+    "full llama": FULL_MODELS["llama"],
+    "full llama tied": FULL_MODELS["llama tied"],
+}
+
+
+@pytest.mark.parametrize("name", PREFIX_MODELS)
+def test_a_shared_prefix_changes_no_norm(name, shared):
+    assert_exact(PREFIX_MODELS[name](), with_prefix(make_batch(4, response=3)))
+    assert shared == [3]
+
+
+@pytest.mark.parametrize("name", ["llama", "full gpt2"])
+def test_a_shared_prefix_is_exact(name, shared):
+    model, batch = PREFIX_MODELS[name]().double(), with_prefix(make_batch(4, response=3))
+    together = per_sample_gradient_norms(model, [batch])
+    alone = per_sample_gradient_norms(model, [rows_of(batch, row) for row in range(4)])
+    assert shared == [3]
+    np.testing.assert_allclose(together, alone, rtol=1e-12)
+
+
+def test_named_parameters_with_a_shared_prefix(shared):
+    model, batch = with_lora(decoder()), with_prefix(make_batch(4, response=3))
+    for part in (".layers.1.", ".layers.0.self_attn.v_proj.lora_B", ".layers.1.self_attn.q_proj"):
+        assert_exact(model, batch, [name for name, _ in model.named_parameters() if part in name and "lora" in name])
+    assert shared == [3, 3, 3]
+
+
+def test_a_window_shorter_than_the_batch_keeps_the_prefix_in_it(shared):
+    assert_exact(LORA_MODELS["mistral"](), with_prefix(make_batch(4, response=3)))
+    assert shared == []
+
+
+def test_a_shared_prefix_is_run_for_one_row(shared):
+    model, sizes = with_lora(decoder()), []
+    layer = model.base_model.model.model.layers[0]
+    layer.register_forward_hook(lambda module, args, output: sizes.append(tuple(args[0].shape[:2])))
+    per_sample_gradient_norms(model, [with_prefix(make_batch(5, response=3))])
+    assert sizes == [(1, 3), (5, LENGTH - 3)]
+
+
+def test_a_weight_used_outside_its_module_is_refused_in_the_prefix_too(shared):
+    model = decoder()
+    rest = model.model.layers[1].mlp.forward
+
+    def first_token_again(x):
+        return rest(x) + (F.linear(x, model.model.layers[0].self_attn.o_proj.weight) if x.shape[1] == 3 else 0)
+
+    model.model.layers[0].mlp.forward = first_token_again
+    with pytest.raises(TypeError, match="used outside the forward of its module Linear"):
+        per_sample_gradient_norms(
+            model, [with_prefix(make_batch(4, response=3))], ["model.layers.0.self_attn.o_proj.weight"]
+        )
+    assert shared == [3]
+
+
 def state_of(model):
     flags = {name: (p.requires_grad, p.grad is None) for name, p in model.named_parameters()}
     hooks = {name: (m.training, len(m._forward_hooks)) for name, m in model.named_modules()}
@@ -311,6 +394,16 @@ BF16_MODELS = {
 }
 
 
+@pytest.mark.parametrize("prefix", [0, 3])
+@pytest.mark.parametrize("name", BF16_MODELS)
+def test_bf16_norms_are_those_of_the_rounded_weights(name, prefix, shared):
+    rough, batch = BF16_MODELS[name][1](), with_prefix(make_batch(6, response=4), prefix)
+    norms = per_sample_gradient_norms(rough, [batch])
+    assert len(shared) == (prefix > 0)
+    # The weights of both models are the same numbers; bf16 has eight bits.
+    np.testing.assert_allclose(norms, norms_alone(rough.float(), batch), rtol=5e-2)
+
+
 @pytest.mark.parametrize("name", BF16_MODELS)
 def test_bf16_models(name):
     (exact, rough), batch = (build() for build in BF16_MODELS[name]), make_batch(6, response=4)
@@ -324,9 +417,9 @@ def test_bf16_gradients_are_added_in_float32():
     # 600 equal terms: a bf16 sum stops growing at 256 of them.
     ones = torch.ones(1, 600, 1, dtype=torch.bfloat16)
     for kind in (nn.Linear, Conv1D):
-        rules = gradient_norm._RULES[kind.forward]
+        rules = gradient_rule._RULES[kind.forward]
         outer = rules["weight"](None, ones, ones)
-        assert [gradient_norm._dense_squares(outer, ghost).item() for ghost in (True, False)] == [600**2] * 2
+        assert [gradient_rule._dense_squares(outer, ghost).item() for ghost in (True, False)] == [600**2] * 2
         assert rules["bias"](kind(1, 1), ones, ones).item() == 600
 
 
@@ -570,7 +663,7 @@ def test_batches_are_moved_to_the_model(build):
 def random_outer(size, tokens, height, width, seed):
     generator = torch.Generator().manual_seed(seed)
     shapes = (size, tokens, height), (size, tokens, width)
-    return gradient_norm._Outer(*(torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes))
+    return gradient_rule.Outer(*(torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes))
 
 
 SIZES = [st.integers(1, 4), st.integers(1, 9), st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**31)]
@@ -583,7 +676,7 @@ def test_both_forms_of_a_linear_norm_are_the_loop(size, tokens, height, width, s
     sums = [sum(map(torch.outer, rows, cols)) for rows, cols in zip(*outer, strict=True)]
     loop = torch.stack(sums).square().sum((1, 2))
     for ghost in (True, False, None):
-        torch.testing.assert_close(gradient_norm._dense_squares(outer, ghost), loop, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(gradient_rule._dense_squares(outer, ghost), loop, rtol=1e-10, atol=1e-12)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -592,22 +685,22 @@ def test_one_hot_rows_are_written_out_one_hot_rows(size, tokens, height, width, 
     used = random_outer(size, tokens, height, width, seed)
     looked_up = random_outer(size, tokens + 1, height, width, seed + 1)
     ids = torch.randint(height, (size, tokens + 1), generator=torch.Generator().manual_seed(seed))
-    short = gradient_norm._Outer(ids, looked_up.cols)
-    long = gradient_norm._Outer(F.one_hot(ids, height).double(), looked_up.cols)
+    short = gradient_rule.Outer(ids, looked_up.cols)
+    long = gradient_rule.Outer(F.one_hot(ids, height).double(), looked_up.cols)
     expected = (long.rows.mT @ long.cols + used.rows.mT @ used.cols).square().sum((1, 2))
-    torch.testing.assert_close(gradient_norm._outer_squares([used, short]), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradient_rule._outer_squares([used, short]), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("ghost", [True, False])
 def test_either_form_serves_a_whole_model(monkeypatch, ghost):
-    form = gradient_norm._dense_squares
-    monkeypatch.setattr(gradient_norm, "_dense_squares", lambda outer: form(outer, ghost))
+    form = gradient_rule._dense_squares
+    monkeypatch.setattr(gradient_rule, "_dense_squares", lambda outer: form(outer, ghost))
     assert_exact(shaken(gpt2()), make_batch(3))
 
 
 def test_the_cheaper_form_is_taken(monkeypatch):
     taken = []
-    monkeypatch.setattr(gradient_norm, "_inner", lambda left, right: taken.append(left))
+    monkeypatch.setattr(gradient_rule, "_inner", lambda left, right: taken.append(left))
     for tokens, height in ((2, 64), (64, 2)):
-        gradient_norm._dense_squares(random_outer(1, tokens, height, 64, 0))
+        gradient_rule._dense_squares(random_outer(1, tokens, height, 64, 0))
     assert [outer.rows.shape[1] for outer in taken] == [2]

@@ -1,0 +1,118 @@
+"""Squared norms of per-sample gradients from what the modules saw: their inputs and output gradients."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+from transformers.pytorch_utils import Conv1D
+
+from recbole_dealrec.model.loss import widened
+
+
+class Outer(NamedTuple):
+    """Matrix gradients ``sum_t rows[b, t] (x) cols[b, t]``; rows are [B, T, R], or int64 [B, T] for one-hot rows."""
+
+    rows: Tensor
+    cols: Tensor
+
+
+# A parameter's gradients, whole [B, ...] or in factors, from its module, the module's inputs and output gradients.
+Rule = Callable[[nn.Module, Tensor, Tensor], Tensor | Outer]
+
+
+def find_rule(module: nn.Module, attribute: str, name: str) -> Rule:
+    """Rule for the parameter that is ``module.attribute`` and called ``name`` in the model.
+
+    Raises:
+        TypeError: there is none for such a module.
+    """
+    kind = type(module).__name__
+    # Keyed by the forward: a subclass that computes something else must not pass for its base.
+    rules = _RULES.get(type(module).forward, {})
+    if kind.endswith("RMSNorm") or kind == "T5LayerNorm":
+        rules = {"weight": _norm_weight} if len(list(module.parameters())) == 1 else {}
+    if attribute not in rules or getattr(module, "scale_grad_by_freq", False):
+        raise TypeError(f"parameter {name}: no per-sample gradient for module {kind}")
+    return rules[attribute]
+
+
+def squared_norms(parts: list[Tensor] | list[Outer]) -> Tensor:
+    """Squared norms [B] of the sums of what a rule made of each use of a parameter."""
+    if isinstance(parts[0], Tensor):
+        return sum(parts[1:], parts[0]).flatten(1).square().sum(1)
+    return _outer_squares(parts)
+
+
+def _outer_squares(parts: list[Outer]) -> Tensor:
+    dense = _joined([part for part in parts if part.rows.is_floating_point()])
+    one_hot = _joined([part for part in parts if not part.rows.is_floating_point()])
+    if one_hot is None:
+        return _dense_squares(dense)
+    squares = _inner(one_hot, one_hot)
+    return squares if dense is None else squares + _dense_squares(dense) + 2 * _inner(one_hot, dense)
+
+
+def _joined(parts: list[Outer]) -> Outer | None:
+    """Several uses as one use with more tokens."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return Outer(*(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)))
+
+
+def _dense_squares(outer: Outer, ghost: bool | None = None) -> Tensor:
+    """Squared norms [B] in the form of fewer flops, which also never takes more memory than ``outer`` itself."""
+    (_, tokens, height), width = outer.rows.shape, outer.cols.shape[2]
+    if ghost is None:
+        ghost = tokens * (height + width) < height * width
+    if ghost:
+        return _inner(outer, outer)
+    # bmm is several times slower with the long side first.
+    short, long = sorted(outer, key=lambda factor: factor.shape[2])
+    return (short.mT @ long).square().sum((1, 2))
+
+
+def _inner(left: Outer, right: Outer) -> Tensor:
+    """Inner products [B] of the samples' gradients, without forming them; ``right`` is one-hot only if ``left`` is."""
+    if left.rows.is_floating_point():
+        rows = left.rows @ right.rows.mT
+    elif right.rows.is_floating_point():
+        rows = right.rows.mT.gather(1, left.rows[:, :, None].expand(-1, -1, right.rows.shape[1]))
+    else:
+        rows = left.rows[:, :, None] == right.rows[:, None, :]
+    return (rows * (left.cols @ right.cols.mT)).sum((1, 2))
+
+
+def _tokens(tensor: Tensor) -> Tensor:
+    """[B, ..., n] as [B, T, n], float32 at least."""
+    return widened(tensor).reshape(len(tensor), -1, tensor.shape[-1])
+
+
+def _bias(module: nn.Module, _inputs: Tensor, gradient: Tensor) -> Tensor:
+    return widened(gradient).reshape(len(gradient), -1, *module.bias.shape).sum(1)
+
+
+def _embedding_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Outer:
+    ids, cols = inputs.flatten(1), _tokens(gradient)
+    if module.padding_idx is not None:
+        cols = cols.masked_fill((ids == module.padding_idx)[:, :, None], 0.0)
+    return Outer(ids, cols)
+
+
+def _norm_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Tensor:
+    """Reruns the module in float32 instead of a formula: RMS norms differ in epsilon, offset and order."""
+    state = {name: widened(parameter.detach()) for name, parameter in module.named_parameters()}
+
+    def one_sample(x: Tensor, d: Tensor) -> Tensor:
+        return vjp(lambda weight: functional_call(module, state | {"weight": weight}, x), state["weight"])[1](d)[0]
+
+    return vmap(one_sample)(widened(inputs), widened(gradient))
+
+
+_RULES: dict[Callable, dict[str, Rule]] = {
+    nn.Linear.forward: {"weight": lambda _, x, d: Outer(_tokens(d), _tokens(x)), "bias": _bias},
+    Conv1D.forward: {"weight": lambda _, x, d: Outer(_tokens(x), _tokens(d)), "bias": _bias},
+    nn.Embedding.forward: {"weight": _embedding_weight},
+    nn.LayerNorm.forward: {"weight": _norm_weight, "bias": _bias},
+}
