@@ -26,6 +26,8 @@ from recbole.model.abstract_recommender import SequentialRecommender  # isort: s
 from recbole.utils import InputType  # isort: skip
 
 _ADAPTER_FILE = "adapter_model.safetensors"
+# Samples tokenised at a time: enough to keep the tokenizer busy and the batches even.
+_WINDOW = 4096
 
 
 class BIGRec(SequentialRecommender):
@@ -61,12 +63,19 @@ class BIGRec(SequentialRecommender):
         return self._collate(prompts, responses)
 
     def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        """Indices and batch, sorted by length under ``tokens_per_batch``, for scoring."""
-        prompts = self.encoder.prompts([samples.history(row) for row in range(len(samples))])
-        responses = [self.encoder.response(item) for item in samples.item_id]
-        lengths = np.array([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
-        for index in token_batches(lengths, self.config["tokens_per_batch"]):
-            yield index, self._collate([prompts[row] for row in index], [responses[row] for row in index])
+        """Indices and batch, of similar length under ``tokens_per_batch``, for scoring.
+
+        The samples are ordered by an estimate of their length and tokenised a window at a time, so that the memory of
+        their tokens does not grow with their number.
+        """
+        order = np.argsort(self.encoder.estimated_lengths(samples), kind="stable")
+        for start in range(0, len(order), _WINDOW):
+            window = order[start : start + _WINDOW]
+            prompts = self.encoder.prompts([samples.history(row) for row in window])
+            responses = [self.encoder.response(item) for item in samples.item_id[window]]
+            lengths = np.array([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
+            for index in token_batches(lengths, self.config["tokens_per_batch"]):
+                yield window[index], self._collate([prompts[row] for row in index], [responses[row] for row in index])
 
     def sample_losses(self, interaction: Interaction) -> Tensor:
         """Mean negative log-likelihood of each sample's labelled tokens, float32 [B]."""

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils.logging import disable_progress_bar
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import Prompt, PromptTemplate
+from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.loss import IGNORED_LABEL
 
@@ -127,6 +127,22 @@ class SampleEncoder:
         limits = {"truncation": True, "max_length": self.max_prompt_length}
         ids = self.tokenizer(list(texts), split_special_tokens=True, **limits)["input_ids"]
         return [row or [self.tokenizer.eos_token_id] for row in ids]
+
+    def estimated_lengths(self, samples: CandidateSamples) -> np.ndarray:
+        """Tokens that the titles of each sample take, int64 [n]: its length but for the instruction and its merges."""
+        total = self._title_lengths[samples.item_id]
+        for back in range(1, min(self.max_history_titles, samples.item_id_list.shape[1]) + 1):
+            places = samples.item_length - back
+            items = samples.item_id_list[np.arange(len(samples)), np.maximum(places, 0)]
+            total += np.where(places >= 0, self._title_lengths[items], 0)
+        return total
+
+    @cached_property
+    def _title_lengths(self) -> np.ndarray:
+        """Tokens of each item's title in a prompt, int64 [n_items]."""
+        texts = [self.template.list_titles([title]) for title in self.titles]
+        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return np.array([len(ids) for ids in encoded])
 
     def _encode_response(self, item_id: int) -> list[int]:
         text = self.template.response(self.titles[item_id])

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader
+from recbole_dealrec.model import bigrec as bigrec_module
 
 KINDS = ["llama", "qwen2", "mistral", "gpt2"]
 
@@ -127,9 +130,21 @@ def test_loss_is_the_mean_of_each_samples_own_loss(bigrec, kind, on_inputs):
     assert found.item() == pytest.approx(np.mean(losses), rel=1e-4)
 
 
-def test_scoring_batches_hold_each_sample_once_under_the_budget(bigrec):
+def many_samples(splits, count):
+    """Samples with random histories of random length."""
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, 21, count)
+    items = random.integers(1, 11, (count, 20)) * (np.arange(20) < lengths[:, None])
+    return CandidateSamples(
+        np.ones(count, int), random.integers(1, 11, count), items, lengths, splits.train.titles, np.arange(count)
+    )
+
+
+@pytest.mark.parametrize("window", [7, 4096])
+def test_scoring_batches_hold_each_sample_once_under_the_budget(bigrec, monkeypatch, window):
+    monkeypatch.setattr(bigrec_module, "_WINDOW", window)
     model, splits = bigrec(tokens_per_batch=400)
-    samples = CandidateSamples.from_dataset(splits.train)
+    samples = many_samples(splits, 40)
     indices = []
     for index, batch in model.batches(samples):
         indices.extend(index)
@@ -138,6 +153,31 @@ def test_scoring_batches_hold_each_sample_once_under_the_budget(bigrec):
             prompt = model.encoder.prompts([samples.history(row)])[0]
             assert ids[mask.bool()].tolist() == [*prompt, *model.encoder.response(samples.item_id[row])]
     assert sorted(indices) == list(range(len(samples)))
+
+
+def test_the_estimate_of_lengths_orders_them(bigrec):
+    model, splits = bigrec(max_history_titles=6)
+    samples = many_samples(splits, 50)
+    prompts = model.encoder.prompts([samples.history(row) for row in range(50)])
+    exact = [len(p) + len(model.encoder.response(item)) for p, item in zip(prompts, samples.item_id, strict=True)]
+    difference = np.array(exact) - model.encoder.estimated_lengths(samples)
+    # The instruction is the same for all; of a title, only the separator's tokens are not counted.
+    assert np.ptp(difference) <= 2 * 6
+
+
+def test_memory_of_the_tokens_does_not_grow_with_the_samples(bigrec, monkeypatch):
+    monkeypatch.setattr(bigrec_module, "_WINDOW", 100)
+    model, splits = bigrec()
+    peaks = []
+    for count in (400, 400, 1200):
+        samples = many_samples(splits, count)
+        tracemalloc.start()
+        for _index, batch in model.batches(samples):
+            tokens = batch["labels"].shape[1]
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # A list of a sample's tokens takes eight bytes a token; its place in the order and its length do not.
+    assert peaks[2] - peaks[1] < 800 * 8 * tokens / 4
 
 
 def test_a_saved_adapter_loads_here_and_in_peft(bigrec, randomise_adapter, checkpoint, tmp_path):
