@@ -50,7 +50,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
 
 
 def load_network(config: Config, path: str) -> PeftModel:
-    """Causal language model at ``path`` with fresh LoRA matrices, the only parameters that train.
+    """Causal language model at ``path`` with LoRA, see :func:`add_lora`.
 
     Raises:
         InputError: the model cannot be loaded, or has no module named in ``lora_target_modules``.
@@ -62,6 +62,15 @@ def load_network(config: Config, path: str) -> PeftModel:
         base = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=config["trust_remote_code"])
     except _UNREACHABLE as error:
         raise _unusable(path, error) from error
+    return add_lora(config, base)
+
+
+def add_lora(config: Config, base: PreTrainedModel) -> PeftModel:
+    """The model with fresh LoRA matrices, the only parameters that train.
+
+    Raises:
+        InputError: the model has no module named in ``lora_target_modules``.
+    """
     _check_target_modules(base, config["lora_target_modules"])
     lora = LoraConfig(
         r=config["lora_r"],

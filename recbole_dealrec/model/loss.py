@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 IGNORED_LABEL = -100
@@ -35,11 +36,9 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | N
     inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
     if past is not None:
         inputs["past_key_values"] = past
-    logits = _logits(model, inputs, length - int(positions.min()))
+    logits = widened(_logits(model, inputs, rows, positions, length))
     rows, positions, counts, labels = (x.to(logits.device) for x in (rows, positions, counts, labels))
-    # However many logits the model returns, they end with the sequence.
-    picked = widened(logits[rows, positions + logits.shape[1] - length])
-    losses = F.cross_entropy(picked, labels[rows, positions + 1], reduction="none")
+    losses = F.cross_entropy(logits, labels[rows, positions + 1], reduction="none")
     return losses.new_zeros(len(counts)).index_add(0, rows, losses) / counts
 
 
@@ -48,11 +47,31 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _logits(model: nn.Module, inputs: dict[str, Tensor | Cache], keep: int) -> Tensor:
+def _logits(
+    model: nn.Module, inputs: dict[str, Tensor | Cache], rows: Tensor, positions: Tensor, length: int
+) -> Tensor:
+    """Logits [N, V] at N places of the batch, whose rows have ``length`` tokens."""
     accepted = inspect.signature(unwrapped(model).forward).parameters
-    options = {"logits_to_keep": keep, "use_cache": False}
-    output = model(**inputs, **{name: value for name, value in options.items() if name in accepted})
-    return output if isinstance(output, Tensor) else output.logits
+    options = {"logits_to_keep": length - int(positions.min()), "use_cache": False}
+    inputs = inputs | {name: value for name, value in options.items() if name in accepted}
+
+    def pick(tensor: Tensor) -> Tensor:
+        # However many places the model goes on with, they end with the sequence.
+        return tensor[rows.to(tensor.device), positions.to(tensor.device) + tensor.shape[1] - length]
+
+    head = _frozen_head(model)
+    if head is None:
+        output = model(**inputs)
+        return pick(output if isinstance(output, Tensor) else output.logits)
+    with head.register_forward_pre_hook(lambda _module, args: pick(args[0])[None]):
+        return model(**inputs).logits[0]
+
+
+def _frozen_head(model: nn.Module) -> nn.Module | None:
+    """The module that makes logits of hidden states, unless its own gradients need to know the samples apart."""
+    model = unwrapped(model)
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    return None if head is None or any(parameter.requires_grad for parameter in head.parameters()) else head
 
 
 def widened(tensor: Tensor) -> Tensor:

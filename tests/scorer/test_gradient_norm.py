@@ -363,7 +363,7 @@ def test_losses_are_those_of_the_library_and_need_few_logits():
     losses = sample_losses(model, batch)
     head.remove()
     whole.remove()
-    assert widths == [6] and caches == [None] and model.config.use_cache
+    assert widths == [14] and caches == [None] and model.config.use_cache
     for index, loss in enumerate(losses):
         assert loss.item() == pytest.approx(model(**rows_of(batch, index)).loss.item(), rel=1e-5)
 
