@@ -18,14 +18,31 @@ def score_groups(scores: np.ndarray, n_groups: int = 50, hard_prune_ratio: float
     """
     scores = np.asarray(scores, dtype=np.float64)
     groups = np.full(len(scores), PRUNED, dtype=np.int64)
-    finite = np.flatnonzero(np.isfinite(scores))
-    kept = finite[np.argsort(scores[finite], kind="stable")[: n_after_pruning(len(finite), hard_prune_ratio)]]
-    if len(kept):
-        low, high = scores[kept[0]] / 2, scores[kept[-1]] / 2  # halves: their difference cannot overflow
-        width = (high - low) or 1.0
-        place = (scores[kept] / 2 - low) / width * n_groups
-        groups[kept] = np.minimum(place.astype(np.int64), n_groups - 1)
+    kept = _below_the_prune(scores, hard_prune_ratio)
+    place = scores[kept]
+    if len(place):
+        place /= 2  # the difference of halves cannot overflow
+        low, high = place.min(), place.max()
+        place -= low
+        place /= (high - low) or 1.0
+        place *= n_groups
+        groups[kept] = np.minimum(place, n_groups - 1, out=place)
     return groups
+
+
+def _below_the_prune(scores: np.ndarray, hard_prune_ratio: float) -> np.ndarray:
+    """Whether each score is finite and not among the highest that are set aside, the later of equal ones first."""
+    finite = np.isfinite(scores)
+    values = scores[finite]
+    left = n_after_pruning(len(values), hard_prune_ratio)
+    if left == len(values):
+        return finite
+    values.partition(left)
+    edge = values[left]
+    kept = finite & (scores < edge)
+    ties = np.flatnonzero(scores == edge)
+    kept[ties[: left - np.count_nonzero(kept)]] = True
+    return kept
 
 
 def n_after_pruning(n: int, hard_prune_ratio: float) -> int:
@@ -44,12 +61,16 @@ def draw_from_groups(groups: np.ndarray, n_fewshot: int, seed: int) -> np.ndarra
     Raises:
         ValueError: fewer than ``n_fewshot`` samples can be chosen.
     """
+    groups = np.maximum(groups, PRUNED)
+    if groups.max(initial=PRUNED) <= np.iinfo(np.int16).max:
+        groups = groups.astype(np.int16)  # a stable sort of which is a radix sort
     order = np.argsort(groups, kind="stable")
-    order = order[np.count_nonzero(groups < 0) :]
+    order = order[np.count_nonzero(groups == PRUNED) :]
     if len(order) < n_fewshot:
         raise ValueError(f"n_fewshot is {n_fewshot}, but only {len(order)} samples are left to choose from")
-    _, starts = np.unique(groups[order], return_index=True)
-    members = sorted(np.split(order, starts[1:]), key=len)
+    ordered = groups[order]
+    ends = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    members = sorted(np.split(order, ends), key=len)
     random = np.random.default_rng(seed)
     chosen, budget = [], n_fewshot
     for left, group in zip(range(len(members), 0, -1), members, strict=True):

@@ -1,8 +1,9 @@
 """Coverage-enhanced selection, against hand-worked groups and a literal reading of the algorithm."""
 
+import tracemalloc
 import warnings
 from fractions import Fraction
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -220,9 +221,55 @@ def test_too_few_samples_are_an_error(scores, n_fewshot, ratio, left):
         coverage_enhanced_selection(scores, n_fewshot, hard_prune_ratio=ratio)
 
 
-def test_a_million_scores_take_less_than_two_seconds():
-    scores = np.random.default_rng(0).normal(size=1_000_000)
-    start = perf_counter()
+def test_ten_million_scores_take_less_than_two_seconds():
+    scores = np.random.default_rng(0).normal(size=10_000_000)
+    start = process_time()
     chosen = coverage_enhanced_selection(scores, 20_000)
-    assert perf_counter() - start < 2
+    assert process_time() - start < 2
     assert len(chosen) == 20_000
+
+
+def selected_by_full_sorts(scores, n_fewshot, n_groups, hard_prune_ratio, seed):
+    """The same selection with a stable sort of all scores and a pass over them for each group."""
+    finite = np.flatnonzero(np.isfinite(scores))
+    ranked = finite[np.argsort(scores[finite], kind="stable")]
+    kept = np.sort(ranked[: n_after_pruning(len(ranked), hard_prune_ratio)])
+    halves = scores[kept] / 2
+    place = (halves - halves.min()) / ((halves.max() - halves.min()) or 1.0) * n_groups
+    group = np.minimum(place.astype(np.int64), n_groups - 1)
+    members = sorted((kept[group == number] for number in np.unique(group)), key=len)
+    random, chosen, budget = np.random.default_rng(seed), [], n_fewshot
+    for number, rows in enumerate(members):
+        chosen.append(random.choice(rows, min(len(rows), budget // (len(members) - number)), replace=False))
+        budget -= len(chosen[-1])
+    return np.sort(np.concatenate(chosen))
+
+
+def some_not_finite(random, n):
+    scores = random.gamma(0.5, size=n)
+    scores[random.integers(n, size=n // 100)] = random.choice([np.nan, np.inf, -np.inf], n // 100)
+    return scores
+
+
+MANY_SCORES = {
+    "normal": lambda random, n: random.normal(size=n),
+    "some not finite": some_not_finite,
+    "many ties": lambda random, n: random.integers(-3, 4, n).astype(np.float64),
+}
+
+
+@pytest.mark.parametrize(("n", "n_groups", "ratio"), [(10**6, 50, 0.1), (10**6, 7, 0.0), (10**4, 40_000, 0.5)])
+@pytest.mark.parametrize("kind", MANY_SCORES)
+def test_many_scores_are_selected_as_by_full_sorts(kind, n, n_groups, ratio):
+    scores = MANY_SCORES[kind](np.random.default_rng(3), n)
+    expected = selected_by_full_sorts(scores, n // 50, n_groups, ratio, 5)
+    np.testing.assert_array_equal(coverage_enhanced_selection(scores, n // 50, n_groups, ratio, 5), expected)
+
+
+def test_selection_takes_little_memory():
+    scores = np.random.default_rng(0).normal(size=1_000_000)
+    tracemalloc.start()
+    coverage_enhanced_selection(scores, 20_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 24 * len(scores)  # bytes, the scores' own 8 not among them
