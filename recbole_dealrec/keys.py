@@ -19,6 +19,7 @@ def _is_text_list(value: Any) -> bool:
 
 
 _RATIO = ("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
+_SHARE = ("a number in (0, 1]", lambda value: _is_number(value) and 0 < value <= 1)
 _POSITIVE = ("a number above 0", lambda value: _is_number(value) and value > 0)
 _NOT_NEGATIVE = ("a number of at least 0", lambda value: _is_number(value) and value >= 0)
 _COUNT = ("a whole number of at least 1", lambda value: _is_count(value) and value >= 1)
@@ -74,6 +75,7 @@ _CHECKS = {
     "effort_parameters": (
         "last, all or a list of patterns", lambda value: value in ("last", "all") or _is_text_list(value)
     ),
+    "effort_sample_ratio": _SHARE,
     "train_on_inputs": _FLAG,
     "micro_batch_size": _COUNT,
     "warmup_steps": _COUNT_OR_ZERO,

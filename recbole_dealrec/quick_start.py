@@ -24,7 +24,7 @@ from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
 from recbole_dealrec.report import log_summary, write_report
 from recbole_dealrec.run_folder import RunFolder, atomic_path, read_json, write_json
 from recbole_dealrec.sampler import FewShotSampler, Scorer, get_sampler
-from recbole_dealrec.scorer import EffortScorer, InfluenceScorer
+from recbole_dealrec.scorer import EffortScorer, InfluenceScorer, PartialEffortScorer
 from recbole_dealrec.trainer import LLMTrainer, SafetensorsTrainer
 
 from recbole.utils import init_logger, init_seed  # isort: skip
@@ -99,7 +99,7 @@ class Pipeline:
         self.run_folder = run
         self.scorers: dict[str, Scorer] = {
             "influence": _StoredScorer(run, "influence", self._influence_scorer),
-            "effort": _StoredScorer(run, "effort", lambda: EffortScorer(self.llm, config)),
+            "effort": _StoredScorer(run, "effort", self._effort_scorer),
         }
 
     def run(self) -> dict[str, Any]:
@@ -197,6 +197,12 @@ class Pipeline:
         on_valid = self.config["influence_on"] == "valid"
         risk_samples = CandidateSamples.from_dataset(self.splits.valid) if on_valid else None
         return InfluenceScorer(self.surrogates(), self.config, risk_samples)
+
+    def _effort_scorer(self) -> Scorer:
+        effort = EffortScorer(self.llm, self.config)
+        if self.config["effort_sample_ratio"] == 1:
+            return effort
+        return PartialEffortScorer(effort, self._surrogate(0), self.scorers["influence"].score, self.config)
 
     def _write_config(self) -> None:
         with atomic_path(self.run_folder / "config.yaml") as file:

@@ -280,6 +280,7 @@ WRONG_VALUES = {
     "influence_parameters": ["*.weight", [1]],
     "influence_on": ["test"],
     "effort_parameters": ["first", [1], None],
+    "effort_sample_ratio": [0, -0.1, 1.01, "half", True],
     "train_on_inputs": ["perhaps"],
     "micro_batch_size": [0],
     "warmup_steps": [-1],

@@ -118,6 +118,17 @@ def test_random_needs_neither_surrogate_nor_effort(run, tmp_path):
     assert set(result["seconds"]) == {"language model", "selection", "fine-tuning", "evaluation"}
 
 
+def test_effort_on_a_part(first, run):
+    whole, folder = first
+    result = run(folder, effort_sample_ratio=0.25, epochs=0)
+    assert set(result["seconds"]) == set(whole["seconds"])
+    full, part = (pd.read_csv(folder_of(outcome) / "scores.csv") for outcome in (whole, result))
+    np.testing.assert_array_equal(part["influence"], full["influence"])
+    scored = np.isclose(part["effort"], full["effort"], rtol=1e-4)
+    assert len(full) == 600 and 150 <= scored.sum() < 200
+    assert np.corrcoef(part["effort"][~scored], full["effort"][~scored])[0, 1] > 0.5
+
+
 def test_an_unsaved_run_leaves_no_run_folder(run, tmp_path):
     result = run(tmp_path, saved=False, sampler="Random", epochs=0)
     assert result["run_dir"] == ""

@@ -1,0 +1,142 @@
+"""Effort of the language model on a part of the samples, predicted for the rest."""
+
+from collections.abc import Callable, Iterator
+from logging import getLogger
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.model_selection import KFold, cross_val_predict
+from torch import nn
+from tqdm import tqdm
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.model.surrogate import surrogate_batches
+from recbole_dealrec.scorer.effort import EffortScorer
+
+LEAST_SPEARMAN = 0.5  # of the held-out prediction; below it the language model scores all samples
+FEWEST_SCORED = 100  # samples; four fifths of them, which each fold fits, are a few leaves of the regressor
+_FOLDS = 5
+
+
+class PartialEffortScorer:
+    """The effort score of a stratified part of the samples, and a regressor's prediction of it for the rest.
+
+    The regressor (gradient-boosted trees) knows of each sample the surrogate's loss and gradient norm, the influence,
+    the number of items in the history and the number of tokens in the target's title. How well it ranks samples it has
+    not seen is measured by cross-validation on the part and logged as Spearman's correlation; below ``LEAST_SPEARMAN``
+    the language model scores the rest as well. The paper scores all samples.
+
+    Args:
+        effort: scores samples by the language model.
+        surrogate: trained RecBole sequential model.
+        influence: gives the influence of each sample, float64 [n].
+        config: reads ``effort_sample_ratio``, the share of samples in the part, which has ``FEWEST_SCORED`` at least
+            where there are as many, and ``seed``.
+    """
+
+    def __init__(
+        self,
+        effort: EffortScorer,
+        surrogate: nn.Module,
+        influence: Callable[[CandidateSamples], np.ndarray],
+        config: Config,
+    ) -> None:
+        self.effort = effort
+        self.surrogate = surrogate
+        self.influence = influence
+        self.config = config
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        """Measured or predicted effort of each sample, float64 [n].
+
+        Raises:
+            InputError: as :meth:`EffortScorer.score`.
+        """
+        count = part_size(len(samples), self.config["effort_sample_ratio"])
+        if count == len(samples):
+            return self.effort.score(samples)
+        influence = self.influence(samples)
+        part = stratified_part(influence, count, self.config["seed"])
+        rest = np.delete(np.arange(len(samples)), part)
+        scores = np.empty(len(samples))
+        scores[part] = self.effort.score(samples[part])
+        features = self.features(samples, influence)
+        predicted = self._predict(features[part], scores[part], features[rest])
+        scores[rest] = self.effort.score(samples[rest]) if predicted is None else predicted
+        return scores
+
+    def features(self, samples: CandidateSamples, influence: np.ndarray) -> np.ndarray:
+        """Loss, gradient norm, influence, history length and title length of each sample, float64 [n, 5]."""
+        features = np.empty((len(samples), 5))
+        for index, columns in _losses_and_gradient_norms(self.surrogate, samples, self.config):
+            features[index, :2] = columns
+        features[:, 2] = influence
+        features[:, 3] = samples.item_length
+        items, item_of_sample = np.unique(samples.item_id, return_inverse=True)
+        response = self.effort.llm.encoder.response
+        features[:, 4] = np.array([len(response(item)) for item in items])[item_of_sample]
+        return features
+
+    def _predict(self, x: np.ndarray, y: np.ndarray, x_rest: np.ndarray) -> np.ndarray | None:
+        """Effort of the rest, from features ``x`` and effort ``y`` of the part; None if the part is predicted badly."""
+        seed, known = self.config["seed"], np.isfinite(y)
+        regressor = HistGradientBoostingRegressor(learning_rate=0.05, random_state=seed)
+        spearman = _held_out_spearman(regressor, x[known], y[known], seed)
+        getLogger().info(
+            f"effort: {len(x)} samples scored, {len(x_rest)} left; held-out Spearman of the prediction {spearman:.3f}"
+        )
+        if spearman >= LEAST_SPEARMAN:
+            return regressor.fit(x[known], y[known]).predict(x_rest)
+        getLogger().warning(
+            f"effort cannot be predicted: held-out Spearman {spearman:.3f}, at least {LEAST_SPEARMAN} is asked for; "
+            "the rest is scored too, and effort_sample_ratio 1 would spare the attempt"
+        )
+        return None
+
+
+def part_size(n: int, ratio: float) -> int:
+    """How many of ``n`` samples the language model scores."""
+    return min(n, max(FEWEST_SCORED, round(ratio * n)))
+
+
+def stratified_part(values: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """One sample out of each of ``count`` equally long runs of consecutive ranks by ``values``; int64, sorted."""
+    order = np.argsort(values, kind="stable")
+    edges = np.arange(count + 1) * len(values) // count
+    return np.sort(order[np.random.default_rng(seed).integers(edges[:-1], edges[1:])])
+
+
+@torch.no_grad()
+def _losses_and_gradient_norms(
+    surrogate: nn.Module, samples: CandidateSamples, config: Config
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices and, for each, the full-softmax loss and the norm of its gradient by the logits, [B, 2].
+
+    That gradient, softmax minus target, is the one that every surrogate has and that no backward pass is needed for;
+    those by the parameters are linear in it.
+    """
+    was_training = surrogate.training
+    surrogate.eval()
+    hidden = not config["show_progress"]
+    try:
+        with tqdm(total=len(samples), desc="Surrogate losses", ncols=100, disable=hidden) as progress:
+            for index, batch in surrogate_batches(surrogate, samples, config):
+                log_p = surrogate.full_sort_predict(batch).log_softmax(dim=-1)
+                target = batch[surrogate.POS_ITEM_ID][:, None]
+                losses = -log_p.gather(1, target)[:, 0]
+                gradients = log_p.exp_().scatter_add_(1, target, -torch.ones_like(log_p[:, :1]))
+                yield index, torch.stack([losses, gradients.norm(dim=-1)], dim=-1).cpu().numpy()
+                progress.update(len(index))
+    finally:
+        surrogate.train(was_training)
+
+
+def _held_out_spearman(regressor: HistGradientBoostingRegressor, x: np.ndarray, y: np.ndarray, seed: int) -> float:
+    """Spearman's correlation of ``y`` with its predictions by regressors that have not seen it; NaN if none can be."""
+    if len(y) < _FOLDS:
+        return np.nan
+    folds = KFold(_FOLDS, shuffle=True, random_state=seed)
+    return float(spearmanr(cross_val_predict(regressor, x, y, cv=folds), y).statistic)
