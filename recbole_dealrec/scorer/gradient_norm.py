@@ -17,6 +17,7 @@ from torch.func import functional_call, vjp, vmap
 from transformers.pytorch_utils import Conv1D
 
 from recbole_dealrec.model.loss import sample_losses, widened
+from recbole_dealrec.scorer.position_bias import biases_of_samples
 
 
 class _Outer(NamedTuple):
@@ -48,10 +49,12 @@ def per_sample_gradient_norms(
     ``requires_grad`` flags are as before when the function returns or raises.
 
     Args:
-        model: Causal language model, see ``sample_losses`` of ``model/loss.py``; any float dtype, with or without PEFT.
+        model: Causal language model or encoder-decoder, see ``sample_losses`` of ``model/loss.py``; any float dtype,
+            with or without PEFT.
         batches: Mappings of [B, T] tensors with ``input_ids``, ``attention_mask`` and ``labels``; read one at a time.
         parameters: Names out of ``model.named_parameters()``; None means all that require grad. They may belong to
-            linear (also GPT-2's Conv1D), embedding, LayerNorm and RMSNorm modules.
+            linear (also GPT-2's Conv1D), embedding, LayerNorm and RMSNorm modules, T5's relative position biases among
+            them.
 
     Returns:
         float64 [n], in the order of the samples; accumulated in float32 at least.
@@ -91,7 +94,7 @@ def _rule(module: nn.Module, attribute: str, name: str) -> _Rule:
     kind = type(module).__name__
     # Keyed by the forward: a subclass that computes something else must not pass for its base.
     rules = _RULES.get(type(module).forward, {})
-    if kind.endswith("RMSNorm") or kind == "T5LayerNorm":
+    if kind.endswith(("RMSNorm", "T5LayerNorm")):
         rules = {"weight": _norm_weight} if len(list(module.parameters())) == 1 else {}
     if attribute not in rules or getattr(module, "scale_grad_by_freq", False):
         raise TypeError(f"parameter {name}: no per-sample gradient for module {kind}")
@@ -149,7 +152,8 @@ def _recorded(model: nn.Module, owners: set[nn.Module], batch_size: int) -> Iter
 @torch.enable_grad()
 def _batch_norms(model: nn.Module, batch: Mapping[str, Tensor], targets: list[_Target], check: bool) -> np.ndarray:
     size = len(batch["labels"])
-    with _recorded(model, {module for target in targets for module in target.rules}, size) as calls:
+    owners = {module for target in targets for module in target.rules}
+    with _recorded(model, owners, size) as calls, biases_of_samples(model, owners, size):
         losses = sample_losses(model, batch)
     if not calls or not losses.requires_grad:
         raise ValueError(f"no chosen parameter takes part in the loss, {targets[0].name} for one")
@@ -194,15 +198,16 @@ def _squares(target: _Target, uses: Mapping[nn.Module, list[tuple[Tensor, Tensor
         return torch.zeros(size)
     if isinstance(parts[0], Tensor):
         return sum(parts[1:], parts[0]).flatten(1).square().sum(1)
-    return _outer_squares(parts)
+    return _outer_squares(parts, len(target.parameter))
 
 
-def _outer_squares(parts: list[_Outer]) -> Tensor:
+def _outer_squares(parts: list[_Outer], height: int) -> Tensor:
+    """Squared norms [B] of the sums of ``parts``, whose rows are ``height`` wide when written out."""
     dense = _joined([part for part in parts if part.rows.is_floating_point()])
     one_hot = _joined([part for part in parts if not part.rows.is_floating_point()])
     if one_hot is None:
         return _dense_squares(dense)
-    squares = _inner(one_hot, one_hot)
+    squares = _one_hot_squares(one_hot, height)
     return squares if dense is None else squares + _dense_squares(dense) + 2 * _inner(one_hot, dense)
 
 
@@ -223,6 +228,17 @@ def _dense_squares(outer: _Outer, ghost: bool | None = None) -> Tensor:
     # bmm is several times slower with the long side first.
     short, long = sorted(outer, key=lambda factor: factor.shape[2])
     return (short.mT @ long).square().sum((1, 2))
+
+
+def _one_hot_squares(outer: _Outer, height: int, ghost: bool | None = None) -> Tensor:
+    """Squared norms [B] in the form that takes less memory."""
+    size, tokens, width = outer.cols.shape
+    if ghost is None:
+        ghost = tokens * tokens < height * width
+    if ghost:
+        return _inner(outer, outer)
+    sums = outer.cols.new_zeros(size, height, width)
+    return sums.scatter_add_(1, outer.rows[:, :, None].expand(-1, -1, width), outer.cols).square().sum((1, 2))
 
 
 def _inner(left: _Outer, right: _Outer) -> Tensor:
