@@ -148,11 +148,11 @@ def test_a_saved_adapter_loads_here_and_in_peft(bigrec, randomise_adapter, check
     randomise_adapter(model.network)
     changed = model.full_sort_predict(interaction)
     assert not torch.allclose(fresh, changed, atol=1e-2)
-    model.save_adapter(tmp_path / "adapter")
+    model.save(tmp_path / "adapter")
     files = {file.name for file in (tmp_path / "adapter").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors"} <= files
     again, _ = bigrec(grounding="trie")
-    again.eval().load_adapter(tmp_path / "adapter")
+    again.eval().load(tmp_path / "adapter")
     torch.testing.assert_close(again.full_sort_predict(interaction), changed, rtol=0, atol=0)
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(checkpoint("llama")), tmp_path / "adapter")
     ids = torch.tensor([model.encoder.prompts([np.array([1, 2])])[0]])
