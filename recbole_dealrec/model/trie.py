@@ -97,6 +97,12 @@ class TokenTrie:
         edges = torch.where(exists, first + offsets, 0)
         return self._keys[edges] % self.vocab_size, edges + 1, exists
 
+    def edges(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All edges out of nodes (int64 [N]), in their order: index of the node, token, node behind; int64 [E] each."""
+        tokens, children, exists = self.successors(nodes)
+        parents, places = exists.nonzero(as_tuple=True)
+        return parents, tokens[parents, places], children[parents, places]
+
     def leaf(self, nodes: Tensor) -> Tensor:
         """Index (int64) of the first sequence that ends in each node, -1 where none does."""
         return self._leaf[nodes]
