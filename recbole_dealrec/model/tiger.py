@@ -112,9 +112,7 @@ class TIGER(LLMRecommender):
             InputError: it was trained with other semantic IDs.
         """
         if json.loads((folder / _IDS_FILE).read_text(encoding="utf-8")) != self._ids_by_token():
-            raise InputError(
-                f"{folder}: trained with semantic IDs that the items no longer have; delete the folder"
-            )
+            raise InputError(f"{folder}: trained with semantic IDs the items no longer have; delete the run folder")
         load_model(self.network, folder / _WEIGHTS_FILE, device=str(self.device))
 
     def _latest(self, history: np.ndarray) -> np.ndarray:

@@ -203,7 +203,7 @@ def test_weights_of_other_ids_are_refused(planted, tmp_path):
     model, _ = planted()
     model.save(tmp_path / "model")
     model.codes = model.codes[::-1]
-    with pytest.raises(InputError, match="trained with semantic IDs that the items no longer have"):
+    with pytest.raises(InputError, match="semantic IDs the items no longer have; delete the run folder"):
         model.load(tmp_path / "model")
 
 
