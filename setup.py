@@ -1,8 +1,14 @@
 """Packaging: metadata, dependencies, and the top-level properties as data of the package."""
 
+from itertools import chain
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+EXTRAS = {
+    "rqvae": ["vector-quantize-pytorch>=1.20"],
+    "text": ["sentence-transformers>=5"],
+}
 
 setup(
     name="recbole-dealrec",
@@ -19,12 +25,12 @@ setup(
     install_requires=[
         "recbole==1.2.1",
         "torch>=2.5,<2.14",
-        "transformers>=5,<6",
+        "transformers>=5.4,<6",
         "peft>=0.18",
         "accelerate>=1.1",
         "pyyaml>=6",
         "pandas<3",
         "scikit-learn>=1.4",
     ],
-    extras_require={"test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12"]},
+    extras_require={**EXTRAS, "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", *chain(*EXTRAS.values())]},
 )

@@ -134,7 +134,7 @@ class Config(RecBoleConfig):
             for file in self._property_files(model, dataset):
                 if file.is_file():
                     self.internal_config_dict.update(read_yaml(file))
-        self._check_keys()
+        self._check_keys(model)
 
     def _property_files(self, model: str, dataset: str) -> Iterable[Path]:
         """The package's property files, weakest first; each choice may itself come from a weaker file."""
@@ -149,9 +149,12 @@ class Config(RecBoleConfig):
     def _chosen(self, key: str) -> Any:
         return self.external_config_dict.get(key, self.internal_config_dict.get(key))
 
-    def _check_keys(self) -> None:
+    def _check_keys(self, model: str) -> None:
         known = _known_keys(self._chosen("surrogate_model")) | set(self.internal_config_dict)
+        elsewhere = _keys_elsewhere(model) if model in _own_models() else {}
         for key in self.external_config_dict:
+            if key in elsewhere:
+                raise InputError(f"configuration key '{key}' belongs to {elsewhere[key]}; {model} does not read it")
             if key not in known:
                 closest = difflib.get_close_matches(str(key), sorted(known), n=1)
                 hint = f"; did you mean '{closest[0]}'?" if closest else ""
@@ -186,6 +189,18 @@ def _known_keys(surrogate_model: str | None) -> frozenset[str]:
     for file in (*files, *properties_folder().glob("**/*.yaml")):
         keys.update(read_yaml(file))
     return frozenset(keys | {SURROGATE_PREFIX + key for key in _surrogate_keys(surrogate_model)})
+
+
+@cache
+def _keys_elsewhere(model: str) -> dict[str, str]:
+    """Keys that only other models of this package read, and which; what describes a dataset is left to all models."""
+    folder = properties_folder()
+    read = {file.stem: set(read_yaml(file)) for file in folder.glob("model/*.yaml")}
+    for keys in read.values():
+        if "llm_path" in keys:
+            keys.update(read_yaml(folder / "llm" / "tiny.yaml"))
+    shared = read.pop(model, set()).union(*map(read_yaml, folder.glob("dataset/*.yaml")))
+    return {key: other for other, keys in read.items() for key in keys - shared}
 
 
 @cache

@@ -88,6 +88,17 @@ _CHECKS = {
     "max_new_tokens": _COUNT,
     "max_history_titles": _COUNT,
     "tokens_per_batch": _COUNT,
+    "semantic_id": _one_of("rkmeans", "rqvae"),
+    "rqvae_steps": _COUNT,
+    "text_encoder_path": _TEXT,
+    "max_history_items": _COUNT,
+    "t5_num_layers": _COUNT,
+    "t5_num_heads": _COUNT,
+    "t5_d_model": _COUNT,
+    "t5_d_kv": _COUNT,
+    "t5_d_ff": _COUNT,
+    "t5_dropout_rate": _RATIO,
+    "scoring": _one_of("beam", "exact"),
 }  # fmt: skip
 # Keys whose strings are never read as anything else: {history} is no mapping here, and no is no falsehood.
 TEXT_KEYS = {"data_path", "checkpoint_dir"} | {

@@ -19,7 +19,7 @@ from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, load_splits, train_loader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS
-from recbole_dealrec.model.llm import check_llm_path
+from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
 from recbole_dealrec.report import log_summary, write_report
 from recbole_dealrec.run_folder import RunFolder, atomic_path, read_json, write_json
@@ -66,8 +66,7 @@ def run_recbole_dealrec(
         raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
     config = Config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     sampler_class = get_sampler(config["sampler"])
-    if config["llm_path"] != "tiny":
-        check_llm_path(config["llm_path"], config["trust_remote_code"])
+    config.model_class.check(config)
     _start_logging(config)
     splits = load_splits(config)
     samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
@@ -121,8 +120,8 @@ class Pipeline:
         return {**result, "selected": selected}
 
     @cached_property
-    def llm(self):
-        """The recommender with fresh adapters, from which effort is measured and fine-tuning starts."""
+    def llm(self) -> LLMRecommender:
+        """The recommender before fine-tuning, from which effort is measured and fine-tuning starts."""
         with self.run_folder.stage("language model"):
             self._seed()
             return self.config.model_class(self.config, self.splits.train)
@@ -174,7 +173,7 @@ class Pipeline:
         init_seed(self.config["seed"], self.config["reproducibility"])
 
     def _llm_trainer(self) -> LLMTrainer:
-        return LLMTrainer(self.config, self.llm, self.run_folder / "adapter")
+        return LLMTrainer(self.config, self.llm, self.run_folder / self.llm.weights_folder)
 
     def _surrogate(self, number: int):
         config = self.config.surrogate()
@@ -220,12 +219,8 @@ class Pipeline:
             pd.DataFrame(columns).to_csv(file, index=False)
 
     def _write_fewshot(self, samples: CandidateSamples) -> None:
-        encoder = self.llm.encoder
-        prompts = encoder.prompt_texts([samples.history(row) for row in range(len(samples))])
         with atomic_path(self.run_folder / "fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
-            for prompt, item in zip(prompts, samples.item_id, strict=True):
-                output = encoder.template.response(samples.title(item))
-                row = {"instruction": prompt.instruction, "input": prompt.input, "output": output}
+            for row in self.llm.instructions(samples):
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -11,6 +11,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import Fields
+from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.run_folder import atomic_path
 
 from recbole.data.interaction import Interaction  # isort: skip
@@ -59,17 +60,17 @@ class LLMTrainer(SafetensorsTrainer):
     that metric.
     """
 
-    def __init__(self, config: Config, model: nn.Module, checkpoint: Path) -> None:
+    def __init__(self, config: Config, model: LLMRecommender, checkpoint: Path) -> None:
         super().__init__(config, model, checkpoint)
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
         model.network, self.optimizer = self.accelerator.prepare(model.network, self.optimizer)
         self.scheduler = None
 
     def save(self, path: Path) -> None:
-        self.model.save_adapter(path)
+        self.model.save(path)
 
     def load(self, path: Path) -> None:
-        self.model.load_adapter(path)
+        self.model.load(path)
 
     def fit(self, train_data, *args, **kwargs):
         total = max(self.epochs, 1) * len(train_data)

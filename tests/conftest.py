@@ -232,6 +232,28 @@ def bigrec(ten, checkpoint):
     return make
 
 
+TINY_T5 = {"t5_num_layers": 2, "t5_num_heads": 2, "t5_d_model": 16, "t5_d_kv": 4, "t5_d_ff": 24}
+
+
+@pytest.fixture
+def tiger(ten):
+    """``tiger(**keys)``: TIGER on the ten-item catalogue with a small random T5, and its splits."""
+
+    def make(**keys):
+        from recbole_dealrec.data import load_splits
+        from recbole_dealrec.model import TIGER
+
+        config = ten(model="TIGER", **{**TINY_T5, "num_beams": 20, **keys})
+        splits = load_splits(config)
+        torch.manual_seed(0)
+        model = TIGER(config, splits.train)
+        for parameter in model.network.parameters():
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+        return model, splits
+
+    return make
+
+
 @pytest.fixture
 def randomise_adapter():
     """Gives LoRA's second matrices, which start at zero, values that make the adapter matter."""

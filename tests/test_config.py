@@ -35,7 +35,7 @@ def write_yaml(tmp_path):
 def own_properties(tmp_path, monkeypatch):
     """A properties folder of the test's own, all of whose layers set the key ``seed``."""
     folder = tmp_path / "properties"
-    caches = (config_module._known_keys, config_module._surrogate_keys)
+    caches = (config_module._known_keys, config_module._surrogate_keys, config_module._keys_elsewhere)
     real = properties_folder()
     monkeypatch.setattr(config_module, "properties_folder", lambda: folder)
     layers = ("overall.yaml", "model/BIGRec.yaml", "llm/tiny.yaml", "dataset/toys.yaml", "sampler/Mine.yaml")
@@ -298,7 +298,19 @@ WRONG_VALUES = {
     "prompt_instruction": [{"noun": None}],
     "prompt_input": [{"history": None}],
     "prompt_layout": [None],
+    "semantic_id": ["kmeans", None],
+    "rqvae_steps": [0],
+    "text_encoder_path": ["", None],
+    "max_history_items": [0],
+    "t5_num_layers": [0],
+    "t5_num_heads": [0],
+    "t5_d_model": [0],
+    "t5_d_kv": [0],
+    "t5_d_ff": [0],
+    "t5_dropout_rate": [1, -0.1],
+    "scoring": ["greedy"],
 }
+TIGER_KEYS = read_yaml(properties_folder() / "model" / "TIGER.yaml")
 
 
 def test_every_checked_key_is_tried():
@@ -307,9 +319,25 @@ def test_every_checked_key_is_tried():
 
 @pytest.mark.parametrize("key", WRONG_VALUES)
 def test_wrong_values_are_refused_by_name(key, ten):
+    model = "TIGER" if key in TIGER_KEYS else "BIGRec"
     for value in WRONG_VALUES[key]:
         with pytest.raises(InputError, match=f"configuration key '{key}' has to be "):
-            ten(**{key: value})
+            ten(model=model, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "other"),
+    [("TIGER", "llm_path", "BIGRec"), ("TIGER", "tiny_steps", "BIGRec"), ("BIGRec", "scoring", "TIGER")],
+)
+def test_a_key_of_another_model_is_refused(model, key, other, ten):
+    with pytest.raises(InputError, match=f"'{key}' belongs to {other}; {model} does not read it"):
+        ten(model=model, **{key: 1})
+
+
+def test_keys_of_both_models_and_of_the_dataset_are_taken_by_both(ten):
+    for model in ("BIGRec", "TIGER"):
+        config = ten(model=model, num_beams=70, prompt_noun="song")
+        assert (config["num_beams"], config["prompt_noun"]) == (70, "song")
 
 
 @pytest.mark.parametrize("key", ["lora_dropout", "hard_prune_ratio"])

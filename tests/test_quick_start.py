@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, T5ForConditionalGeneration
 
 from recbole_dealrec import run_recbole_dealrec
 
@@ -139,3 +139,28 @@ def test_several_surrogates_and_the_validation_risk(run, tmp_path):
     result = run(tmp_path, n_surrogates=2, influence_on="valid", surrogate_epochs=1, epochs=0, curvature="gauss_newton")
     files = {file.name for file in folder_of(result).iterdir()}
     assert {"surrogate.safetensors", "surrogate-1.safetensors"} <= files
+
+
+def test_tiger_runs_through_the_same_stages(movies_path, tmp_path):
+    tiny = {"t5_num_layers": 1, "t5_num_heads": 2, "t5_d_model": 16, "t5_d_kv": 8, "t5_d_ff": 16, "num_beams": 50}
+    keys = {key: value for key, value in SMALL.items() if key != "tiny_steps"} | tiny
+    keys |= {"data_path": str(movies_path), "checkpoint_dir": str(tmp_path), "max_history_items": 5}
+
+    result = run_recbole_dealrec(model="TIGER", dataset="movies", config_dict=keys)
+    stages = {"surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation"}
+    assert set(result["seconds"]) == stages
+    assert {f"recall@{k}" for k in (5, 10, 20, 50)} <= set(result["test_result"])
+    folder = folder_of(result)
+    assert folder.name.startswith("movies-TIGER-DEALRec-")
+    assert pd.read_csv(folder / "scores.csv")["effort"].gt(0).all()
+    rows = [json.loads(line) for line in (folder / "fewshot.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 24 and all(row["output"].startswith("<a_") for row in rows)
+    ids = json.loads((folder / "model" / "semantic_ids.json").read_text(encoding="utf-8"))
+    assert len({tuple(codes) for codes in ids.values()}) == len(ids) > 1000
+    loaded = T5ForConditionalGeneration.from_pretrained(folder / "model")
+    assert loaded.config.d_model == 16
+
+    (folder / "test_result.json").unlink()
+    again = run_recbole_dealrec(model="TIGER", dataset="movies", config_dict=keys)
+    assert again["test_result"] == result["test_result"]
+    assert again["selected"].tolist() == result["selected"].tolist()

@@ -1,4 +1,4 @@
-"""The beam search that an LLM recommender writes titles with; BIGRec, arXiv 2308.08434."""
+"""The beam search that a recommender writes titles (BIGRec, arXiv 2308.08434) or semantic IDs (TIGER) with."""
 
 import inspect
 from collections.abc import Callable
@@ -16,8 +16,11 @@ from recbole_dealrec.model.trie import TokenTrie
 Decoder = Callable[[Tensor, Tensor], Tensor]
 
 
-class _Beams(NamedTuple):
-    """Tokens [B, N, S], summed log-likelihoods [B, N], nodes of the trie and index of the beam each one continues."""
+class Beams(NamedTuple):
+    """Tokens [B, N, S], summed log-likelihoods [B, N], nodes of the trie [B, N] and beams that these continue [B, N].
+
+    A beam without a sequence scores -inf.
+    """
 
     tokens: Tensor
     scores: Tensor
@@ -25,15 +28,15 @@ class _Beams(NamedTuple):
     parents: Tensor
 
     @classmethod
-    def start(cls, batch: int, count: int, score: float, device: torch.device) -> "_Beams":
+    def start(cls, batch: int, count: int, score: float, device: torch.device) -> "Beams":
         zeros = torch.zeros(batch, count, dtype=torch.int64, device=device)
         return cls(zeros.new_empty(batch, count, 0), torch.full((batch, count), score, device=device), zeros, zeros)
 
-    def best(self, count: int) -> "_Beams":
+    def best(self, count: int) -> "Beams":
         scores, index = self.scores.topk(count)
-        return _Beams(_take(self.tokens, index), scores, self.nodes.gather(1, index), self.parents.gather(1, index))
+        return Beams(_take(self.tokens, index), scores, self.nodes.gather(1, index), self.parents.gather(1, index))
 
-    def only(self, keep: Tensor) -> "_Beams":
+    def only(self, keep: Tensor) -> "Beams":
         return self._replace(scores=self.scores.masked_fill(~keep, -torch.inf))
 
 
@@ -42,7 +45,7 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
-def _continue(beams: _Beams, logits: Tensor, trie: TokenTrie | None, count: int) -> _Beams:
+def _continue(beams: Beams, logits: Tensor, trie: TokenTrie | None, count: int) -> Beams:
     """The count best continuations by logits [B, N, vocab], best first; -inf where there are fewer."""
     logits = logits.float()
     before = (beams.scores - logits.logsumexp(-1)).unsqueeze(-1)
@@ -58,16 +61,16 @@ def _continue(beams: _Beams, logits: Tensor, trie: TokenTrie | None, count: int)
     parents = index // width
     chosen = index % width if trie is None else tokens.flatten(1).gather(1, index)
     nodes = torch.zeros_like(index) if trie is None else nodes.flatten(1).gather(1, index)
-    return _Beams(torch.cat([_take(beams.tokens, parents), chosen.unsqueeze(-1)], -1), scores, nodes, parents)
+    return Beams(torch.cat([_take(beams.tokens, parents), chosen.unsqueeze(-1)], -1), scores, nodes, parents)
 
 
-def _finish(finished: _Beams, ended: _Beams, pad_token_id: int) -> _Beams:
+def _finish(finished: Beams, ended: Beams, pad_token_id: int) -> Beams:
     """The best of what was finished before and of the first half of what ends now."""
     count = finished.scores.shape[1]
     finished = finished._replace(tokens=pad(finished.tokens, (0, 1), value=pad_token_id))
     empty = ended.scores.isneginf().unsqueeze(-1)
     ended = ended._replace(tokens=ended.tokens.masked_fill(empty, pad_token_id))
-    return _Beams(*(torch.cat([old, new[:, :count]], 1) for old, new in zip(finished, ended, strict=True))).best(count)
+    return Beams(*(torch.cat([old, new[:, :count]], 1) for old, new in zip(finished, ended, strict=True))).best(count)
 
 
 class _SharedPrompt:
@@ -170,20 +173,41 @@ def beam_search(
         raise ValueError(f"sequences of the trie end with token {trie.end_token}, not with {eos_token_id}")
     with torch.no_grad():
         logits, decode = _prefill(model, input_ids, attention_mask)
-        finished = _search(logits, decode, num_beams, max_new_tokens, eos_token_id, pad_token_id, trie)
+        finished = search(logits, decode, num_beams, max_new_tokens, trie, eos_token_id, pad_token_id)
     return finished.tokens, finished.scores
 
 
-def _search(
-    logits: Tensor, decode: Decoder, count: int, length: int, end: int, padding: int, trie: TokenTrie | None
-) -> _Beams:
-    running = _Beams.start(len(logits), 1, 0.0, logits.device)
-    finished = _Beams.start(len(logits), count, -torch.inf, logits.device)
+def search(
+    logits: Tensor,
+    decode: Decoder,
+    count: int,
+    length: int,
+    trie: TokenTrie | None,
+    eos_token_id: int | None = None,
+    pad_token_id: int = 0,
+) -> Beams:
+    """The beam search of :func:`beam_search` for any decoder.
+
+    Args:
+        logits: logits of the first token, [B, 1, vocab].
+        decode: takes the index of the beam that each beam continues and its latest token, int64 [B, N] each, and
+            returns the logits of the token that comes next, [B, N, vocab].
+        count: beams per row.
+        length: most tokens of a sequence.
+        trie: sequences that may be written.
+        eos_token_id: end token; needed without a trie only.
+        pad_token_id: token behind the end of a sequence.
+
+    Returns:
+        The count best finished sequences of each row, best first.
+    """
+    running = Beams.start(len(logits), 1, 0.0, logits.device)
+    finished = Beams.start(len(logits), count, -torch.inf, logits.device)
     for left in reversed(range(length)):
         # Every beam ends in one way only, so at least count of them keep running.
         candidates = _continue(running, logits, trie, 2 * count)
-        ended = candidates.tokens[..., -1] == end
-        finished = _finish(finished, candidates.only(ended | (trie is None and not left)), padding)
+        ended = candidates.tokens[..., -1] == eos_token_id if trie is None else trie.leaf(candidates.nodes) >= 0
+        finished = _finish(finished, candidates.only(ended | (trie is None and not left)), pad_token_id)
         running = candidates.only(~ended).best(count)
         # Scores only fall: once every beam running is below the worst finished one, none gets in.
         if not left or not (running.scores[:, 0] > finished.scores[:, -1]).any():

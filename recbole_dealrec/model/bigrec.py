@@ -17,20 +17,18 @@ from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.model.beam_search import beam_search
 from recbole_dealrec.model.embedded import embedded_llm
 from recbole_dealrec.model.grounding import distances, popularity_weights, rank_beams_first
-from recbole_dealrec.model.llm import SampleEncoder, collate, load_network, load_tokenizer
-from recbole_dealrec.model.loss import sample_losses
+from recbole_dealrec.model.llm import SampleEncoder, check_llm_path, collate, load_network, load_tokenizer
+from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.trie import TokenTrie
 
 from recbole.data.interaction import Interaction  # isort: skip
-from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
-from recbole.utils import InputType  # isort: skip
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 # Samples tokenised at a time: enough to keep the tokenizer busy and the batches even.
 _WINDOW = 4096
 
 
-class BIGRec(SequentialRecommender):
+class BIGRec(LLMRecommender):
     """A language model that writes the title of the next item; the title is then grounded to the catalogue.
 
     Args:
@@ -41,11 +39,10 @@ class BIGRec(SequentialRecommender):
         network: language model with LoRA; only LoRA's matrices require gradients.
     """
 
-    input_type = InputType.POINTWISE
+    weights_folder = "adapter"
 
     def __init__(self, config: Config, dataset: SequentialDataset) -> None:
         super().__init__(config, dataset)
-        self.config = config
         path = embedded_llm(config, dataset) if config["llm_path"] == "tiny" else config["llm_path"]
         self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
         self.network = load_network(config, path)
@@ -56,6 +53,11 @@ class BIGRec(SequentialRecommender):
         self._title_of_item: Tensor | None = None
         self._item_embeddings: Tensor | None = None
 
+    @classmethod
+    def check(cls, config: Config) -> None:
+        if config["llm_path"] != "tiny":
+            check_llm_path(config["llm_path"], config["trust_remote_code"])
+
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
         """Left-padded batch of prompts with the targets' titles as labels, as ``collate`` of ``llm.py`` makes it."""
         responses = [self.encoder.response(item) for item in targets]
@@ -63,11 +65,7 @@ class BIGRec(SequentialRecommender):
         return self._collate(prompts, responses)
 
     def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        """Indices and batch, of similar length under ``tokens_per_batch``, for scoring.
-
-        The samples are ordered by an estimate of their length and tokenised a window at a time, so that the memory of
-        their tokens does not grow with their number.
-        """
+        # Ordered by an estimate and tokenised a window at a time: the memory of tokens does not grow with the samples.
         order = np.argsort(self.encoder.estimated_lengths(samples), kind="stable")
         for start in range(0, len(order), _WINDOW):
             window = order[start : start + _WINDOW]
@@ -77,17 +75,18 @@ class BIGRec(SequentialRecommender):
             for index in token_batches(lengths, self.config["tokens_per_batch"]):
                 yield window[index], self._collate([prompts[row] for row in index], [responses[row] for row in index])
 
-    def sample_losses(self, interaction: Interaction) -> Tensor:
-        """Mean negative log-likelihood of each sample's labelled tokens, float32 [B]."""
-        batch = self.batch(self._histories(interaction), interaction[self.POS_ITEM_ID].tolist())
-        return sample_losses(self.network, {key: value.to(self.device) for key, value in batch.items()})
+    def target_lengths(self, items: np.ndarray) -> np.ndarray:
+        distinct, place = np.unique(items, return_inverse=True)
+        return np.array([len(self.encoder.response(item)) for item in distinct])[place]
 
-    def calculate_loss(self, interaction: Interaction) -> Tensor:
-        return self.sample_losses(interaction).mean()
+    def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:
+        prompts = self.encoder.prompt_texts([samples.history(row) for row in range(len(samples))])
+        for prompt, item in zip(prompts, samples.item_id, strict=True):
+            output = self.encoder.template.response(samples.title(item))
+            yield {"instruction": prompt.instruction, "input": prompt.input, "output": output}
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """Score of every item for every history, float32 [B, n_items]; the target is not read."""
         prompts = self.encoder.prompts(self._histories(interaction))
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
         batch = self._collate([prompts[row] for row in order])
@@ -95,21 +94,17 @@ class BIGRec(SequentialRecommender):
         scores = score(batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device))
         return scores[torch.from_numpy(np.argsort(order)).to(scores.device)]
 
-    def save_adapter(self, folder: Path) -> None:
+    def save(self, folder: Path) -> None:
         """Save LoRA's matrices and configuration as PEFT does."""
         self.network.save_pretrained(folder)
 
-    def load_adapter(self, folder: Path) -> None:
-        """Load LoRA's matrices from a folder that :meth:`save_adapter` wrote."""
+    def load(self, folder: Path) -> None:
+        """Load LoRA's matrices from a folder that :meth:`save` wrote."""
         weights = load_file(folder / _ADAPTER_FILE, device=str(self.device))
         set_peft_model_state_dict(self.network, weights)
 
     def _collate(self, prompts, responses=None) -> dict[str, Tensor]:
         return collate(prompts, responses, self.tokenizer.eos_token_id, self.config["train_on_inputs"])
-
-    def _histories(self, interaction: Interaction) -> list[np.ndarray]:
-        lists, lengths = interaction[self.ITEM_SEQ].cpu().numpy(), interaction[self.ITEM_SEQ_LEN].tolist()
-        return [items[:length] for items, length in zip(lists, lengths, strict=True)]
 
     def _write(self, input_ids: Tensor, attention_mask: Tensor, trie: TokenTrie | None) -> tuple[Tensor, Tensor]:
         return beam_search(

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,9 +16,8 @@ from transformers.utils.logging import disable_progress_bar
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.checkpoint import UNREACHABLE, unusable
 from recbole_dealrec.model.loss import IGNORED_LABEL
-
-_UNREACHABLE = (OSError, ValueError, KeyError, ImportError)
 
 
 def check_llm_path(path: str, trust_remote_code: bool = False) -> None:
@@ -30,8 +28,8 @@ def check_llm_path(path: str, trust_remote_code: bool = False) -> None:
     """
     try:
         AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except _UNREACHABLE as error:
-        raise _unusable(path, error) from error
+    except UNREACHABLE as error:
+        raise unusable("llm_path", path, error) from error
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -42,8 +40,8 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except _UNREACHABLE as error:
-        raise _unusable(path, error) from error
+    except UNREACHABLE as error:
+        raise unusable("llm_path", path, error) from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"llm_path '{path}': the tokenizer has no end token; set eos_token in tokenizer_config.json")
     return tokenizer
@@ -60,8 +58,8 @@ def load_network(config: Config, path: str) -> PeftModel:
     dtype = config["llm_dtype"] if config["llm_dtype"] == "auto" else getattr(torch, config["llm_dtype"])
     try:
         base = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=config["trust_remote_code"])
-    except _UNREACHABLE as error:
-        raise _unusable(path, error) from error
+    except UNREACHABLE as error:
+        raise unusable("llm_path", path, error) from error
     return add_lora(config, base)
 
 
@@ -91,12 +89,6 @@ def _check_target_modules(base: PreTrainedModel, targets: Sequence[str]) -> None
         usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(base.config.model_type)
         hint = f"; usual for {base.config.model_type} is {list(usual)}" if usual else ""
         raise InputError(f"lora_target_modules: {type(base).__name__} has no module '{absent[0]}'{hint}")
-
-
-def _unusable(path: str, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    kind = "folder" if Path(path).is_dir() else "neither a folder nor a model that can be reached"
-    return InputError(f"llm_path '{path}': {kind}; cannot be loaded: {reason}")
 
 
 class SampleEncoder:

@@ -1,4 +1,4 @@
-"""The loss of a causal language model, sample by sample."""
+"""The loss of a language model, causal or encoder-decoder, sample by sample."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,13 +13,17 @@ IGNORED_LABEL = -100
 
 
 def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | None = None) -> Tensor:
-    """Mean negative log-likelihood of every sample's labelled tokens; ``labels[:, t]`` belongs to the logits at t - 1.
+    """Mean negative log-likelihood of every sample's labelled tokens.
+
+    ``labels[:, t]`` belongs to the logits at t - 1 of a causal model, at t of an encoder-decoder, whose decoder is fed
+    the labels one place later.
 
     Args:
         model: Takes the entries of a batch but ``labels``; returns logits [B, T or fewer at the right end, V] or an
             object with ``.logits``. Its mode and the ambient grad mode are left alone.
-        batch: [B, T] tensors on any device with ``labels`` (-100: not counted; at t = 0: never predicted).
-        past: Keys and values of tokens that come before the batch's, see ``model/prefix.py``.
+        batch: [B, T] tensors on any device with ``labels`` (-100: not counted; at t = 0 of a causal model: never
+            predicted).
+        past: Keys and values of tokens that come before a causal model's batch, see ``model/prefix.py``.
 
     Returns:
         [B], float32 (float64 for a float64 model), on the device of the logits.
@@ -28,23 +32,31 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | N
         ValueError: A row of the batch has no labelled token.
     """
     device, labels = next(model.parameters()).device, batch["labels"]
-    rows, positions = (labels[:, 1:] != IGNORED_LABEL).nonzero(as_tuple=True)
+    encoder_decoder = is_encoder_decoder(model)
+    first = 0 if encoder_decoder else 1
+    rows, positions = (labels[:, first:] != IGNORED_LABEL).nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=len(labels))
     if not counts.all():
         raise ValueError(f"row {int(counts.argmin())} of the batch has no labelled token")
     length = labels.shape[1]
     inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+    if encoder_decoder:
+        inputs["decoder_input_ids"] = unwrapped(model).prepare_decoder_input_ids_from_labels(labels.to(device))
     if past is not None:
         inputs["past_key_values"] = past
     logits = widened(_logits(model, inputs, rows, positions, length))
     rows, positions, counts, labels = (x.to(logits.device) for x in (rows, positions, counts, labels))
-    losses = F.cross_entropy(logits, labels[rows, positions + 1], reduction="none")
+    losses = F.cross_entropy(logits, labels[rows, positions + first], reduction="none")
     return losses.new_zeros(len(counts)).index_add(0, rows, losses) / counts
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside PEFT's."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def is_encoder_decoder(model: nn.Module) -> bool:
+    return getattr(getattr(unwrapped(model), "config", None), "is_encoder_decoder", False)
 
 
 def _logits(

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
-from recbole_dealrec.model.loss import IGNORED_LABEL, unwrapped
+from recbole_dealrec.model.loss import IGNORED_LABEL, is_encoder_decoder, unwrapped
 
 _ENTRIES = {"input_ids", "attention_mask", "position_ids", "labels"}
 # A second, short pass through the model costs more than a prefix of a smaller share of the tokens saves.
@@ -32,7 +32,7 @@ def longest_split(model: nn.Module) -> int:
     if not isinstance(model, PreTrainedModel) or not type(model).__module__.startswith("transformers."):
         return 0
     config, accepted = model.config, inspect.signature(model.forward).parameters
-    causal = getattr(config, "is_causal", True) and not config.is_encoder_decoder
+    causal = getattr(config, "is_causal", True) and not is_encoder_decoder(model)
     if not causal or not {"past_key_values", "position_ids"} <= accepted.keys():
         return 0
     layers = DynamicCache(config=config).layers

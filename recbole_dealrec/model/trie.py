@@ -1,5 +1,5 @@
-"""Trie of the catalogue's titles, which confines what a language model writes, as GENRE does for names of entities
-(arXiv 2010.00904)."""
+"""Trie of the catalogue's titles or semantic IDs, which confines what a model writes, as GENRE does for names of
+entities (arXiv 2010.00904)."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -18,8 +18,9 @@ def _to_rows(sequences: Sequence[Sequence[int]], vocab_size: int) -> tuple[np.nd
     if tokens.min() < 0 or tokens.max() >= vocab_size:
         raise ValueError(f"token ids have to lie in [0, {vocab_size}), found {tokens.min()} to {tokens.max()}")
     last = tokens[lengths.cumsum() - 1]
-    if (last != last[0]).any() or (tokens == last[0]).sum() != len(last):
-        raise ValueError("all sequences have to end with the same token, and to hold it nowhere else")
+    alike = (lengths == lengths[0]).all()
+    if not alike and ((last != last[0]).any() or (tokens == last[0]).sum() != len(last)):
+        raise ValueError("sequences of different lengths have to end with the same token, and to hold it nowhere else")
     rows = np.full((lengths.size, lengths.max()), -1, dtype=np.int64)
     rows[np.arange(rows.shape[1]) < lengths[:, None]] = tokens
     return rows, lengths
@@ -39,17 +40,21 @@ def _link(rows: np.ndarray, lengths: np.ndarray, vocab_size: int) -> tuple[np.nd
 
 
 class TokenTrie:
-    """Prefix tree of token sequences, held in tensors.
+    """Prefix tree of token sequences none of which begins another one, held in tensors.
 
     Nodes are integers: 0 is the root, ``dead`` the state of everything that is no prefix of a sequence.
 
     Args:
-        sequences: token ids of each title, all ending with the same end token, which occurs nowhere else. Equal
-            sequences are allowed.
+        sequences: token ids of each item, all of one length or all ending with the same end token, which occurs nowhere
+            else. Equal sequences are allowed.
         vocab_size: width of the model's logits.
 
+    Attributes:
+        end_token: token that all sequences end with, None where their ends differ.
+        depth: length of the longest sequence.
+
     Raises:
-        ValueError: no or an empty sequence, a token outside the vocabulary, an absent or repeated end token.
+        ValueError: no or an empty sequence, a token outside the vocabulary, lengths that differ without an end token.
     """
 
     root = 0
@@ -57,7 +62,8 @@ class TokenTrie:
     def __init__(self, sequences: Sequence[Sequence[int]], vocab_size: int) -> None:
         rows, lengths = _to_rows(sequences, vocab_size)
         keys, ends = _link(rows, lengths, vocab_size)
-        self.end_token = int(rows[0, lengths[0] - 1])
+        last = rows[np.arange(len(rows)), lengths - 1]
+        self.end_token = int(last[0]) if (last == last[0]).all() else None
         self.vocab_size, self.depth, self.dead = vocab_size, rows.shape[1], len(keys) + 1
         leaf = np.full(self.dead + 1, -1, dtype=np.int64)
         leaves, first_row = np.unique(ends, return_index=True)
@@ -90,6 +96,12 @@ class TokenTrie:
         exists = offsets < count
         edges = torch.where(exists, first + offsets, 0)
         return self._keys[edges] % self.vocab_size, edges + 1, exists
+
+    def edges(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All edges out of nodes (int64 [N]), in their order: index of the node, token, node behind; int64 [E] each."""
+        tokens, children, exists = self.successors(nodes)
+        parents, places = exists.nonzero(as_tuple=True)
+        return parents, tokens[parents, places], children[parents, places]
 
     def leaf(self, nodes: Tensor) -> Tensor:
         """Index (int64) of the first sequence that ends in each node, -1 where none does."""

@@ -11,21 +11,22 @@ from tqdm import tqdm
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 
 
 class EffortScorer:
-    """E(s) = ||grad_phi l_LLM(s)||_2 over the LoRA matrices, exact and batched; the paper's effort score.
+    """E(s) = ||grad_phi l_LLM(s)||_2 over what is fine-tuned, exact and batched; the paper's effort score.
 
     Larger means that the sample asks for more change of the model.
 
     Args:
-        llm: :class:`recbole_dealrec.model.BIGRec` as fine-tuning will start from it.
-        config: reads ``effort_parameters``: ``all`` (the paper), ``last`` (the last layer's matrices), or patterns of
+        llm: recommender as fine-tuning will start from it.
+        config: reads ``effort_parameters``: ``all`` (the paper), ``last`` (the last layer's), or patterns of
             parameter names (the released code: ``*.31.self_attn.v_proj.lora_B.*``).
     """
 
-    def __init__(self, llm: nn.Module, config: Config) -> None:
+    def __init__(self, llm: LLMRecommender, config: Config) -> None:
         self.llm = llm
         self.config = config
 

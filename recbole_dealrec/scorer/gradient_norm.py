@@ -1,4 +1,4 @@
-"""Exact per-sample gradient norms of a causal language model from one backward pass per batch.
+"""Exact per-sample gradient norms of a language model from one backward pass per batch.
 
 The backward pass stops at the outputs of the modules that own the chosen parameters; the per-sample weight gradients
 follow from those modules' inputs and output gradients. Tokens that all samples of a batch begin with run forward once,
@@ -18,6 +18,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.model.prefix import longest_split, prefix_cache, prefix_states, split_prefix
 from recbole_dealrec.scorer.gradient_rule import Rule, find_rule, squared_norms
+from recbole_dealrec.scorer.position_bias import biases_of_samples
 
 _Call = tuple[nn.Module, Tensor, GradientEdge]
 
@@ -41,11 +42,13 @@ def per_sample_gradient_norms(
     off, the prefix that the samples of a batch share is not run for each; that is exact for any choice of parameters.
 
     Args:
-        model: Causal language model, see ``sample_losses`` of ``model/loss.py``; any float dtype, with or without PEFT.
+        model: Causal language model or encoder-decoder, see ``sample_losses`` of ``model/loss.py``; any float dtype,
+            with or without PEFT.
         batches: Mappings of [B, T] tensors with ``input_ids``, ``attention_mask`` and ``labels``, also ``position_ids``
             where a prefix is to be shared; read one at a time.
         parameters: Names out of ``model.named_parameters()``; None means all that require grad. They may belong to
-            linear (also GPT-2's Conv1D), embedding, LayerNorm and RMSNorm modules.
+            linear (also GPT-2's Conv1D), embedding, LayerNorm and RMSNorm modules, T5's relative position biases among
+            them.
 
     Returns:
         float64 [n], in the order of the samples; accumulated in float32 at least.
@@ -140,7 +143,7 @@ def _batch_norms(
     with _recorded(model, owners, 1) as prefix_calls:
         states = [] if prefix is None else prefix_states(model, prefix)
     copies = [state.detach().expand(size, *state.shape[1:]).requires_grad_(state.requires_grad) for state in states]
-    with _recorded(model, owners, size) as calls:
+    with _recorded(model, owners, size) as calls, biases_of_samples(model, owners, size):
         losses = sample_losses(model, rest, prefix_cache(copies) if copies else None)
     if not calls or not losses.requires_grad:
         raise ValueError(f"no chosen parameter takes part in the loss, {targets[0].name} for one")
@@ -204,4 +207,4 @@ def _squares(target: _Target, uses: Mapping[nn.Module, list[tuple[Tensor, Tensor
                 called = f"{type(module).__name__} called on {list(inputs.shape)}"
                 raise TypeError(f"parameter {target.name}: {called}, not on a batch of {size} samples")
             parts.append(rule(module, inputs, gradient))
-    return squared_norms(parts) if parts else torch.zeros(size)
+    return squared_norms(parts, len(target.parameter)) if parts else torch.zeros(size)

@@ -31,26 +31,27 @@ def find_rule(module: nn.Module, attribute: str, name: str) -> Rule:
     kind = type(module).__name__
     # Keyed by the forward: a subclass that computes something else must not pass for its base.
     rules = _RULES.get(type(module).forward, {})
-    if kind.endswith("RMSNorm") or kind == "T5LayerNorm":
+    if kind.endswith(("RMSNorm", "T5LayerNorm")):
         rules = {"weight": _norm_weight} if len(list(module.parameters())) == 1 else {}
     if attribute not in rules or getattr(module, "scale_grad_by_freq", False):
         raise TypeError(f"parameter {name}: no per-sample gradient for module {kind}")
     return rules[attribute]
 
 
-def squared_norms(parts: list[Tensor] | list[Outer]) -> Tensor:
-    """Squared norms [B] of the sums of what a rule made of each use of a parameter."""
+def squared_norms(parts: list[Tensor] | list[Outer], height: int) -> Tensor:
+    """Squared norms [B] of the sums of what a rule made of each use of a parameter, which has ``height`` rows."""
     if isinstance(parts[0], Tensor):
         return sum(parts[1:], parts[0]).flatten(1).square().sum(1)
-    return _outer_squares(parts)
+    return _outer_squares(parts, height)
 
 
-def _outer_squares(parts: list[Outer]) -> Tensor:
+def _outer_squares(parts: list[Outer], height: int) -> Tensor:
+    """Squared norms [B] of the sums of ``parts``, whose rows are ``height`` wide when written out."""
     dense = _joined([part for part in parts if part.rows.is_floating_point()])
     one_hot = _joined([part for part in parts if not part.rows.is_floating_point()])
     if one_hot is None:
         return _dense_squares(dense)
-    squares = _inner(one_hot, one_hot)
+    squares = _one_hot_squares(one_hot, height)
     return squares if dense is None else squares + _dense_squares(dense) + 2 * _inner(one_hot, dense)
 
 
@@ -71,6 +72,17 @@ def _dense_squares(outer: Outer, ghost: bool | None = None) -> Tensor:
     # bmm is several times slower with the long side first.
     short, long = sorted(outer, key=lambda factor: factor.shape[2])
     return (short.mT @ long).square().sum((1, 2))
+
+
+def _one_hot_squares(outer: Outer, height: int, ghost: bool | None = None) -> Tensor:
+    """Squared norms [B] in the form that takes less memory."""
+    size, tokens, width = outer.cols.shape
+    if ghost is None:
+        ghost = tokens * tokens < height * width
+    if ghost:
+        return _inner(outer, outer)
+    sums = outer.cols.new_zeros(size, height, width)
+    return sums.scatter_add_(1, outer.rows[:, :, None].expand(-1, -1, width), outer.cols).square().sum((1, 2))
 
 
 def _inner(left: Outer, right: Outer) -> Tensor:

@@ -25,7 +25,7 @@ class PartialEffortScorer:
     """The effort score of a stratified part of the samples, and a regressor's prediction of it for the rest.
 
     The regressor (gradient-boosted trees) knows of each sample the surrogate's loss and gradient norm, the influence,
-    the number of items in the history and the number of tokens in the target's title. How well it ranks samples it has
+    the number of items in the history and the number of tokens that write the target. How well it ranks samples it has
     not seen is measured by cross-validation on the part and logged as Spearman's correlation; below ``LEAST_SPEARMAN``
     the language model scores the rest as well. The paper scores all samples.
 
@@ -69,15 +69,13 @@ class PartialEffortScorer:
         return scores
 
     def features(self, samples: CandidateSamples, influence: np.ndarray) -> np.ndarray:
-        """Loss, gradient norm, influence, history length and title length of each sample, float64 [n, 5]."""
+        """Loss, gradient norm, influence, history length and target length of each sample, float64 [n, 5]."""
         features = np.empty((len(samples), 5))
         for index, columns in _losses_and_gradient_norms(self.surrogate, samples, self.config):
             features[index, :2] = columns
         features[:, 2] = influence
         features[:, 3] = samples.item_length
-        items, item_of_sample = np.unique(samples.item_id, return_inverse=True)
-        response = self.effort.llm.encoder.response
-        features[:, 4] = np.array([len(response(item)) for item in items])[item_of_sample]
+        features[:, 4] = self.effort.llm.target_lengths(samples.item_id)
         return features
 
     def _predict(self, x: np.ndarray, y: np.ndarray, x_rest: np.ndarray) -> np.ndarray | None:

@@ -165,6 +165,12 @@ def test_the_estimate_of_lengths_orders_them(bigrec):
     assert np.ptp(difference) <= 2 * 6
 
 
+def test_a_target_is_as_long_as_its_response(bigrec):
+    model, _ = bigrec()
+    items = np.array([3, 1, 3, 10, 8])
+    assert model.target_lengths(items).tolist() == [len(model.encoder.response(item)) for item in items]
+
+
 def test_memory_of_the_tokens_does_not_grow_with_the_samples(bigrec, monkeypatch):
     monkeypatch.setattr(bigrec_module, "_WINDOW", 100)
     model, splits = bigrec()
@@ -188,11 +194,11 @@ def test_a_saved_adapter_loads_here_and_in_peft(bigrec, randomise_adapter, check
     randomise_adapter(model.network)
     changed = model.full_sort_predict(interaction)
     assert not torch.allclose(fresh, changed, atol=1e-2)
-    model.save_adapter(tmp_path / "adapter")
+    model.save(tmp_path / "adapter")
     files = {file.name for file in (tmp_path / "adapter").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors"} <= files
     again, _ = bigrec(grounding="trie")
-    again.eval().load_adapter(tmp_path / "adapter")
+    again.eval().load(tmp_path / "adapter")
     torch.testing.assert_close(again.full_sort_predict(interaction), changed, rtol=0, atol=0)
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(checkpoint("llama")), tmp_path / "adapter")
     ids = torch.tensor([model.encoder.prompts([np.array([1, 2])])[0]])

@@ -184,7 +184,7 @@ def test_trie_takes_nodes_of_different_depths_at_once():
     [
         ([], "at least one sequence"),
         ([[5, EOS], []], "at least its end token"),
-        ([[5, EOS], [5, 6]], "same token"),
+        ([[5, EOS], [5, 6, 7]], "same token"),
         ([[5, EOS, 6, EOS], [7, EOS]], "nowhere else"),
         ([[VOCAB, EOS]], r"\[0, 40\)"),
         ([[-1, EOS]], r"\[0, 40\)"),
@@ -193,6 +193,15 @@ def test_trie_takes_nodes_of_different_depths_at_once():
 def test_trie_refuses_what_is_no_title(sequences, message):
     with pytest.raises(ValueError, match=message):
         TokenTrie(sequences, VOCAB)
+
+
+def test_sequences_of_one_length_need_no_end_token():
+    trie = TokenTrie([[5, 6, 7], [5, 6, 8], [9, 6, 7]], VOCAB)
+    assert trie.end_token is None and trie.depth == 3
+    nodes = torch.full((3,), trie.root)
+    for tokens in torch.tensor([[5, 5, 9], [6, 6, 6], [7, 8, 7]]):
+        nodes = trie.step(nodes, tokens)
+    assert trie.leaf(nodes).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

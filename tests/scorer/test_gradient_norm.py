@@ -688,7 +688,18 @@ def test_one_hot_rows_are_written_out_one_hot_rows(size, tokens, height, width, 
     short = gradient_rule.Outer(ids, looked_up.cols)
     long = gradient_rule.Outer(F.one_hot(ids, height).double(), looked_up.cols)
     expected = (long.rows.mT @ long.cols + used.rows.mT @ used.cols).square().sum((1, 2))
-    torch.testing.assert_close(gradient_rule._outer_squares([used, short]), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradient_rule._outer_squares([used, short], height), expected, rtol=1e-10, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(*SIZES)
+def test_both_forms_of_an_embedding_norm_are_the_loop(size, tokens, height, width, seed):
+    cols = random_outer(size, tokens, height, width, seed).cols
+    ids = torch.randint(height, (size, tokens), generator=torch.Generator().manual_seed(seed))
+    expected = (F.one_hot(ids, height).double().mT @ cols).square().sum((1, 2))
+    for ghost in (True, False, None):
+        found = gradient_rule._one_hot_squares(gradient_rule.Outer(ids, cols), height, ghost)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("ghost", [True, False])

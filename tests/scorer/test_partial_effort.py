@@ -15,7 +15,7 @@ from recbole_dealrec.scorer import EffortScorer, PartialEffortScorer
 from recbole_dealrec.scorer.partial_effort import FEWEST_SCORED, part_size, stratified_part
 
 N = 600
-FEATURES = ["loss", "gradient norm", "influence", "history length", "title length"]
+FEATURES = ["loss", "gradient norm", "influence", "history length", "target length"]
 
 
 class PlantedEffort(EffortScorer):
@@ -62,19 +62,21 @@ class Setting:
             logits = self.surrogate.full_sort_predict(batch).detach().double().requires_grad_()
             loss = torch.nn.functional.cross_entropy(logits, batch["item_id"])
             (gradient,) = torch.autograd.grad(loss, logits)
-            title = self.llm.encoder.response(self.samples.item_id[row])
-            length = len(self.samples.history(row))
-            rows.append([loss.item(), gradient.norm().item(), self.influence[row], length, len(title)])
+            history = self.samples.history(row)
+            labels = self.llm.batch([history], self.samples.item_id[[row]])["labels"]
+            lengths = len(history), int((labels != -100).sum())
+            rows.append([loss.item(), gradient.norm().item(), self.influence[row], *lengths])
         return np.array(rows)
 
 
 @pytest.fixture
-def setting(bigrec):
+def setting(request):
     """``setting(**keys)``: see :class:`Setting`."""
 
-    def make(n=N, model="SASRec", **keys):
-        llm, splits = bigrec(surrogate_model=model, MAX_ITEM_LIST_LENGTH=6, surrogate_hidden_size=8, **keys)
-        return Setting(llm, splits.train, n)
+    def make(n=N, model="SASRec", llm="bigrec", **keys):
+        keys = {"surrogate_model": model, "surrogate_hidden_size": 8, "MAX_ITEM_LIST_LENGTH": 6, **keys}
+        recommender, splits = request.getfixturevalue(llm)(**keys)
+        return Setting(recommender, splits.train, n)
 
     return make
 
@@ -87,6 +89,11 @@ def test_features_are_those_of_each_sample_alone(model, setting, monkeypatch):
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, planted.features_one_by_one(), rtol=1e-4)
     assert (np.ptp(found, axis=0) > 0.1).all()
+
+
+def test_features_of_another_recommender(setting):
+    planted = setting(n=60, llm="tiger")
+    np.testing.assert_allclose(planted.features(), planted.features_one_by_one(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("feature", FEATURES)

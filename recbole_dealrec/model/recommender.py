@@ -1,0 +1,88 @@
+"""What the pipeline asks of a recommender whose few-shot data it selects."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.data import CandidateSamples, SequentialDataset
+from recbole_dealrec.model.loss import sample_losses
+
+from recbole.data.interaction import Interaction  # isort: skip
+from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
+from recbole.utils import InputType  # isort: skip
+
+
+class LLMRecommender(SequentialRecommender, ABC):
+    """A sequential recommender of RecBole around a language model that writes the next item.
+
+    Args:
+        config: configuration of the model.
+        dataset: training part.
+
+    Attributes:
+        network: the language model; what is fine-tuned of it requires gradients.
+        weights_folder: name of the folder that what was fine-tuned is saved in.
+    """
+
+    input_type = InputType.POINTWISE
+    weights_folder: str
+    network: nn.Module
+
+    def __init__(self, config: Config, dataset: SequentialDataset) -> None:
+        super().__init__(config, dataset)
+        self.config = config
+
+    @classmethod
+    @abstractmethod
+    def check(cls, config: Config) -> None:
+        """Refuse a configuration that cannot be run, before hours of work.
+
+        Raises:
+            InputError: it cannot.
+        """
+
+    @abstractmethod
+    def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
+        """What ``sample_losses`` of ``loss.py`` takes, for histories of item ids, oldest first, and their targets."""
+
+    @abstractmethod
+    def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        """Indices and batch, of similar length under ``tokens_per_batch``, for scoring."""
+
+    @abstractmethod
+    def target_lengths(self, items: np.ndarray) -> np.ndarray:
+        """Tokens that the model writes for each of the items, int64 [n]."""
+
+    @abstractmethod
+    def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:
+        """``instruction``, ``input`` and ``output`` of each sample, as other fine-tuning tools read them."""
+
+    @abstractmethod
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Score of every item for every history, float32 [B, n_items]; the target is not read."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Save what was fine-tuned."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Load what :meth:`save` wrote."""
+
+    def sample_losses(self, interaction: Interaction) -> Tensor:
+        """Mean negative log-likelihood of each sample's labelled tokens, float32 [B]."""
+        return sample_losses(self.network, self.batch(self._histories(interaction), self._targets(interaction)))
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        return self.sample_losses(interaction).mean()
+
+    def _histories(self, interaction: Interaction) -> list[np.ndarray]:
+        lists, lengths = interaction[self.ITEM_SEQ].cpu().numpy(), interaction[self.ITEM_SEQ_LEN].tolist()
+        return [items[:length] for items, length in zip(lists, lengths, strict=True)]
+
+    def _targets(self, interaction: Interaction) -> list[int]:
+        return interaction[self.POS_ITEM_ID].tolist()
