@@ -154,17 +154,36 @@ class BIGRec(SequentialRecommender):
         """Last hidden state of each title's last token, adapter off, float32 [n, d]."""
         ids = self.encoder.embedded_text(titles)
         embeddings = torch.empty(len(ids), self.network.config.hidden_size, device=self.device)
+        for index, hidden in self._last_hidden(ids, "Item embeddings" if show_progress else None):
+            embeddings[torch.from_numpy(index).to(self.device)] = hidden
+        return embeddings
+
+    def embed_samples(
+        self, samples: CandidateSamples, with_targets: bool = False
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Indices and last hidden states of batches of samples under ``tokens_per_batch``, adapter off, float32 [B, d].
+
+        The state is that of the last token of the prompt or, with targets, of the target's title behind it.
+        """
+        ids = self.encoder.prompts([samples.history(row) for row in range(len(samples))])
+        if with_targets:
+            ids = [prompt + self.encoder.response(item)[:-1] for prompt, item in zip(ids, samples.item_id, strict=True)]
+        return self._last_hidden(ids, "LLM representations" if self.config["show_progress"] else None)
+
+    @torch.no_grad()
+    def _last_hidden(self, ids: Sequence[list[int]], description: str | None) -> Iterator[tuple[np.ndarray, Tensor]]:
         batches = token_batches(np.array([len(row) for row in ids]), self.config["tokens_per_batch"])
         was_training = self.network.training
         self.network.eval()
-        with self.network.disable_adapter():
-            for index in tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress):
-                batch = self._collate([ids[row] for row in index])
-                inputs = {key: value.to(self.device) for key, value in batch.items()}
-                hidden = self.network.get_base_model().base_model(**inputs).last_hidden_state
-                embeddings[torch.from_numpy(index).to(self.device)] = hidden[:, -1].float()
-        self.network.train(was_training)
-        return embeddings
+        try:
+            with self.network.disable_adapter():
+                for index in tqdm(batches, desc=description, ncols=100, disable=description is None):
+                    batch = self._collate([ids[row] for row in index])
+                    inputs = {key: value.to(self.device) for key, value in batch.items()}
+                    hidden = self.network.get_base_model().base_model(**inputs).last_hidden_state
+                    yield index, hidden[:, -1].float()
+        finally:
+            self.network.train(was_training)
 
 
 def _bare_title(text: str) -> str:
