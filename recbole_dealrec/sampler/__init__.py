@@ -2,12 +2,26 @@
 
 from recbole_dealrec.sampler.base import FewShotSampler, Scorer, get_sampler, register_sampler
 from recbole_dealrec.sampler.coverage import coverage_enhanced_selection
-from recbole_dealrec.sampler.dealrec import DEALRecSampler, overall_score
-from recbole_dealrec.sampler.random import RandomSampler
+from recbole_dealrec.sampler.dealrec import (
+    DEALRecSampler,
+    EffortOnlySampler,
+    GreedySampler,
+    InfluenceOnlySampler,
+    overall_score,
+)
+from recbole_dealrec.sampler.importance import CCSSampler, EL2NSampler, GraNdSampler
+from recbole_dealrec.sampler.random import FullSampler, RandomSampler
 
 __all__ = [
+    "CCSSampler",
     "DEALRecSampler",
+    "EL2NSampler",
+    "EffortOnlySampler",
     "FewShotSampler",
+    "FullSampler",
+    "GraNdSampler",
+    "GreedySampler",
+    "InfluenceOnlySampler",
     "RandomSampler",
     "Scorer",
     "coverage_enhanced_selection",
