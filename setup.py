@@ -24,6 +24,7 @@ setup(
         "accelerate>=1.1",
         "pyyaml>=6",
         "pandas<3",
+        "scikit-learn>=1.4",
     ],
     extras_require={"test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12"]},
 )

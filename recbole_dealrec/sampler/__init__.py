@@ -1,6 +1,7 @@
 """Few-shot samplers behind one interface and a registry."""
 
 from recbole_dealrec.sampler.base import FewShotSampler, Scorer, get_sampler, register_sampler
+from recbole_dealrec.sampler.cluster import RecRankerSampler, S2LSampler, TFDConSampler
 from recbole_dealrec.sampler.coverage import coverage_enhanced_selection
 from recbole_dealrec.sampler.dealrec import (
     DEALRecSampler,
@@ -23,7 +24,10 @@ __all__ = [
     "GreedySampler",
     "InfluenceOnlySampler",
     "RandomSampler",
+    "RecRankerSampler",
+    "S2LSampler",
     "Scorer",
+    "TFDConSampler",
     "coverage_enhanced_selection",
     "get_sampler",
     "overall_score",
