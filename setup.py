@@ -26,5 +26,8 @@ setup(
         "pandas<3",
         "scikit-learn>=1.4",
     ],
-    extras_require={"test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12"]},
+    extras_require={
+        "goracs": ["POT>=0.9.5"],
+        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "POT>=0.9.5"],
+    },
 )

@@ -10,6 +10,7 @@ from recbole_dealrec.sampler.dealrec import (
     InfluenceOnlySampler,
     overall_score,
 )
+from recbole_dealrec.sampler.goracs import GORACSSampler
 from recbole_dealrec.sampler.importance import CCSSampler, EL2NSampler, GraNdSampler
 from recbole_dealrec.sampler.random import FullSampler, RandomSampler
 
@@ -20,6 +21,7 @@ __all__ = [
     "EffortOnlySampler",
     "FewShotSampler",
     "FullSampler",
+    "GORACSSampler",
     "GraNdSampler",
     "GreedySampler",
     "InfluenceOnlySampler",
