@@ -16,8 +16,19 @@ _RECRANKER_SHARE = 0.6  # of the budget, drawn by importance and once more by cl
 _RECRANKER_PENALTY = 0.95
 
 
+class ClusterSampler(FewShotSampler):
+    """Draws an equal share of each cluster, smallest first, and what a cluster lacks from the larger ones."""
+
+    def draw_evenly(self, points: np.ndarray, n_clusters: int) -> np.ndarray:
+        """Indices of the chosen samples, int64 [n_fewshot], sorted; ``points`` are float [n, d]."""
+        group = clusters(points, n_clusters, self.config["seed"])
+        report_excluded(group >= 0)
+        self.columns = {"group": group}
+        return draw_from_groups(group, self.config["n_fewshot"], self.config["seed"])
+
+
 @register_sampler("TF-DCon")
-class TFDConSampler(FewShotSampler):
+class TFDConSampler(ClusterSampler):
     """Clusters of users, an equal share of each (Wu et al., arXiv 2310.09874, as the DEALRec paper adapts it).
 
     TF-DCon itself writes new samples. The adaptation clusters the histories on the surrogate's and the language model's
@@ -28,13 +39,11 @@ class TFDConSampler(FewShotSampler):
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         sources = ("surrogate_representation", "llm_representation")
         points = np.hstack([_of_unit_spread(self.scorers[source].score(samples)) for source in sources])
-        group = clusters(points, self.config["n_groups"], self.config["seed"])
-        self.columns = {"group": group}
-        return draw_from_groups(group, self.config["n_fewshot"], self.config["seed"])
+        return self.draw_evenly(points, self.config["n_groups"])
 
 
 @register_sampler("S2L")
-class S2LSampler(FewShotSampler):
+class S2LSampler(ClusterSampler):
     """SmallToLarge: an equal share of each cluster of loss trajectories (Yang et al., NeurIPS 2024, arXiv 2403.07384).
 
     A sample's trajectory is its loss at each evaluation of a small model's training, here the surrogate's. 100
@@ -42,10 +51,7 @@ class S2LSampler(FewShotSampler):
     """
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        trajectory = self.scorers["loss_trajectory"].score(samples)
-        group = clusters(trajectory, _S2L_CLUSTERS, self.config["seed"])
-        self.columns = {"group": group}
-        return draw_from_groups(group, self.config["n_fewshot"], self.config["seed"])
+        return self.draw_evenly(self.scorers["loss_trajectory"].score(samples), _S2L_CLUSTERS)
 
 
 @register_sampler("RecRanker")
@@ -90,7 +96,6 @@ def clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 
     group = np.full(len(points), PRUNED, dtype=np.int64)
     finite = np.isfinite(points).all(axis=1)
-    report_excluded(finite)
     n_finite = int(finite.sum())
     method = KMeans if n_finite <= _MOST_EXACT else MiniBatchKMeans
     means = method(min(n_clusters, n_finite), n_init=3, random_state=seed)

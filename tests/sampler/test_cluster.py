@@ -49,10 +49,15 @@ def test_points_that_are_not_finite_are_in_no_cluster(caplog):
     points, planted = blobs([20, 30])
     points[[3, 8], 0] = np.inf, np.nan
     found = clusters(points, 2, seed=0)
-    assert (np.flatnonzero(found < 0) == [3, 8]).all()
+    assert np.flatnonzero(found < 0).tolist() == [3, 8]
     kept = found >= 0
     assert same_partition(found[kept], planted[kept])
-    assert "2 samples have a score that is not finite and are excluded" in caplog.text
+    both = ["surrogate_representation", "llm_representation"]
+    for name, sources in (("S2L", ["loss_trajectory"]), ("TF-DCon", both)):
+        chosen = sampler(name, {"n_fewshot": 48}, **dict.fromkeys(sources, points))
+        assert chosen.sample(range(50)).tolist() == sorted(set(range(50)) - {3, 8})
+        assert caplog.messages == ["2 samples have a score that is not finite and are excluded"]
+        caplog.clear()
 
 
 def test_tf_dcon_covers_clusters_that_only_both_representations_tell_apart():
