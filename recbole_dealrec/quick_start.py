@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from torch import nn
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, load_splits, train_loader
@@ -24,7 +25,17 @@ from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
 from recbole_dealrec.report import log_summary, write_report
 from recbole_dealrec.run_folder import RunFolder, atomic_path, read_json, write_json
 from recbole_dealrec.sampler import FewShotSampler, Scorer, get_sampler
-from recbole_dealrec.scorer import EffortScorer, InfluenceScorer, PartialEffortScorer
+from recbole_dealrec.scorer import (
+    EffortScorer,
+    EL2NScorer,
+    GraNdScorer,
+    InfluenceScorer,
+    LLMRepresentationScorer,
+    LossTrajectoryScorer,
+    PartialEffortScorer,
+    SurrogateRepresentationScorer,
+    ValidDistanceScorer,
+)
 from recbole_dealrec.trainer import LLMTrainer, SafetensorsTrainer
 
 from recbole.utils import init_logger, init_seed  # isort: skip
@@ -99,6 +110,7 @@ class Pipeline:
         self.scorers: dict[str, Scorer] = {
             "influence": _StoredScorer(run, "influence", self._influence_scorer),
             "effort": _StoredScorer(run, "effort", self._effort_scorer),
+            **{name: _StoredScorer(run, name, build) for name, build in self._baseline_scorers().items()},
         }
 
     def run(self) -> dict[str, Any]:
@@ -175,7 +187,8 @@ class Pipeline:
     def _llm_trainer(self) -> LLMTrainer:
         return LLMTrainer(self.config, self.llm, self.run_folder / self.llm.weights_folder)
 
-    def _surrogate(self, number: int):
+    def _surrogate(self, number: int, watch: Callable[[nn.Module], None] | None = None):
+        """Trained surrogate; with ``watch``, trained again if need be, which ``watch`` sees after each evaluation."""
         config = self.config.surrogate()
         config["seed"] = self.config["seed"] + number
         init_seed(config["seed"], config["reproducibility"])
@@ -183,11 +196,16 @@ class Pipeline:
         weights = self.run_folder / ("surrogate.safetensors" if number == 0 else f"surrogate-{number}.safetensors")
         finished = weights.with_suffix(".json")
         trainer = SafetensorsTrainer(config, model, weights)
-        if not finished.exists():
+        if watch or not finished.exists():
             with self.run_folder.stage("surrogate" if number == 0 else f"surrogate {number}"):
                 train_data = surrogate_loader(config, self.splits.train, model)
                 valid_data = QueryDataLoader(config, self.splits.valid)
-                score, result = trainer.fit(train_data, valid_data, show_progress=config["show_progress"])
+                _, result = trainer.fit(
+                    train_data,
+                    valid_data,
+                    show_progress=config["show_progress"],
+                    callback_fn=watch and (lambda epoch, score: watch(model)),
+                )
                 write_json(finished, result)
         trainer.load(weights)
         return model
@@ -202,6 +220,19 @@ class Pipeline:
         if self.config["effort_sample_ratio"] == 1:
             return effort
         return PartialEffortScorer(effort, self._surrogate(0), self.scorers["influence"].score, self.config)
+
+    def _baseline_scorers(self) -> dict[str, Callable[[], Scorer]]:
+        config = self.config
+        return {
+            "grand": lambda: GraNdScorer(self.surrogates(), config),
+            "el2n": lambda: EL2NScorer(self.surrogates(), config),
+            "loss_trajectory": lambda: LossTrajectoryScorer(lambda watch: self._surrogate(0, watch), config),
+            "surrogate_representation": lambda: SurrogateRepresentationScorer(self._surrogate(0), config),
+            "llm_representation": lambda: LLMRepresentationScorer(self.llm),
+            "valid_distance": lambda: ValidDistanceScorer(
+                self.llm, CandidateSamples.from_dataset(self.splits.valid), config
+            ),
+        }
 
     def _write_config(self) -> None:
         with atomic_path(self.run_folder / "config.yaml") as file:

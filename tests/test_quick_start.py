@@ -129,6 +129,14 @@ def test_effort_on_a_part(first, run):
     assert np.corrcoef(part["effort"][~scored], full["effort"][~scored])[0, 1] > 0.5
 
 
+def test_full_trains_on_all_candidates_whatever_n_fewshot_is(run, tmp_path):
+    result = run(tmp_path, sampler="Full", samples_per_user=1, n_fewshot=5000, epochs=1)
+    assert result["selected"].tolist() == list(range(200))
+    rows = (folder_of(result) / "fewshot.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 200 and result["n_candidates"] == 200
+    assert set(result["seconds"]) == {"language model", "selection", "fine-tuning", "evaluation"}
+
+
 def test_an_unsaved_run_leaves_no_run_folder(run, tmp_path):
     result = run(tmp_path, saved=False, sampler="Random", epochs=0)
     assert result["run_dir"] == ""

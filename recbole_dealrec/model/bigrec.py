@@ -1,6 +1,6 @@
 """BIGRec (Bao et al., arXiv 2308.08434) as a RecBole sequential model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,15 +65,16 @@ class BIGRec(LLMRecommender):
         return self._collate(prompts, responses)
 
     def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        # Ordered by an estimate and tokenised a window at a time: the memory of tokens does not grow with the samples.
-        order = np.argsort(self.encoder.estimated_lengths(samples), kind="stable")
-        for start in range(0, len(order), _WINDOW):
-            window = order[start : start + _WINDOW]
-            prompts = self.encoder.prompts([samples.history(row) for row in window])
-            responses = [self.encoder.response(item) for item in samples.item_id[window]]
-            lengths = np.array([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
-            for index in token_batches(lengths, self.config["tokens_per_batch"]):
-                yield window[index], self._collate([prompts[row] for row in index], [responses[row] for row in index])
+        for rows, prompts, responses in self._encoded(samples, self.encoder.response):
+            yield rows, self._collate(prompts, responses)
+
+    def embed_samples(
+        self, samples: CandidateSamples, with_targets: bool = False
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Indices and last hidden states, adapter off, behind the prompt or, with targets, the target's title."""
+        title = (lambda item: self.encoder.response(item)[:-1]) if with_targets else (lambda item: [])
+        for rows, prompts, titles in self._encoded(samples, title):
+            yield rows, self._last_hidden([[*pair[0], *pair[1]] for pair in zip(prompts, titles, strict=True)])
 
     def target_lengths(self, items: np.ndarray) -> np.ndarray:
         distinct, place = np.unique(items, return_inverse=True)
@@ -153,22 +154,37 @@ class BIGRec(LLMRecommender):
             self._item_embeddings = self.embed_titles(self.encoder.titles, show_progress=self.config["show_progress"])
         return self._item_embeddings
 
-    @torch.no_grad()
     def embed_titles(self, titles: Sequence[str], show_progress: bool = False) -> Tensor:
         """Last hidden state of each title's last token, adapter off, float32 [n, d]."""
         ids = self.encoder.embedded_text(titles)
         embeddings = torch.empty(len(ids), self.network.config.hidden_size, device=self.device)
         batches = token_batches(np.array([len(row) for row in ids]), self.config["tokens_per_batch"])
-        was_training = self.network.training
-        self.network.eval()
-        with self.network.disable_adapter():
-            for index in tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress):
-                batch = self._collate([ids[row] for row in index])
-                inputs = {key: value.to(self.device) for key, value in batch.items()}
-                hidden = self.network.get_base_model().base_model(**inputs).last_hidden_state
-                embeddings[torch.from_numpy(index).to(self.device)] = hidden[:, -1].float()
-        self.network.train(was_training)
+        for index in tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress):
+            embeddings[torch.from_numpy(index).to(self.device)] = self._last_hidden([ids[row] for row in index])
         return embeddings
+
+    def _last_hidden(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Hidden state of each row's last token, adapter off, float32 [B, d]."""
+        inputs = {key: value.to(self.device) for key, value in self._collate(ids).items()}
+        with self._inference(), self.network.disable_adapter():
+            return self.network.get_base_model().base_model(**inputs).last_hidden_state[:, -1].float()
+
+    def _encoded(
+        self, samples: CandidateSamples, response: Callable[[int], list[int]]
+    ) -> Iterator[tuple[np.ndarray, list[list[int]], list[list[int]]]]:
+        """Rows, prompts and responses, of similar length and together under ``tokens_per_batch``.
+
+        The samples are ordered by an estimate of their length and tokenised a window at a time, so that the memory of
+        their tokens does not grow with their number.
+        """
+        order = np.argsort(self.encoder.estimated_lengths(samples), kind="stable")
+        for start in range(0, len(order), _WINDOW):
+            window = order[start : start + _WINDOW]
+            prompts = self.encoder.prompts([samples.history(row) for row in window])
+            responses = [response(item) for item in samples.item_id[window]]
+            lengths = np.array([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
+            for index in token_batches(lengths, self.config["tokens_per_batch"]):
+                yield window[index], [prompts[row] for row in index], [responses[row] for row in index]
 
 
 def _bare_title(text: str) -> str:

@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
@@ -54,6 +56,15 @@ class LLMRecommender(SequentialRecommender, ABC):
         """Indices and batch, of similar length under ``tokens_per_batch``, for scoring."""
 
     @abstractmethod
+    def embed_samples(
+        self, samples: CandidateSamples, with_targets: bool = False
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Indices and what the language model makes of histories or, with targets, of whole samples, float32 [B, d].
+
+        It is the model before fine-tuning; batches are of similar length under ``tokens_per_batch``.
+        """
+
+    @abstractmethod
     def target_lengths(self, items: np.ndarray) -> np.ndarray:
         """Tokens that the model writes for each of the items, int64 [n]."""
 
@@ -79,6 +90,17 @@ class LLMRecommender(SequentialRecommender, ABC):
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         return self.sample_losses(interaction).mean()
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        """The language model in evaluation mode, without gradients."""
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.network.train(was_training)
 
     def _histories(self, interaction: Interaction) -> list[np.ndarray]:
         lists, lengths = interaction[self.ITEM_SEQ].cpu().numpy(), interaction[self.ITEM_SEQ_LEN].tolist()

@@ -1,7 +1,7 @@
 """TIGER (Rajput et al., arXiv 2305.05065) as a RecBole sequential model."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,12 +76,25 @@ class TIGER(LLMRecommender):
 
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, int64 [B, T], padded on the right; ``labels``, int64 [B, levels]."""
-        return {**self._sources(histories), "labels": torch.from_numpy(self._tokens[np.asarray(targets)])}
+        sources = self._sources(map(self._latest, histories))
+        return {**sources, "labels": torch.from_numpy(self._tokens[np.asarray(targets)])}
 
     def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        items = np.minimum(samples.item_length, self.config["max_history_items"]) + 1
-        for index in token_batches(items * self._trie.depth, self.config["tokens_per_batch"]):
+        for index in self._token_batches(samples):
             yield index, self.batch([samples.history(row) for row in index], samples.item_id[index])
+
+    def embed_samples(
+        self, samples: CandidateSamples, with_targets: bool = False
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Indices and means of the encoder's last hidden states over the codes that are read, targets' as the latest.
+
+        The weights may be random, so this says no more than which codes two samples share.
+        """
+        for index in self._token_batches(samples):
+            sequences = [self._latest(samples.history(row)) for row in index]
+            if with_targets:
+                sequences = map(np.append, sequences, samples.item_id[index])
+            yield index, self._mean_hidden(self._sources(sequences))
 
     def target_lengths(self, items: np.ndarray) -> np.ndarray:
         return np.full(len(items), self._trie.depth)
@@ -94,7 +107,8 @@ class TIGER(LLMRecommender):
     @torch.no_grad()
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Log-likelihood of every item's ID, float32 [B, n_items]; -inf for items that the beam search left out."""
-        sources = {name: ids.to(self.device) for name, ids in self._sources(self._histories(interaction)).items()}
+        histories = map(self._latest, self._histories(interaction))
+        sources = {name: ids.to(self.device) for name, ids in self._sources(histories).items()}
         decoder = PrefixDecoder(self.network, **sources, depth=self._trie.depth)
         likelihoods = {"beam": self._best, "exact": self._all}[self.config["scoring"]]
         scores = torch.full((len(interaction), self.n_items), -torch.inf, device=self.device)
@@ -121,8 +135,22 @@ class TIGER(LLMRecommender):
     def _latest(self, history: np.ndarray) -> np.ndarray:
         return history[-self.config["max_history_items"] :]
 
-    def _sources(self, histories: Sequence[np.ndarray]) -> dict[str, Tensor]:
-        rows = [torch.from_numpy(self._tokens[self._latest(history)].reshape(-1)) for history in histories]
+    def _token_batches(self, samples: CandidateSamples) -> list[np.ndarray]:
+        """Indices of samples that are read and written under ``tokens_per_batch``."""
+        items = np.minimum(samples.item_length, self.config["max_history_items"]) + 1
+        return token_batches(items * self._trie.depth, self.config["tokens_per_batch"])
+
+    def _mean_hidden(self, sources: dict[str, Tensor]) -> Tensor:
+        """Means of the encoder's last hidden states where there is no padding, float32 [B, d]."""
+        sources = {name: ids.to(self.device) for name, ids in sources.items()}
+        mask = sources["attention_mask"].unsqueeze(-1)
+        with self._inference():
+            hidden = self.network.encoder(**sources).last_hidden_state
+        return ((hidden * mask).sum(dim=1) / mask.sum(dim=1)).float()
+
+    def _sources(self, sequences: Iterable[np.ndarray]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` for sequences of item ids, int64 [B, T], padded on the right."""
+        rows = [torch.from_numpy(self._tokens[items].reshape(-1)) for items in sequences]
         input_ids = pad_sequence(rows, batch_first=True, padding_value=_PAD)
         return {"input_ids": input_ids, "attention_mask": (input_ids != _PAD).long()}
 

@@ -1,15 +1,35 @@
 """Few-shot samplers behind one interface and a registry."""
 
 from recbole_dealrec.sampler.base import FewShotSampler, Scorer, get_sampler, register_sampler
+from recbole_dealrec.sampler.cluster import RecRankerSampler, S2LSampler, TFDConSampler
 from recbole_dealrec.sampler.coverage import coverage_enhanced_selection
-from recbole_dealrec.sampler.dealrec import DEALRecSampler, overall_score
-from recbole_dealrec.sampler.random import RandomSampler
+from recbole_dealrec.sampler.dealrec import (
+    DEALRecSampler,
+    EffortOnlySampler,
+    GreedySampler,
+    InfluenceOnlySampler,
+    overall_score,
+)
+from recbole_dealrec.sampler.goracs import GORACSSampler
+from recbole_dealrec.sampler.importance import CCSSampler, EL2NSampler, GraNdSampler
+from recbole_dealrec.sampler.random import FullSampler, RandomSampler
 
 __all__ = [
+    "CCSSampler",
     "DEALRecSampler",
+    "EL2NSampler",
+    "EffortOnlySampler",
     "FewShotSampler",
+    "FullSampler",
+    "GORACSSampler",
+    "GraNdSampler",
+    "GreedySampler",
+    "InfluenceOnlySampler",
     "RandomSampler",
+    "RecRankerSampler",
+    "S2LSampler",
     "Scorer",
+    "TFDConSampler",
     "coverage_enhanced_selection",
     "get_sampler",
     "overall_score",

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
+from logging import getLogger
 from typing import Protocol
 
 import numpy as np
@@ -15,10 +16,10 @@ ENTRY_POINT_GROUP = "recbole_dealrec.samplers"
 
 
 class Scorer(Protocol):
-    """Gives every candidate one number."""
+    """Gives every candidate one number, or one row of numbers."""
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Scores, float64 [n], in the order of the samples."""
+        """Scores, float64 [n], or rows, float32 [n, d], in the order of the samples."""
 
 
 class FewShotSampler(ABC):
@@ -28,7 +29,9 @@ class FewShotSampler(ABC):
 
     Args:
         config: reads ``n_fewshot``, ``seed`` and the sampler's own keys.
-        scorers: scorers by name (``influence``, ``effort``); one costs nothing until its ``score`` is called.
+        scorers: scorers by name; one costs nothing until its ``score`` is called. Numbers: ``influence``, ``effort``,
+            ``grand``, ``el2n``. Rows: ``loss_trajectory``, ``surrogate_representation``, ``llm_representation``,
+            ``valid_distance``.
 
     Attributes:
         columns: after :meth:`sample`, what is worth keeping of each candidate, arrays [n] by name.
@@ -41,7 +44,7 @@ class FewShotSampler(ABC):
 
     @abstractmethod
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        """Indices of the chosen samples, int64 [n_fewshot], sorted and unique."""
+        """Indices of the chosen samples, int64 [n_fewshot] (``Full``: all), sorted and unique."""
 
     def usable(self, n_candidates: int) -> int:
         """How many of ``n_candidates`` the sampler can choose from."""
@@ -59,6 +62,17 @@ class FewShotSampler(ABC):
                 f"n_fewshot is {self.config['n_fewshot']}, but only {usable} of {n_candidates} candidate samples can "
                 "be chosen; lower n_fewshot or raise samples_per_user"
             )
+
+
+def report_excluded(finite: np.ndarray) -> None:
+    """Log how many samples cannot be chosen because of what their scores are.
+
+    Args:
+        finite: bool [n], whether all scores of a sample are finite.
+    """
+    excluded = int(np.count_nonzero(~finite))
+    if excluded:
+        getLogger().warning(f"{excluded} samples have a score that is not finite and are excluded")
 
 
 _REGISTRY: dict[str, type[FewShotSampler]] = {}

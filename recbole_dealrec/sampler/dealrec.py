@@ -1,35 +1,49 @@
-"""DEALRec: influence plus effort, selected with coverage."""
-
-from logging import getLogger
+"""DEALRec, influence plus effort with coverage, and what is left of it when a part is taken away."""
 
 import numpy as np
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.sampler.base import FewShotSampler, register_sampler
-from recbole_dealrec.sampler.coverage import draw_from_groups, n_after_pruning, score_groups
+from recbole_dealrec.sampler.base import register_sampler
+from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler
 
 
 @register_sampler("DEALRec")
-class DEALRecSampler(FewShotSampler):
+class DEALRecSampler(CoverageSampler):
     """Lin et al., SIGIR 2024: S = minmax(I) + lambda * minmax(E), then coverage-enhanced selection.
 
     The paper's text adds the raw scores; its released code normalises both first, as done here.
     """
 
-    def usable(self, n_candidates: int) -> int:
-        return n_after_pruning(n_candidates, self.config["hard_prune_ratio"])
-
-    def sample(self, samples: CandidateSamples) -> np.ndarray:
-        config = self.config
+    def scores(self, samples: CandidateSamples) -> dict[str, np.ndarray]:
         influence = self.scorers["influence"].score(samples)
         effort = self.scorers["effort"].score(samples)
-        score = overall_score(influence, effort, config["effort_weight"])
-        excluded = int(np.count_nonzero(~np.isfinite(score)))
-        if excluded:
-            getLogger().warning(f"{excluded} samples have a score that is not finite and are excluded")
-        group = score_groups(score, config["n_groups"], config["hard_prune_ratio"])
-        self.columns = {"influence": influence, "effort": effort, "score": score, "group": group}
-        return draw_from_groups(group, config["n_fewshot"], config["seed"])
+        score = overall_score(influence, effort, self.config["effort_weight"])
+        return {"influence": influence, "effort": effort, "score": score}
+
+
+@register_sampler("InfluenceOnly")
+class InfluenceOnlySampler(CoverageSampler):
+    """DEALRec without the effort: coverage-enhanced selection on the influence alone; the paper's figure 4."""
+
+    source = "influence"
+
+
+@register_sampler("EffortOnly")
+class EffortOnlySampler(CoverageSampler):
+    """DEALRec without the influence: coverage-enhanced selection on the effort alone; the paper's figure 4."""
+
+    source = "effort"
+
+
+@register_sampler("Greedy")
+class GreedySampler(HighestSampler):
+    """DEALRec without coverage: the highest overall scores; the paper's figure 4.
+
+    Nothing is pruned: the hard prune is part of coverage-enhanced selection, and without the highest scores this would
+    not be greedy.
+    """
+
+    scores = DEALRecSampler.scores
 
 
 def overall_score(influence: np.ndarray, effort: np.ndarray, effort_weight: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Random: the baseline that every selection has to beat."""
+"""Random, the baseline that every selection has to beat, and Full, which selects nothing."""
 
 import numpy as np
 
@@ -13,3 +13,14 @@ class RandomSampler(FewShotSampler):
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         random = np.random.default_rng(self.config["seed"])
         return np.sort(random.choice(len(samples), self.config["n_fewshot"], replace=False))
+
+
+@register_sampler("Full")
+class FullSampler(FewShotSampler):
+    """All candidates, whatever ``n_fewshot`` is: the fine-tuning that few samples are to replace."""
+
+    def sample(self, samples: CandidateSamples) -> np.ndarray:
+        return np.arange(len(samples))
+
+    def check(self, n_candidates: int) -> None:
+        """No pool is too small."""

@@ -1,9 +1,28 @@
-"""Scores of samples: influence on the empirical risk, effort of the language model."""
+"""Scores of samples: influence, effort, and what the baseline samplers go by."""
 
 from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 from recbole_dealrec.scorer.influence import InfluenceScorer
 from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
+from recbole_dealrec.scorer.representation import LLMRepresentationScorer, ValidDistanceScorer
 from recbole_dealrec.scorer.solver import inverse_hvp
+from recbole_dealrec.scorer.surrogate import (
+    EL2NScorer,
+    GraNdScorer,
+    LossTrajectoryScorer,
+    SurrogateRepresentationScorer,
+)
 
-__all__ = ["EffortScorer", "InfluenceScorer", "PartialEffortScorer", "inverse_hvp", "per_sample_gradient_norms"]
+__all__ = [
+    "EL2NScorer",
+    "EffortScorer",
+    "GraNdScorer",
+    "InfluenceScorer",
+    "LLMRepresentationScorer",
+    "LossTrajectoryScorer",
+    "PartialEffortScorer",
+    "SurrogateRepresentationScorer",
+    "ValidDistanceScorer",
+    "inverse_hvp",
+    "per_sample_gradient_norms",
+]

@@ -1,20 +1,18 @@
 """Effort of the language model on a part of the samples, predicted for the rest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from logging import getLogger
 
 import numpy as np
-import torch
 from scipy.stats import spearmanr
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from torch import nn
-from tqdm import tqdm
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.model.surrogate import surrogate_batches
 from recbole_dealrec.scorer.effort import EffortScorer
+from recbole_dealrec.scorer.surrogate import losses_and_error_norms, measured
 
 LEAST_SPEARMAN = 0.5  # of the held-out prediction; below it the language model scores all samples
 FEWEST_SCORED = 100  # samples; four fifths of them, which each fold fits, are a few leaves of the regressor
@@ -71,8 +69,8 @@ class PartialEffortScorer:
     def features(self, samples: CandidateSamples, influence: np.ndarray) -> np.ndarray:
         """Loss, gradient norm, influence, history length and target length of each sample, float64 [n, 5]."""
         features = np.empty((len(samples), 5))
-        for index, columns in _losses_and_gradient_norms(self.surrogate, samples, self.config):
-            features[index, :2] = columns
+        # The gradient is that by the logits: those by the parameters are linear in it, and it needs no backward pass.
+        features[:, :2] = measured(self.surrogate, samples, self.config, losses_and_error_norms, "Surrogate losses")
         features[:, 2] = influence
         features[:, 3] = samples.item_length
         features[:, 4] = self.effort.llm.target_lengths(samples.item_id)
@@ -105,31 +103,6 @@ def stratified_part(values: np.ndarray, count: int, seed: int) -> np.ndarray:
     order = np.argsort(values, kind="stable")
     edges = np.arange(count + 1) * len(values) // count
     return np.sort(order[np.random.default_rng(seed).integers(edges[:-1], edges[1:])])
-
-
-@torch.no_grad()
-def _losses_and_gradient_norms(
-    surrogate: nn.Module, samples: CandidateSamples, config: Config
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices and, for each, the full-softmax loss and the norm of its gradient by the logits, [B, 2].
-
-    That gradient, softmax minus target, is the one that every surrogate has and that no backward pass is needed for;
-    those by the parameters are linear in it.
-    """
-    was_training = surrogate.training
-    surrogate.eval()
-    hidden = not config["show_progress"]
-    try:
-        with tqdm(total=len(samples), desc="Surrogate losses", ncols=100, disable=hidden) as progress:
-            for index, batch in surrogate_batches(surrogate, samples, config):
-                log_p = surrogate.full_sort_predict(batch).log_softmax(dim=-1)
-                target = batch[surrogate.POS_ITEM_ID][:, None]
-                losses = -log_p.gather(1, target)[:, 0]
-                gradients = log_p.exp_().scatter_add_(1, target, -torch.ones_like(log_p[:, :1]))
-                yield index, torch.stack([losses, gradients.norm(dim=-1)], dim=-1).cpu().numpy()
-                progress.update(len(index))
-    finally:
-        surrogate.train(was_training)
 
 
 def _held_out_spearman(regressor: HistGradientBoostingRegressor, x: np.ndarray, y: np.ndarray, seed: int) -> float:

@@ -157,6 +157,24 @@ def test_scoring_batches_hold_each_sample_once_under_the_budget(planted):
     assert sorted(indices) == list(range(len(samples)))
 
 
+@pytest.mark.parametrize("with_targets", [False, True])
+def test_a_sample_is_the_mean_hidden_state_of_its_codes(planted, with_targets):
+    model, splits = planted(tokens_per_batch=40, max_history_items=3)
+    model.train()
+    samples = CandidateSamples.from_dataset(splits.train)
+    batches = list(model.embed_samples(samples, with_targets))
+    assert model.network.training and len(batches) > 1
+    rows, states = np.concatenate([rows for rows, _ in batches]), torch.cat([states for _, states in batches])
+    assert sorted(rows) == list(range(len(samples))) and not states.requires_grad and states.dtype == torch.float32
+    model.eval()
+    for row, state in zip(rows, states, strict=True):
+        tokens = source_of(model, samples.history(row))
+        if with_targets:
+            tokens = torch.cat([tokens, torch.tensor([tokens_of(model, samples.item_id[row])])], dim=1)
+        expected = model.network.encoder(input_ids=tokens).last_hidden_state[0].mean(dim=0)
+        torch.testing.assert_close(state, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_a_target_is_as_long_as_an_id(planted):
     model, _ = planted()
     assert model.target_lengths(np.array([1, 10, 1])).tolist() == [4, 4, 4]

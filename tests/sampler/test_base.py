@@ -47,7 +47,7 @@ def test_only_samplers_are_registered(thing):
 
 def test_an_unknown_name_lists_the_known_ones():
     register_sampler("First")(First)
-    with pytest.raises(InputError, match="no sampler 'Dealrec'; known are DEALRec, First, Random"):
+    with pytest.raises(InputError, match=r"no sampler 'Dealrec'; known are CCS, DEALRec, .*, First, .*, Random"):
         get_sampler("Dealrec")
 
 
@@ -112,7 +112,7 @@ def test_an_entry_point_is_a_sampler(third_party):
 
 
 def test_entry_points_are_loaded_when_asked_for_only(third_party):
-    with pytest.raises(InputError, match="known are Broken, DEALRec, Latest, Random"):
+    with pytest.raises(InputError, match="known are Broken, CCS, DEALRec, .*, Latest, Random"):
         get_sampler("Nothing")
     assert get_sampler("Random") is RandomSampler  # the package's own names are not taken over
     assert "shop_samplers" not in sys.modules

@@ -1,0 +1,35 @@
+"""Importance of a sample to the surrogate: GraNd, EL2N, CCS."""
+
+from recbole_dealrec.sampler.base import register_sampler
+from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler
+
+
+@register_sampler("GraNd")
+class GraNdSampler(HighestSampler):
+    """The samples of the largest gradient norm on the surrogate (Paul et al., NeurIPS 2021, arXiv 2107.07075).
+
+    :class:`recbole_dealrec.scorer.GraNdScorer` says of which parameters and at which point of training.
+    """
+
+    source = "grand"
+
+
+@register_sampler("EL2N")
+class EL2NSampler(HighestSampler):
+    """The samples of the largest prediction error on the surrogate (Paul et al., NeurIPS 2021, arXiv 2107.07075).
+
+    :class:`recbole_dealrec.scorer.EL2NScorer` says over which items and at which point of training.
+    """
+
+    source = "el2n"
+
+
+@register_sampler("CCS")
+class CCSSampler(CoverageSampler):
+    """Coverage-centric coreset selection (Zheng et al., ICLR 2023): the hardest cut off, the rest stratified.
+
+    Hardness is EL2N, as in the DEALRec paper. ``hard_prune_ratio`` is cut off, 30 % by default: the authors' choice for
+    their smallest coresets, 10 % of the data.
+    """
+
+    source = "el2n"

@@ -1,0 +1,67 @@
+"""Samplers that select by one score: the highest ones, or all over its range."""
+
+from abc import abstractmethod
+
+import numpy as np
+
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.sampler.base import FewShotSampler, report_excluded
+from recbole_dealrec.sampler.coverage import draw_from_groups, n_after_pruning, score_groups
+
+
+class ScoreSampler(FewShotSampler):
+    """Selects by a score.
+
+    Attributes:
+        source: name of the scorer that gives the score, unless :meth:`scores` says otherwise.
+    """
+
+    source: str
+
+    def scores(self, samples: CandidateSamples) -> dict[str, np.ndarray]:
+        """Scores of the candidates, float64 [n] by name; the last one is selected by, larger is more important."""
+        return {self.source: self.scorers[self.source].score(samples)}
+
+    def sample(self, samples: CandidateSamples) -> np.ndarray:
+        self.columns = self.scores(samples)
+        *_, score = self.columns.values()
+        report_excluded(np.isfinite(score))
+        return self.select(score)
+
+    @abstractmethod
+    def select(self, score: np.ndarray) -> np.ndarray:
+        """Indices of the chosen samples, int64 [n_fewshot], sorted; none whose score is not finite."""
+
+
+class HighestSampler(ScoreSampler):
+    """The ``n_fewshot`` highest scores; of equal ones the earlier samples."""
+
+    def select(self, score: np.ndarray) -> np.ndarray:
+        return highest(score, self.config["n_fewshot"])
+
+
+class CoverageSampler(ScoreSampler):
+    """Coverage-enhanced selection, as :func:`coverage_enhanced_selection` describes it.
+
+    Reads ``n_groups`` and ``hard_prune_ratio``.
+    """
+
+    def usable(self, n_candidates: int) -> int:
+        return n_after_pruning(n_candidates, self.config["hard_prune_ratio"])
+
+    def select(self, score: np.ndarray) -> np.ndarray:
+        group = score_groups(score, self.config["n_groups"], self.config["hard_prune_ratio"])
+        self.columns["group"] = group
+        return draw_from_groups(group, self.config["n_fewshot"], self.config["seed"])
+
+
+def highest(scores: np.ndarray, n_fewshot: int) -> np.ndarray:
+    """Indices of the highest scores, int64 [n_fewshot], sorted; of equal scores the first ones.
+
+    Raises:
+        ValueError: fewer than ``n_fewshot`` scores are finite.
+    """
+    finite = np.flatnonzero(np.isfinite(scores))
+    if len(finite) < n_fewshot:
+        raise ValueError(f"n_fewshot is {n_fewshot}, but only {len(finite)} scores are finite")
+    return np.sort(finite[np.argsort(-scores[finite], kind="stable")[:n_fewshot]])
