@@ -30,7 +30,7 @@ BAD_INPUT = {
     "unknown key": (["--n_fewshots=5"], "unknown configuration key 'n_fewshots'; did you mean 'n_fewshot'?"),
     "ratio of one": (["--hard_prune_ratio=1"], "'hard_prune_ratio' has to be a number in [0, 1), not 1"),
     "negative ratio": (["--lora_dropout", "-0.1"], "'lora_dropout' has to be a number in [0, 1), not -0.1"),
-    "no such sampler": (["-s", "Best"], "no sampler 'Best'; known are DEALRec, Random"),
+    "no such sampler": (["-s", "Best"], "no sampler 'Best'; known are CCS, DEALRec, EL2N, "),
     "no such model class": (["-m", "BigRex"], "no model 'BigRex'; known are BIGRec"),
     "stray word": (["games"], "'games' is not an option"),
     "sampled evaluation": (["--eval_args={order: TO, mode: uni100}"], "mode has to be full"),

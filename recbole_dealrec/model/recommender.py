@@ -65,8 +65,8 @@ class LLMRecommender(SequentialRecommender, ABC):
         """
 
     @abstractmethod
-    def target_lengths(self, items: np.ndarray) -> np.ndarray:
-        """Tokens that the model writes for each of the items, int64 [n]."""
+    def response_lengths(self, item_id: np.ndarray) -> np.ndarray:
+        """Number of tokens that the model is to write for each of some items, int64 [n]."""
 
     @abstractmethod
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:

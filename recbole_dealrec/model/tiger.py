@@ -96,8 +96,8 @@ class TIGER(LLMRecommender):
                 sequences = map(np.append, sequences, samples.item_id[index])
             yield index, self._mean_hidden(self._sources(sequences))
 
-    def target_lengths(self, items: np.ndarray) -> np.ndarray:
-        return np.full(len(items), self._trie.depth)
+    def response_lengths(self, item_id: np.ndarray) -> np.ndarray:
+        return np.full(len(item_id), self._trie.depth)
 
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:
         for row, target in enumerate(samples.item_id):

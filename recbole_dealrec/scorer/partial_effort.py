@@ -73,7 +73,7 @@ class PartialEffortScorer:
         features[:, :2] = measured(self.surrogate, samples, self.config, losses_and_error_norms, "Surrogate losses")
         features[:, 2] = influence
         features[:, 3] = samples.item_length
-        features[:, 4] = self.effort.llm.target_lengths(samples.item_id)
+        features[:, 4] = self.effort.llm.response_lengths(samples.item_id)
         return features
 
     def _predict(self, x: np.ndarray, y: np.ndarray, x_rest: np.ndarray) -> np.ndarray | None:

@@ -168,7 +168,7 @@ def test_the_estimate_of_lengths_orders_them(bigrec):
 def test_a_target_is_as_long_as_its_response(bigrec):
     model, _ = bigrec()
     items = np.array([3, 1, 3, 10, 8])
-    assert model.target_lengths(items).tolist() == [len(model.encoder.response(item)) for item in items]
+    assert model.response_lengths(items).tolist() == [len(model.encoder.response(item)) for item in items]
 
 
 def test_memory_of_the_tokens_does_not_grow_with_the_samples(bigrec, monkeypatch):

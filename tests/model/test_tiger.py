@@ -177,7 +177,7 @@ def test_a_sample_is_the_mean_hidden_state_of_its_codes(planted, with_targets):
 
 def test_a_target_is_as_long_as_an_id(planted):
     model, _ = planted()
-    assert model.target_lengths(np.array([1, 10, 1])).tolist() == [4, 4, 4]
+    assert model.response_lengths(np.array([1, 10, 1])).tolist() == [4, 4, 4]
 
 
 def test_effort_is_the_norm_of_each_samples_gradient_over_all_parameters(planted):
