@@ -77,6 +77,11 @@ class BIGRec(SequentialRecommender):
             for index in token_batches(lengths, self.config["tokens_per_batch"]):
                 yield window[index], self._collate([prompts[row] for row in index], [responses[row] for row in index])
 
+    def response_lengths(self, item_id: np.ndarray) -> np.ndarray:
+        """Number of tokens the model is to write for each of some items, int64 [n]."""
+        items, place = np.unique(item_id, return_inverse=True)
+        return np.array([len(self.encoder.response(item)) for item in items], dtype=np.int64)[place]
+
     def sample_losses(self, interaction: Interaction) -> Tensor:
         """Mean negative log-likelihood of each sample's labelled tokens, float32 [B]."""
         batch = self.batch(self._histories(interaction), interaction[self.POS_ITEM_ID].tolist())

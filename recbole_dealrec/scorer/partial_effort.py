@@ -75,9 +75,7 @@ class PartialEffortScorer:
             features[index, :2] = columns
         features[:, 2] = influence
         features[:, 3] = samples.item_length
-        items, item_of_sample = np.unique(samples.item_id, return_inverse=True)
-        response = self.effort.llm.encoder.response
-        features[:, 4] = np.array([len(response(item)) for item in items])[item_of_sample]
+        features[:, 4] = self.effort.llm.response_lengths(samples.item_id)
         return features
 
     def _predict(self, x: np.ndarray, y: np.ndarray, x_rest: np.ndarray) -> np.ndarray | None:
