@@ -41,9 +41,9 @@ RETRAINING_CHOICES = [
     ("everything", ["*"], "gauss_newton", 1),
 ]
 SEED_CHOICES = [
-    ("one matrix (released code)", MATRIX, "hessian"),
-    ("encoder", None, "hessian"),
-    ("encoder", None, "gauss_newton"),
+    ("one matrix (released code)", MATRIX, "hessian", (0.1, 0.3, 1.0)),
+    ("encoder", None, "gauss_newton", (0.03, 0.1, 0.3)),
+    ("encoder", None, "hessian", (0.3, 1.0)),
 ]
 RELEASED_DAMPING, RELEASED_SCALE, RELEASED_DEPTH = 0.01, 25.0, 5000
 TOP = 1024
@@ -303,8 +303,8 @@ def seeds(experiment: Experiment) -> Iterator[str]:
     yield f"{len(experiment.candidates)} candidates, {n_models} surrogates; means over pairs of disjoint averages."
     counts = [count for count in (1, 3, 5) if 2 * count <= n_models]
     rows = []
-    for name, patterns, curvature in SEED_CHOICES:
-        for damping in DAMPINGS[curvature]:
+    for name, patterns, curvature, dampings in SEED_CHOICES:
+        for damping in dampings:
             keys = {"influence_parameters": patterns, "curvature": curvature, "hessian_damping": damping}
             file = f"scores-{name.replace(' ', '-')}-{curvature}-{damping:g}"
             scores = np.array([experiment.scores(f"{file}-{seed}", seed, keys) for seed in range(n_models)])
