@@ -43,7 +43,6 @@ RETRAINING_CHOICES = [
 SEED_CHOICES = [
     ("one matrix (released code)", MATRIX, "hessian", (0.1, 0.3, 1.0)),
     ("encoder", None, "gauss_newton", (0.1,)),
-    ("encoder", None, "hessian", (0.3,)),
 ]
 RELEASED_DAMPING, RELEASED_SCALE, RELEASED_DEPTH = 0.01, 25.0, 5000
 TOP = 1024
