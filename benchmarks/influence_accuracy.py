@@ -46,6 +46,7 @@ SEED_CHOICES = [
 ]
 RELEASED_DAMPING, RELEASED_SCALE, RELEASED_DEPTH = 0.01, 25.0, 5000
 TOP = 1024
+PARTINGS = 40
 
 
 def main() -> None:
@@ -314,7 +315,8 @@ def damped_solution(curvature: Curvature, v: Tensor, damping: float) -> Tensor:
 def seeds(experiment: Experiment) -> Iterator[str]:
     """Agreement of the scores of surrogates that differ by their seeds."""
     n_models = experiment.arguments.full
-    yield f"{len(experiment.candidates)} candidates, {n_models} surrogates; means over pairs of disjoint averages."
+    n_candidates = len(experiment.candidates)
+    yield f"{n_candidates} candidates, {n_models} surrogates; means over {PARTINGS} pairs of averages that share none."
     counts = [count for count in (1, 3, 5) if 2 * count <= n_models]
     rows = []
     for name, patterns, curvature, dampings in SEED_CHOICES:
@@ -328,9 +330,10 @@ def seeds(experiment: Experiment) -> Iterator[str]:
 
 
 def between_averages(scores: np.ndarray, count: int) -> str:
-    """Mean Spearman and overlap between averages of ``count`` surrogates that share none."""
-    groups = scores[: len(scores) // count * count].reshape(-1, count, scores.shape[1]).mean(axis=1)
-    each = [agreement(one, other) for one, other in combinations(groups, 2)]
+    """Mean Spearman and overlap between averages of ``count`` surrogates that share none, over random partings."""
+    random = np.random.default_rng(0)
+    parted = (random.permutation(len(scores))[: 2 * count].reshape(2, count) for _ in range(PARTINGS))
+    each = [agreement(*(scores[part].mean(axis=0) for part in parts)) for parts in parted]
     return ", ".join(f"{mean(values):.3f}" for values in zip(*each, strict=True))
 
 
