@@ -166,7 +166,9 @@ def whole_stage(model: EveryPosition, config: Config, samples: CandidateSamples)
     for name, patterns in CHOICES.items():
         config["influence_parameters"] = patterns
         rows.append([name, f"{seconds(lambda: InfluenceScorer(model, config).score(samples)):.1f}"])
-    return f"The whole stage (v, solve, scores) on all candidates, one surrogate, hessian_samples {config['hessian_samples']}:\n\n" + table(["parameters", "seconds"], rows)
+    count = config["hessian_samples"]
+    title = f"The whole stage (v, solve, scores) on all candidates, one surrogate, hessian_samples {count}:"
+    return f"{title}\n\n{table(['parameters', 'seconds'], rows)}"
 
 
 def curvature_samples(model: EveryPosition, config: Config, samples: CandidateSamples) -> str:
