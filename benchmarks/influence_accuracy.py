@@ -8,8 +8,8 @@ Each part prints its tables and writes them to benchmarks/results/influence-<par
 
 import argparse
 from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import combinations, product
+from functools import cached_property, partial
+from itertools import chain, combinations, product
 from pathlib import Path
 from statistics import mean
 
@@ -28,15 +28,25 @@ from recbole_dealrec.scorer import InfluenceScorer, solver
 from recbole_dealrec.scorer.influence import Curvature, Problem
 
 MATRIX = ["trm_encoder.layer.1.multi_head_attention.dense.weight"]  # what the released code takes
-PARAMETERS = {"one matrix (released code)": MATRIX, "encoder": None, "everything": ["*"]}
-RELEASED_DAMPING, RELEASED_SCALE, RELEASED_DEPTH = 0.01, 25.0, 5000
-SEED_CHOICES = [
-    ("one matrix (released code)", MATRIX, "hessian"),
-    ("encoder", None, "hessian"),
-    ("encoder", None, "gauss_newton"),
+HESSIAN_DAMPINGS = (0.1, 0.3, 1.0)  # relative to the largest eigenvalue; lower ones leave it indefinite
+GAUSS_NEWTON_DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
+DAMPINGS = {"hessian": HESSIAN_DAMPINGS, "gauss_newton": GAUSS_NEWTON_DAMPINGS}
+# Label, pattern of parameters, curvature, surrogates to average over.
+RETRAINING_CHOICES = [
+    ("one matrix (released code)", MATRIX, "hessian", 1),
+    ("one matrix (released code)", MATRIX, "gauss_newton", 1),
+    ("encoder", None, "hessian", 3),
+    ("encoder", None, "gauss_newton", 3),
+    ("everything", ["*"], "hessian", 1),
+    ("everything", ["*"], "gauss_newton", 1),
 ]
-DAMPINGS = (0.1, 0.3, 1.0)  # relative to the largest eigenvalue
+SEED_CHOICES = [
+    ("one matrix (released code)", MATRIX, "hessian", (0.1, 0.3, 1.0)),
+    ("encoder", None, "gauss_newton", (0.1,)),
+]
+RELEASED_DAMPING, RELEASED_SCALE, RELEASED_DEPTH = 0.01, 25.0, 5000
 TOP = 1024
+PARTINGS = 40
 
 
 def main() -> None:
@@ -48,7 +58,6 @@ def main() -> None:
     parser.add_argument("--halves", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--full", type=int, default=10, help="surrogates of the part on seeds")
-    parser.add_argument("--surrogates", type=int, default=3, help="surrogates whose predictions are averaged")
     arguments = parser.parse_args()
     config = surrogate_config(arguments.dataset, arguments.data_path)
     experiment = Experiment(config, load_splits(config), arguments)
@@ -77,11 +86,16 @@ class Experiment:
 
     def changes(self, risk: str, seed: int) -> list[float]:
         """Rise of a loss when the surrogate is trained on each half; kept in the folder."""
-        return self._kept(f"change-{risk}-{seed}", lambda: self._changes(LOSSES[risk], seed))
+        return self.kept(f"change-{risk}-{seed}", lambda: self._changes(LOSSES[risk], seed))
 
-    def predictions(self, seed: int) -> list:
-        """Of :func:`predictions` by one surrogate; kept in the folder."""
-        return self._kept(f"predictions-{seed}", lambda: list(predictions(self, self.full(seed))))
+    def scores(self, name: str, seed: int, keys: dict) -> list[float]:
+        """Influence of the candidates by one surrogate, with other values of some keys; kept in the folder."""
+        scorer = InfluenceScorer(self.full(seed), self.with_keys(**keys))
+        return self.kept(name, lambda: scorer.score(self.candidates).tolist())
+
+    def left_out(self) -> np.ndarray:
+        """Whether each half leaves out each user, [halves, users]."""
+        return np.array([~np.isin(self.users, half) for half in self.halves])
 
     def _changes(self, loss: Callable, seed: int) -> list[float]:
         before = loss(self, self.full(seed))
@@ -91,7 +105,7 @@ class Experiment:
         file = self.arguments.folder / f"half-{half}-{seed}.safetensors"
         return surrogate(self.config, self.splits, self.halves[half], seed, file)
 
-    def _kept(self, name: str, compute: Callable[[], list]) -> list:
+    def kept(self, name: str, compute: Callable[[], list]) -> list:
         file = self.arguments.folder / f"{name}.json"
         if not file.exists():
             write_json(file, compute())
@@ -118,7 +132,7 @@ def solvers(experiment: Experiment) -> Iterator[str]:
     yield table(["quantile", *map(str, quantiles.tolist())], [["eigenvalue", *spectrum]])
     dampings = {
         "the released code's": RELEASED_DAMPING * RELEASED_SCALE,
-        "the default": config["hessian_damping"] * float(eigenvalues.abs().max()),
+        "0.3 of the largest eigenvalue": 0.3 * float(eigenvalues.abs().max()),
     }
     for name, damping in dampings.items():
         damped = (hessian + hessian.T) / 2 + damping * torch.eye(len(v), dtype=torch.float64)
@@ -157,15 +171,42 @@ def retraining(experiment: Experiment) -> Iterator[str]:
     )
     rows = [[risk, change.mean(), change.mean(axis=0).std(), reliability(change)] for risk, change in changes.items()]
     yield table(["loss", "mean change", "deviation between halves", "reliability over the seeds"], rows)
-    each = [experiment.predictions(seed) for seed in range(experiment.arguments.surrogates)]
-    rows = []
-    for same in zip(*each, strict=True):
-        average = np.mean([predicted for _, predicted in same], axis=0)
-        for count, predicted in ((1, same[0][1]), (len(same), average)):
-            found = [spearmanr(predicted, change.mean(axis=0)).statistic for change in changes.values()]
-            rows.append([*same[0][0], count, *found])
-    columns = ["parameters", "curvature", "damping", "influence on", "surrogates", "LDS, training", "LDS, validation"]
-    yield table(columns, rows)
+    yield (
+        "Users differ by their number of samples, and that number alone predicts much of the change. The columns after "
+        "each LDS are the partial correlation: what a prediction knows beyond the number of samples left out."
+    )
+    columns = ["parameters", "curvature", "damping", "influence on", "surrogates"]
+    columns += ["LDS, training", "partial", "LDS, validation", "partial"]
+    yield table(columns, list(lds_rows(experiment, {risk: change.mean(axis=0) for risk, change in changes.items()})))
+
+
+def lds_rows(experiment: Experiment, changes: dict[str, np.ndarray]) -> Iterator[list]:
+    lengths = np.bincount(CandidateSamples.from_dataset(experiment.splits.train).user_id)[experiment.users]
+    counts = experiment.left_out() @ lengths
+
+    def row(*cells, predicted) -> list:
+        return [*cells, *chain.from_iterable(correlations(predicted, change, counts) for change in changes.values())]
+
+    yield row("number of samples left out", "", "", "", "", predicted=counts)
+    forecasts = [Forecast(experiment, seed) for seed in range(max(count for *_, count in RETRAINING_CHOICES))]
+    for risk in ("train", "valid"):
+        yield row("encoder", "none", "infinite", risk, 1, predicted=forecasts[0].without_curvature(risk))
+    for name, patterns, curvature, count in RETRAINING_CHOICES:
+        each = [forecast.with_curvature(name, patterns, curvature) for forecast in forecasts[:count]]
+        for same in zip(*each, strict=True):
+            damping, risk, first = same[0]
+            yield row(name, curvature, f"{damping:g}", risk, 1, predicted=first)
+            if count > 1:
+                mean_of_all = np.mean([predicted for _, _, predicted in same], axis=0)
+                yield row(name, curvature, f"{damping:g}", risk, count, predicted=mean_of_all)
+
+
+def correlations(predicted: np.ndarray, change: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Spearman, and the partial one that holds the counts fixed."""
+    ranks = spearmanr(np.column_stack([predicted, change, counts])).statistic
+    with_change, with_counts, change_counts = ranks[0, 1], ranks[0, 2], ranks[1, 2]
+    unexplained = np.sqrt(max((1 - with_counts**2) * (1 - change_counts**2), 1e-12))
+    return float(with_change), float((with_change - with_counts * change_counts) / unexplained)
 
 
 def train_loss(experiment: Experiment, model: EveryPosition) -> float:
@@ -193,29 +234,69 @@ def reliability(change: np.ndarray) -> float:
     return len(change) * single / (1 + (len(change) - 1) * single)
 
 
-def predictions(experiment: Experiment, model: torch.nn.Module) -> Iterator[tuple[list, list[float]]]:
-    """What is predicted, and the predicted change of the risk for each half.
+class Forecast:
+    """Predicted change of the risk for each half, by the surrogate of one seed; kept in the folder.
 
-    The scores of the samples left out are summed before the product with the solution, not after: the same number.
+    The gradients of the samples left out are summed before the product with the solution, not after: the same number.
     """
-    samples = CandidateSamples.from_dataset(experiment.splits.train)
-    whole = Problem(model, experiment.with_keys(influence_parameters=["*"]))
-    of_user = torch.stack([user_gradient(whole, samples, user) for user in experiment.users])
-    left_out = torch.tensor(np.array([~np.isin(experiment.users, half) for half in experiment.halves])).to(of_user)
-    gradients = left_out @ of_user / len(samples)
-    risks = {"train": of_user.sum(dim=0) / len(samples), "valid": whole.mean_gradient(experiment.valid)}
-    for name, patterns in PARAMETERS.items():
-        for curvature_name in ("hessian", "gauss_newton"):
-            keys = {"influence_parameters": patterns, "curvature": curvature_name}
-            problem = Problem(model, experiment.with_keys(**keys))
-            own = torch.cat([torch.full((p.numel(),), it in problem.parameters) for it, p in whole.parameters.items()])
-            curvature = Curvature(problem, problem.curvature_samples(samples))
-            largest = solver.largest_eigenvalue(curvature.product, risks["train"][own], seed=0)
-            for damping, (risk, v) in product(DAMPINGS, risks.items()):
-                x = damped_solution(curvature, v[own], damping * largest)
-                yield [name, curvature_name, f"{damping:g}", risk], (gradients[:, own] @ x).tolist()
-    for risk, v in risks.items():
-        yield ["everything", "none", "infinite", risk], (gradients @ v).tolist()
+
+    def __init__(self, experiment: Experiment, seed: int) -> None:
+        self.experiment = experiment
+        self.seed = seed
+        self.samples = CandidateSamples.from_dataset(experiment.splits.train)
+
+    def with_curvature(self, name: str, patterns: list[str] | None, curvature: str) -> list:
+        """Damping, risk and prediction for each half, for all dampings and risks."""
+        file = f"forecast-{self.seed}-{name.replace(' ', '-')}-{curvature}"
+        keys = {"influence_parameters": patterns, "curvature": curvature}
+        return self.experiment.kept(file, lambda: list(self._with_curvature(keys)))
+
+    def without_curvature(self, risk: str) -> list[float]:
+        """By the gradients of the encoder alone."""
+        file = f"forecast-{self.seed}-none-{risk}"
+        return self.experiment.kept(file, lambda: self._without_curvature(risk).tolist())
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        return self.experiment.full(self.seed)
+
+    @cached_property
+    def whole(self) -> Problem:
+        return Problem(self.model, self.experiment.with_keys(influence_parameters=["*"]))
+
+    @cached_property
+    def user_gradients(self) -> Tensor:
+        """Summed gradient of each user's samples, [users, parameters]."""
+        return torch.stack([user_gradient(self.whole, self.samples, user) for user in self.experiment.users])
+
+    @cached_property
+    def risks(self) -> dict[str, Tensor]:
+        train = self.user_gradients.sum(dim=0) / len(self.samples)
+        return {"train": train, "valid": self.whole.mean_gradient(self.experiment.valid)}
+
+    @cached_property
+    def gradients(self) -> Tensor:
+        """Summed gradient of what each half leaves out, over the number of samples, [halves, parameters]."""
+        left_out = torch.from_numpy(self.experiment.left_out()).to(self.user_gradients)
+        return left_out @ self.user_gradients / len(self.samples)
+
+    def _own(self, problem: Problem) -> Tensor:
+        """Whether each parameter of all is one of the problem's."""
+        parameters = self.whole.parameters.items()
+        return torch.cat([torch.full((values.numel(),), name in problem.parameters) for name, values in parameters])
+
+    def _with_curvature(self, keys: dict) -> Iterator[tuple[float, str, list[float]]]:
+        problem = Problem(self.model, self.experiment.with_keys(**keys))
+        own = self._own(problem)
+        curvature = Curvature(problem, problem.curvature_samples(self.samples))
+        largest = solver.largest_eigenvalue(curvature.product, self.risks["train"][own], seed=0)
+        for damping, (risk, v) in product(DAMPINGS[keys["curvature"]], self.risks.items()):
+            x = damped_solution(curvature, v[own], damping * largest)
+            yield damping, risk, (self.gradients[:, own] @ x).tolist()
+
+    def _without_curvature(self, risk: str) -> Tensor:
+        own = self._own(Problem(self.model, self.experiment.with_keys(influence_parameters=None)))
+        return self.gradients[:, own] @ self.risks[risk][own]
 
 
 def user_gradient(problem: Problem, samples: CandidateSamples, user: int) -> Tensor:
@@ -233,23 +314,26 @@ def damped_solution(curvature: Curvature, v: Tensor, damping: float) -> Tensor:
 
 def seeds(experiment: Experiment) -> Iterator[str]:
     """Agreement of the scores of surrogates that differ by their seeds."""
-    models = [experiment.full(seed) for seed in range(experiment.arguments.full)]
-    yield f"{len(experiment.candidates)} candidates, {len(models)} surrogates; means over pairs of disjoint averages."
-    counts = [count for count in (1, 3, 5) if 2 * count <= len(models)]
+    n_models = experiment.arguments.full
+    n_candidates = len(experiment.candidates)
+    yield f"{n_candidates} candidates, {n_models} surrogates; means over {PARTINGS} pairs of averages that share none."
+    counts = [count for count in (1, 3, 5) if 2 * count <= n_models]
     rows = []
-    for (name, patterns, curvature), damping in product(SEED_CHOICES, DAMPINGS):
-        keys = {"influence_parameters": patterns, "curvature": curvature, "hessian_damping": damping}
-        config = experiment.with_keys(**keys)
-        scores = np.array([InfluenceScorer(model, config).score(experiment.candidates) for model in models])
-        rows.append([name, curvature, f"{damping:g}", *(between_averages(scores, count) for count in counts)])
+    for name, patterns, curvature, dampings in SEED_CHOICES:
+        for damping in dampings:
+            keys = {"influence_parameters": patterns, "curvature": curvature, "hessian_damping": damping}
+            file = f"scores-{name.replace(' ', '-')}-{curvature}-{damping:g}"
+            scores = np.array([experiment.scores(f"{file}-{seed}", seed, keys) for seed in range(n_models)])
+            rows.append([name, curvature, f"{damping:g}", *(between_averages(scores, count) for count in counts)])
     yield table(["parameters", "curvature", "damping", *(f"mean of {count}" for count in counts)], rows)
     yield f"Each cell: Spearman of the scores, and the overlap of their top {TOP}."
 
 
 def between_averages(scores: np.ndarray, count: int) -> str:
-    """Mean Spearman and overlap between averages of ``count`` surrogates that share none."""
-    groups = scores[: len(scores) // count * count].reshape(-1, count, scores.shape[1]).mean(axis=1)
-    each = [agreement(one, other) for one, other in combinations(groups, 2)]
+    """Mean Spearman and overlap between averages of ``count`` surrogates that share none, over random partings."""
+    random = np.random.default_rng(0)
+    parted = (random.permutation(len(scores))[: 2 * count].reshape(2, count) for _ in range(PARTINGS))
+    each = [agreement(*(scores[part].mean(axis=0) for part in parts)) for parts in parted]
     return ", ".join(f"{mean(values):.3f}" for values in zip(*each, strict=True))
 
 

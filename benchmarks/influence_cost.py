@@ -17,6 +17,7 @@ import torch
 from common import header, table, write
 from generated import write_games_like
 from retraining import surrogate, surrogate_config, users_of
+from scipy.stats import spearmanr
 from torch.utils.data import DataLoader, TensorDataset
 
 from recbole_dealrec.config import Config
@@ -30,6 +31,7 @@ AFTER_ATTENTION = [f"trm_encoder.layer.1.{name}" for name in ("multi_head_attent
 CHOICES = {"encoder": None, "after the last attention": AFTER_ATTENTION, "one matrix": MATRIX}
 SLICE = 8192  # candidates timed against the forward pass
 LOOP = 200  # candidates of the loop
+CURVATURE_SAMPLES = (8192, 4096, 2048, 1024, 512)
 
 
 def main() -> None:
@@ -54,6 +56,7 @@ def main() -> None:
         against_forward(model, config, candidates[drawn], arguments.repeats),
         against_loop(model, config, candidates[drawn]),
         whole_stage(model, config, candidates),
+        curvature_samples(model, config, candidates),
     ]
     write("influence-cost", "\n\n".join(text))
 
@@ -97,10 +100,17 @@ def against_loop(model: EveryPosition, config: Config, samples: CandidateSamples
         ours = problem.directional_derivatives(part, direction)
         error = np.abs(loop - ours).max() / np.abs(loop).max()
         slow = seconds(lambda p=problem, x=direction, s=part: looped(p, s, x)) / len(part)
+        with torch.autograd.set_detect_anomaly(True):
+            watched = seconds(lambda p=problem, x=direction, s=part: looped(p, s, x)) / len(part)
         fast = seconds(lambda p=problem, x=direction: p.directional_derivatives(samples, x)) / len(samples)
-        rows.append([name, f"{1000 * slow:.2f}", f"{1000 * fast:.3f}", f"{slow / fast:.0f}", f"{error:.1e}"])
-    columns = ["parameters", "loop, ms a sample", "here, ms a sample", "ratio", "greatest relative difference"]
-    lines = [f"One backward pass per sample, timed on {LOOP} samples:", table(columns, rows)]
+        times = [f"{1000 * slow:.2f}", f"{1000 * watched:.2f}", f"{1000 * fast:.3f}"]
+        rows.append([name, *times, f"{slow / fast:.0f}", f"{watched / fast:.0f}", f"{error:.1e}"])
+    columns = ["parameters", "loop, ms a sample", "watched loop", "here", "ratio", "ratio", "greatest difference"]
+    lines = [
+        f"One backward pass per sample, timed on {LOOP} samples. The watched loop has autograd's anomaly detection on, "
+        "as RecBole leaves it for the whole process once its sequential models are imported:",
+        table(columns, rows),
+    ]
     try:
         peer = f"{1000 * dattri_seconds(model, samples):.2f} ms a sample"
         lines.append(f"dattri, encoder, by per-sample gradients under `vmap` and inner products: {peer}.")
@@ -156,7 +166,23 @@ def whole_stage(model: EveryPosition, config: Config, samples: CandidateSamples)
     for name, patterns in CHOICES.items():
         config["influence_parameters"] = patterns
         rows.append([name, f"{seconds(lambda: InfluenceScorer(model, config).score(samples)):.1f}"])
-    return "The whole stage (v, solve, scores) on all candidates:\n\n" + table(["parameters", "seconds"], rows)
+    count = config["hessian_samples"]
+    title = f"The whole stage (v, solve, scores) on all candidates, one surrogate, hessian_samples {count}:"
+    return f"{title}\n\n{table(['parameters', 'seconds'], rows)}"
+
+
+def curvature_samples(model: EveryPosition, config: Config, samples: CandidateSamples) -> str:
+    """What the number of samples behind the curvature changes, against the largest number."""
+    config["influence_parameters"] = None
+    rows, reference = [], None
+    for count in CURVATURE_SAMPLES:
+        config["hessian_samples"] = count
+        start = perf_counter()
+        scores = InfluenceScorer(model, config).score(samples)
+        reference = scores if reference is None else reference
+        rows.append([count, f"{perf_counter() - start:.0f}", float(spearmanr(scores, reference).statistic)])
+    columns = ["hessian_samples", "seconds of the stage", f"Spearman with {CURVATURE_SAMPLES[0]}"]
+    return "The number of candidates that the curvature is measured on, encoder:\n\n" + table(columns, rows)
 
 
 def seconds(step: Callable) -> float:

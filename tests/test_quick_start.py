@@ -14,7 +14,7 @@ from recbole_dealrec import run_recbole_dealrec
 SMALL = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 3, "n_fewshot": 24,
     "surrogate_epochs": 2, "surrogate_train_batch_size": 16, "hessian_samples": 64, "tiny_steps": 20, "epochs": 2,
-    "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20,
+    "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20, "n_surrogates": 1,
 }  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def _logits(
         output = model(**inputs)
         return pick(output if isinstance(output, Tensor) else output.logits)
     with head.register_forward_pre_hook(lambda _module, args: pick(args[0])[None]):
-        return model(**inputs).logits[0]
+        return model(**inputs).logits.squeeze(0)
 
 
 def _frozen_head(model: nn.Module) -> nn.Module | None:

@@ -28,6 +28,7 @@ SIZES = {
     "NextItNet": {"surrogate_embedding_size": 4, "surrogate_block_num": 1, "surrogate_dilations": [1, 2]},
     "Caser": {"surrogate_embedding_size": 4, "surrogate_nh": 1, "surrogate_nv": 1},
 }
+AS_IN_THE_PAPER = {"hessian_damping": 0.5, "curvature": "hessian"}
 ATTENTION = "trm_encoder.layer.0.multi_head_attention.dense.weight"
 LAMBDA = 0.8
 
@@ -38,7 +39,7 @@ def problem(ten):
 
     def make(model="SASRec", scale=0.4, seed=0, build=lambda own, train: own.model_class(own, train), **keys):
         size = SIZES.get(model, SMALL)
-        config = ten(surrogate_model=model, MAX_ITEM_LIST_LENGTH=6, **{"hessian_damping": 0.5, **size, **keys})
+        config = ten(surrogate_model=model, MAX_ITEM_LIST_LENGTH=6, **{**AS_IN_THE_PAPER, **size, **keys})
         splits = load_splits(config)
         surrogate = surrogate_of(config, splits.train, scale, seed, build)
         samples, valid = (CandidateSamples.from_dataset(part) for part in (splits.train, splits.valid))
