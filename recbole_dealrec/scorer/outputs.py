@@ -51,6 +51,10 @@ class LastHidden(Logits):
         return torch.cat(expected) - items[targets]
 
 
+class _Reached(Exception):
+    """Ends a forward pass whose rest is not needed."""
+
+
 class AfterAttention(LastHidden):
     """The same where only layers after SASRec's last attention are chosen: these see one position, the last.
 
@@ -63,20 +67,24 @@ class AfterAttention(LastHidden):
 
     def inputs(self, batch: Interaction) -> tuple[Tensor, Tensor]:
         """What the last attention read from the sequence and what it is added to, [B, d] each."""
-        seen = {}
-        attention = self._layer.multi_head_attention
-        handles = [
-            attention.dense.register_forward_pre_hook(lambda _, args: seen.update(context=args[0])),
-            self._layer.register_forward_pre_hook(lambda _, args: seen.update(residual=args[0])),
-        ]
+        seen = []
+
+        def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen.append(args[0])
+            if len(seen) == 2:
+                raise _Reached
+
+        modules = self._layer, self._layer.multi_head_attention.dense
+        handles = [module.register_forward_pre_hook(keep) for module in modules]
         try:
             super().forward(batch)
+        except _Reached:
+            residual, context = seen
         finally:
             for handle in handles:
                 handle.remove()
         last = batch[self.surrogate.ITEM_SEQ_LEN] - 1
-        gather = self.surrogate.gather_indexes
-        return gather(seen["context"], last), gather(seen["residual"], last)
+        return self.surrogate.gather_indexes(context, last), self.surrogate.gather_indexes(residual, last)
 
     def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         context, residual = inputs
