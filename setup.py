@@ -26,7 +26,7 @@ setup(
     install_requires=[
         "recbole==1.2.1",
         "torch>=2.5,<2.14",
-        "transformers>=5.4,<6",
+        "transformers>=5.4,<5.24",  # 5.24 renames past_key_values
         "peft>=0.18",
         "accelerate>=1.1",
         "pyyaml>=6",
