@@ -147,7 +147,7 @@ def positive_damping(matrix):
     return max(1.2 * -float(values[0]), 0.1 * float(values[-1]))
 
 
-def check_against_dense(config, samples, surrogate, curvature, tolerance, parameters=None):
+def assert_equal_to_dense(config, samples, surrogate, curvature, tolerance, parameters=None):
     parameters = chosen(surrogate) if parameters is None else parameters
     matrix = CURVATURES[curvature](surrogate, samples, parameters)
     damping = positive_damping(matrix)
@@ -163,7 +163,7 @@ def check_against_dense(config, samples, surrogate, curvature, tolerance, parame
 @pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec", "NARM", "NextItNet", "Caser"])
 def test_against_dense_linear_algebra(model, curvature, problem, fixed_lambda, tight_cg, caplog):
     config, samples, _, surrogate = problem(model)
-    check_against_dense(config, samples, surrogate, curvature, 1e-7)
+    assert_equal_to_dense(config, samples, surrogate, curvature, 1e-7)
     assert not caplog.records
 
 
@@ -176,7 +176,7 @@ def test_in_chunks_of_logits_against_dense_linear_algebra(
     config, samples, _, surrogate = problem(model, build=build_surrogate)
     assert isinstance(surrogate, EveryPosition)
     monkeypatch.setitem(catalogue._LOGITS_PER_CHUNK, "cpu", rows * surrogate.n_items)
-    check_against_dense(config, samples, surrogate, curvature, 1e-7)
+    assert_equal_to_dense(config, samples, surrogate, curvature, 1e-7)
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
@@ -199,20 +199,20 @@ def test_each_form_of_the_outputs_against_dense_linear_algebra(
     )
     named = [(name, p) for name, p in surrogate.named_parameters() if any(fnmatchcase(name, it) for it in patterns)]
     assert type(outputs_of(surrogate, [name for name, _ in named])) is form
-    check_against_dense(config, samples, surrogate, curvature, 1e-6, [parameter for _, parameter in named])
+    assert_equal_to_dense(config, samples, surrogate, curvature, 1e-6, [parameter for _, parameter in named])
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
 def test_cg_as_configured(curvature, problem, fixed_lambda, caplog):
     config, samples, _, surrogate = problem()
-    check_against_dense(config, samples, surrogate, curvature, 5e-3)
+    assert_equal_to_dense(config, samples, surrogate, curvature, 5e-3)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
 def test_exact(curvature, problem, fixed_lambda):
     config, samples, _, surrogate = problem(hessian_solver="exact", influence_parameters=[ATTENTION])
-    check_against_dense(config, samples, surrogate, curvature, 1e-8, chosen(surrogate, [ATTENTION]))
+    assert_equal_to_dense(config, samples, surrogate, curvature, 1e-8, chosen(surrogate, [ATTENTION]))
 
 
 def test_single_precision(problem, fixed_lambda):
@@ -267,7 +267,7 @@ def test_parameter_patterns(patterns, words, problem, fixed_lambda):
     )
     parameters = [p for name, p in surrogate.named_parameters() if any(word in f"\n{name}" for word in words)]
     assert len(parameters) == {ATTENTION: 1, "item_embedding.weight": 1}.get(patterns[0], 3)
-    check_against_dense(config, samples, surrogate, "hessian", 1e-8, parameters)
+    assert_equal_to_dense(config, samples, surrogate, "hessian", 1e-8, parameters)
 
 
 def test_patterns_that_match_nothing_name_the_parameters(problem):
