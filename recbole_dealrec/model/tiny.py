@@ -143,7 +143,7 @@ def pretrain(
 
 def build_tiny_llm(
     folder: Path, titles: Sequence[str], popularity: Sequence[float], *,
-    render: Callable[[Sequence[str]], str] = quote_titles, vocabulary_text: Sequence[str] = (),
+    render: Callable[[Sequence[str]], str] = quote_titles,
     steps: int = 1000, batch_size: int = 16, titles_per_document: int = 6, learning_rate: float = 3e-3,
     hidden_size: int = 128, n_layers: int = 2, n_heads: int = 4, vocab_size: int = 4096, max_length: int = 512,
     seed: int = 0, show_progress: bool = True, device: torch.device | str = "cpu",
@@ -158,7 +158,6 @@ def build_tiny_llm(
         titles: title of every item, any text; may repeat.
         popularity: how often each one was chosen, on any scale.
         render: text of a document from its titles.
-        vocabulary_text: more text the tokenizer is trained on, such as the wording of prompts.
         steps: optimizer steps.
         batch_size: documents per step.
         titles_per_document: titles per document.
@@ -180,7 +179,7 @@ def build_tiny_llm(
         raise FileExistsError(f"{folder} exists already")
     probabilities = title_probabilities(popularity)
     groups = [titles[start : start + titles_per_document] for start in range(0, len(titles), titles_per_document)]
-    tokenizer = train_tokenizer([*map(render, groups), *titles, *vocabulary_text], vocab_size, max_length)
+    tokenizer = train_tokenizer([*map(render, groups), *titles], vocab_size, max_length)
     model = create_model(tokenizer, hidden_size, n_layers, n_heads, seed).to(device)
     documents = draw_documents(titles, probabilities, render, (batch_size, titles_per_document), seed)
     loss = pretrain(model, tokenizer, documents, steps=steps, learning_rate=learning_rate, show_progress=show_progress)

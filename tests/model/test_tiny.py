@@ -148,15 +148,6 @@ def test_padding_does_not_change_the_loss(trained):
     assert loss * tokens / 3 == pytest.approx(loss_per_document(tokenizer, model, documents), rel=1e-4)
 
 
-def test_vocabulary_text_shortens_its_encoding(tmp_path):
-    wording = "Recommend whatever follows henceforth"
-    lengths = [
-        len(AutoTokenizer.from_pretrained(build(tmp_path / name, vocabulary_text=text))(wording)["input_ids"])
-        for name, text in [("without", ()), ("with", [wording] * 9)]
-    ]
-    assert lengths[1] < lengths[0] / 2
-
-
 def test_documents_are_drawn_by_popularity():
     probabilities = title_probabilities([6, 3, 0, 1])
     documents = draw_documents(list("abcd"), probabilities, "".join, (100, 40), seed=1)
