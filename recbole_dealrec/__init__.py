@@ -2,12 +2,12 @@
 
 __version__ = "0.1.0"
 
-__all__ = ["run_recbole_dealrec"]
+__all__ = ["compare_samplers", "run_recbole_dealrec"]
 
 
 def __getattr__(name: str):
-    if name == "run_recbole_dealrec":
-        from recbole_dealrec.quick_start import run_recbole_dealrec
+    if name in __all__:
+        from recbole_dealrec import quick_start  # takes seconds, and not everyone who imports the package runs it
 
-        return run_recbole_dealrec
+        return getattr(quick_start, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

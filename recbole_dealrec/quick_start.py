@@ -1,51 +1,26 @@
-"""The pipeline: samples, scores, selection, few-shot fine-tuning, metrics."""
+"""Entry points: one run, and a comparison of samplers over seeds."""
 
-import hashlib
-import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import yaml
-from torch import nn
 
+from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, load_splits, train_loader
+from recbole_dealrec.data import CandidateSamples, load_splits
+from recbole_dealrec.digest import run_name, shared_name
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS
-from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
-from recbole_dealrec.report import log_summary, write_report
-from recbole_dealrec.run_folder import RunFolder, atomic_path, read_json, write_json
-from recbole_dealrec.sampler import FewShotSampler, Scorer, get_sampler
-from recbole_dealrec.scorer import (
-    EffortScorer,
-    EL2NScorer,
-    GraNdScorer,
-    InfluenceScorer,
-    LLMRepresentationScorer,
-    LossTrajectoryScorer,
-    PartialEffortScorer,
-    SurrogateRepresentationScorer,
-    ValidDistanceScorer,
-)
-from recbole_dealrec.trainer import LLMTrainer, SafetensorsTrainer
+from recbole_dealrec.pipeline import Pipeline
+from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.sampler import get_sampler
+from recbole_dealrec.stages import SharedStages
 
-from recbole.utils import init_logger, init_seed  # isort: skip
-
-# Keys that change how a run is carried out, not what comes out.
-_NEUTRAL_KEYS = {
-    "show_progress", "state", "gpu_id", "use_gpu", "device", "checkpoint_dir", "data_path", "log_wandb",
-    "wandb_project", "save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "worker",
-    "config_files", "tokens_per_batch", "micro_batch_size", "eval_batch_size", "surrogate_eval_batch_size",
-}  # fmt: skip
+from recbole.utils import init_logger  # isort: skip
 
 
 def run_recbole_dealrec(
@@ -73,228 +48,115 @@ def run_recbole_dealrec(
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
     """
-    if model not in MODELS:
-        raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
-    config = Config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
-    sampler_class = get_sampler(config["sampler"])
-    config.model_class.check(config)
+    config = _checked_config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     _start_logging(config)
     splits = load_splits(config)
     samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
-    with _run_folder(config, splits, saved) as run:
-        pipeline = Pipeline(config, splits, samples, run)
-        pipeline.sampler = sampler_class(config, pipeline.scorers)
-        pipeline.sampler.check(len(samples))
-        logging.getLogger().info(f"{len(samples)} candidate samples; run folder {run.path}")
+    with _kept_or_temporary(Path(config["checkpoint_dir"]) / run_name(config, splits), saved) as path:
+        folder = RunFolder(path)
+        pipeline = Pipeline(config, SharedStages(config, splits, samples, folder), folder)
+        logging.getLogger().info(f"{len(samples)} candidate samples; run folder {path}")
         result = pipeline.run()
-    return {**result, "run_dir": str(run.path) if saved else ""}
+    return {**result, "run_dir": str(path) if saved else ""}
 
 
-class Pipeline:
-    """The stages of one run, in order; a stage whose output is in the run folder is not run again.
+def compare_samplers(
+    samplers: Sequence[str],
+    seeds: Sequence[int] | None = None,
+    model: str = "BIGRec",
+    dataset: str = "ml-100k",
+    config_file_list: Sequence[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run every sampler with every seed and compare their metrics and costs.
+
+    The samplers of a seed share surrogates, scores and the language model before fine-tuning; each of these is computed
+    once. A run comes out as :func:`run_recbole_dealrec` alone would have it, and one whose folder is there goes on from
+    its finished stages.
 
     Args:
-        config: the run's configuration.
-        splits: training, validation and test part.
-        samples: candidate samples of the training part.
-        run: run folder.
+        samplers: names of few-shot samplers; the first one is tested against the best of the others.
+        seeds: seeds, each used for all samplers; None for the configured one alone.
+        model: recommender to fine-tune.
+        dataset: name of the dataset's folder and files.
+        config_file_list: YAML files of configuration keys.
+        config_dict: configuration keys that win over all files; no ``sampler``, and no ``seed`` beside ``seeds``.
+
+    Returns:
+        ``runs`` (DataFrame, one row a run), ``table`` (DataFrame, as :func:`comparison_table` describes it) and
+        ``comparison_dir``, the folder with both as CSV and the table as LaTeX.
+
+    Raises:
+        InputError: input or configuration that cannot be used, before anything is trained.
     """
+    keys = dict(config_dict or {})
+    _check_named_once("sampler", samplers, keys)
+    if seeds is None:
+        seeds = [_checked_config(model, dataset, config_file_list, {**keys, "sampler": samplers[0]})["seed"]]
+    else:
+        _check_named_once("seed", seeds, keys)
+    configs = [
+        [
+            _checked_config(model, dataset, config_file_list, {**keys, "sampler": name, "seed": seed})
+            for name in samplers
+        ]
+        for seed in seeds
+    ]
+    _start_logging(configs[0][0])
+    runs = pd.DataFrame([row for of_seed in configs for row in _runs_of_seed(of_seed)])
+    table = comparison_table(runs)
+    folder = write_comparison(Path(configs[0][0]["checkpoint_dir"]), runs, table)
+    log_comparison(table, folder)
+    return {"runs": runs, "table": table, "comparison_dir": str(folder)}
 
-    sampler: FewShotSampler
 
-    def __init__(self, config: Config, splits: Splits, samples: CandidateSamples, run: RunFolder) -> None:
-        self.config = config
-        self.splits = splits
-        self.samples = samples
-        self.run_folder = run
-        self.scorers: dict[str, Scorer] = {
-            "influence": _StoredScorer(run, "influence", self._influence_scorer),
-            "effort": _StoredScorer(run, "effort", self._effort_scorer),
-            **{name: _StoredScorer(run, name, build) for name, build in self._baseline_scorers().items()},
+def _check_named_once(key: str, values: Sequence, keys: Mapping[str, Any]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise InputError(f"{key}: each value to compare has to be named once, not {', '.join(map(str, values))}")
+    if key in keys:
+        raise InputError(f"configuration key '{key}' is given beside the values to compare; leave one of them out")
+
+
+def _runs_of_seed(configs: Sequence[Config]) -> Iterator[dict[str, Any]]:
+    """A row of the comparison for each configuration; these differ in keys of the selection alone."""
+    first, parent = configs[0], Path(configs[0]["checkpoint_dir"])
+    splits = load_splits(first)
+    samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
+    shared = RunFolder(parent / shared_name(first, splits))
+    stages = SharedStages(first, splits, samples, shared)
+    pipelines = [Pipeline(config, stages, RunFolder(parent / run_name(config, splits), shared)) for config in configs]
+    for pipeline in pipelines:
+        config, folder = pipeline.config, pipeline.folder
+        logging.getLogger().info(f"{config['sampler']}, seed {config['seed']}; run folder {folder.path}")
+        result = pipeline.run()
+        yield {
+            "sampler": config["sampler"],
+            "seed": config["seed"],
+            **result["test_result"],
+            "selection seconds": folder.cost("selection"),
+            "fine-tuning seconds": folder.seconds["fine-tuning"],
+            "run_dir": str(folder.path),
         }
 
-    def run(self) -> dict[str, Any]:
-        """All stages; the returned dictionary is that of :func:`run_recbole_dealrec` without ``run_dir``."""
-        self._write_config()
-        selected = self.select()
-        best_valid_result = self.fine_tune(selected)
-        test_result = self.evaluate()
-        result = {
-            "best_valid_result": best_valid_result,
-            "test_result": test_result,
-            "n_candidates": len(self.samples),
-            "seconds": self.run_folder.seconds,
-            "selected": selected.tolist(),
-        }
-        write_json(self.run_folder / "result.json", result)
-        write_report(self.run_folder, self.config, result)
-        log_summary(self.config, result)
-        return {**result, "selected": selected}
 
-    @cached_property
-    def llm(self) -> LLMRecommender:
-        """The recommender before fine-tuning, from which effort is measured and fine-tuning starts."""
-        with self.run_folder.stage("language model"):
-            self._seed()
-            return self.config.model_class(self.config, self.splits.train)
-
-    def surrogates(self) -> list:
-        """Trained surrogates, ``n_surrogates`` of them, with seeds counted up from ``seed``."""
-        return [self._surrogate(number) for number in range(self.config["n_surrogates"])]
-
-    def select(self) -> np.ndarray:
-        """Indices of the selected candidates, int64 [n_fewshot]."""
-        table = self.run_folder / "scores.csv"
-        if table.exists():
-            return np.flatnonzero(pd.read_csv(table, usecols=["selected"])["selected"])
-        with self.run_folder.stage("selection"):
-            selected = np.asarray(self.sampler.sample(self.samples), dtype=np.int64)
-            self._write_fewshot(self.samples[selected])
-            self._write_scores(table, selected)
-        return selected
-
-    def fine_tune(self, selected: np.ndarray) -> dict[str, float]:
-        """Fine-tune on the selected samples; returns the best validation result."""
-        outcome = self.run_folder / "fine_tuning.json"
-        if not outcome.exists():
-            trainer = self._llm_trainer()
-            with self.run_folder.stage("fine-tuning"):
-                self._seed()
-                train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
-                valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
-                trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
-                write_json(outcome, {"best_valid_result": trainer.best_valid_result})
-        return read_json(outcome)["best_valid_result"]
-
-    def evaluate(self) -> dict[str, float]:
-        """Metrics of the fine-tuned recommender on the test part."""
-        outcome = self.run_folder / "test_result.json"
-        if not outcome.exists():
-            trainer = self._llm_trainer()
-            with self.run_folder.stage("evaluation"):
-                self._seed()
-                train_data = train_loader(self.config, self.splits.train, self.samples.rows)
-                trainer.eval_collector.data_collect(train_data)
-                test_data = QueryDataLoader(self.config, self.splits.test)
-                test_result = trainer.evaluate(test_data, show_progress=self.config["show_progress"])
-                write_json(outcome, {metric: float(value) for metric, value in test_result.items()})
-        return read_json(outcome)
-
-    def _seed(self) -> None:
-        # Each stage starts from the seed, so that a stage read from disk leaves the next one as it was.
-        init_seed(self.config["seed"], self.config["reproducibility"])
-
-    def _llm_trainer(self) -> LLMTrainer:
-        return LLMTrainer(self.config, self.llm, self.run_folder / self.llm.weights_folder)
-
-    def _surrogate(self, number: int, watch: Callable[[nn.Module], None] | None = None):
-        """Trained surrogate; with ``watch``, trained again if need be, which ``watch`` sees after each evaluation."""
-        config = self.config.surrogate()
-        config["seed"] = self.config["seed"] + number
-        init_seed(config["seed"], config["reproducibility"])
-        model = build_surrogate(config, self.splits.train)
-        weights = self.run_folder / ("surrogate.safetensors" if number == 0 else f"surrogate-{number}.safetensors")
-        finished = weights.with_suffix(".json")
-        trainer = SafetensorsTrainer(config, model, weights)
-        if watch or not finished.exists():
-            with self.run_folder.stage("surrogate" if number == 0 else f"surrogate {number}"):
-                train_data = surrogate_loader(config, self.splits.train, model)
-                valid_data = QueryDataLoader(config, self.splits.valid)
-                _, result = trainer.fit(
-                    train_data,
-                    valid_data,
-                    show_progress=config["show_progress"],
-                    callback_fn=watch and (lambda epoch, score: watch(model)),
-                )
-                write_json(finished, result)
-        trainer.load(weights)
-        return model
-
-    def _influence_scorer(self) -> InfluenceScorer:
-        on_valid = self.config["influence_on"] == "valid"
-        risk_samples = CandidateSamples.from_dataset(self.splits.valid) if on_valid else None
-        return InfluenceScorer(self.surrogates(), self.config, risk_samples)
-
-    def _effort_scorer(self) -> Scorer:
-        effort = EffortScorer(self.llm, self.config)
-        if self.config["effort_sample_ratio"] == 1:
-            return effort
-        return PartialEffortScorer(effort, self._surrogate(0), self.scorers["influence"].score, self.config)
-
-    def _baseline_scorers(self) -> dict[str, Callable[[], Scorer]]:
-        config = self.config
-        return {
-            "grand": lambda: GraNdScorer(self.surrogates(), config),
-            "el2n": lambda: EL2NScorer(self.surrogates(), config),
-            "loss_trajectory": lambda: LossTrajectoryScorer(lambda watch: self._surrogate(0, watch), config),
-            "surrogate_representation": lambda: SurrogateRepresentationScorer(self._surrogate(0), config),
-            "llm_representation": lambda: LLMRepresentationScorer(self.llm),
-            "valid_distance": lambda: ValidDistanceScorer(
-                self.llm, CandidateSamples.from_dataset(self.splits.valid), config
-            ),
-        }
-
-    def _write_config(self) -> None:
-        with atomic_path(self.run_folder / "config.yaml") as file:
-            file.write_text(yaml.safe_dump(self.config.resolved(), allow_unicode=True), encoding="utf-8")
-
-    def _write_scores(self, table: Path, selected: np.ndarray) -> None:
-        dataset = self.splits.train
-        columns = {
-            "user": dataset.id2token(dataset.uid_field, self.samples.user_id),
-            "target": dataset.id2token(dataset.iid_field, self.samples.item_id),
-            **self.sampler.columns,
-            "selected": np.isin(np.arange(len(self.samples)), selected).astype(int),
-        }
-        with atomic_path(table) as file:
-            pd.DataFrame(columns).to_csv(file, index=False)
-
-    def _write_fewshot(self, samples: CandidateSamples) -> None:
-        with atomic_path(self.run_folder / "fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
-            for row in self.llm.instructions(samples):
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-@dataclass(frozen=True)
-class _StoredScorer:
-    """A scorer that is built and run once; its scores are kept in the run folder."""
-
-    run: RunFolder
-    name: str
-    build: Callable[[], Scorer]
-
-    def score(self, samples: CandidateSamples) -> np.ndarray:
-        file = self.run / f"{self.name}.npy"
-        if not file.exists():
-            scorer = self.build()
-            with self.run.stage(self.name):
-                scores = scorer.score(samples)
-            with atomic_path(file) as path, open(path, "wb") as stream:
-                np.save(stream, scores)
-        return np.load(file)
+def _checked_config(
+    model: str, dataset: str, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any]
+) -> Config:
+    if model not in MODELS:
+        raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
+    config = Config(model, dataset, config_file_list, config_dict)
+    get_sampler(config["sampler"])
+    config.model_class.check(config)
+    return config
 
 
 @contextmanager
-def _run_folder(config: Config, splits: Splits, saved: bool) -> Iterator[RunFolder]:
-    if saved:
-        name = f"{config['dataset']}-{config['model']}-{config['sampler']}-{_digest(config, splits)}"
-        yield RunFolder(Path(config["checkpoint_dir"]) / name)
+def _kept_or_temporary(path: Path, kept: bool) -> Iterator[Path]:
+    if kept:
+        yield path
     else:
         with tempfile.TemporaryDirectory() as folder:
-            yield RunFolder(Path(folder))
-
-
-def _digest(config: Config, splits: Splits) -> str:
-    """Twelve hexadecimal digits of what determines the result: resolved keys, rows, item tokens and titles."""
-    keys = {key: value for key, value in config.resolved().items() if key not in _NEUTRAL_KEYS}
-    hashed = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode())
-    for part in (splits.train, splits.valid, splits.test):
-        samples = CandidateSamples.from_dataset(part)
-        for column in (samples.user_id, samples.item_id, samples.item_id_list):
-            hashed.update(np.ascontiguousarray(column).tobytes())
-    tokens = splits.train.field2id_token[splits.train.iid_field]
-    hashed.update("\n".join([*map(str, tokens), *splits.train.titles]).encode())
-    return hashed.hexdigest()[:12]
+            yield Path(folder)
 
 
 def _start_logging(config: Config) -> None:

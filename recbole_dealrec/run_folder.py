@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
@@ -42,37 +43,62 @@ def read_json(path: Path) -> Any:
 
 
 class RunFolder:
-    """Outputs of the stages of one run, and how long each stage took.
+    """Outputs of the stages of one run, how long each stage took, and which others it used.
 
     Args:
         path: the folder; made if absent.
-
-    Attributes:
-        seconds: wall time of each stage, without the stages it started in turn.
+        shared: folder of the stages that this run has in common with others, if those are not kept here.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shared: "RunFolder | None" = None) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self._seconds_file = path / "seconds.json"
-        self.seconds: dict[str, float] = read_json(self._seconds_file) if self._seconds_file.exists() else {}
-        self._inner = [0.0]
+        self._file = path / "stages.json"
+        self._stages: dict[str, dict[str, Any]] = read_json(self._file) if self._file.exists() else {}
+        self._open = shared._open if shared else [_OpenStage()]
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall time of each stage, and of each shared stage that was used, without the stages inside it."""
+        own = {name: stage["seconds"] for name, stage in self._stages.items()}
+        used = {name: seconds for stage in self._stages.values() for name, seconds in stage["used"].items()}
+        return {**used, **own}
+
+    def cost(self, name: str) -> float:
+        """Seconds of a finished stage and of all stages it used, whenever and for whichever run those ran."""
+        stage = self._stages[name]
+        return stage["seconds"] + sum(stage["used"].values())
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Log and time a stage; its time is kept once it ends without an error."""
         getLogger().info(f"stage {name}")
-        self._inner.append(0.0)
+        self._open.append(_OpenStage())
         start = perf_counter()
         try:
             yield
         finally:
             total = perf_counter() - start
-            own = total - self._inner.pop()
-            self._inner[-1] += total
-        self.seconds[name] = round(own, 3)
-        write_json(self._seconds_file, self.seconds)
+            ended = self._open.pop()
+            self._open[-1].inner_seconds += total
+        own = total - ended.inner_seconds
+        self._stages[name] = {"seconds": round(own, 3), "used": ended.used}
+        write_json(self._file, self._stages)
+        self.reuse(name)
         getLogger().info(f"stage {name} took {own:.1f} s")
+
+    def reuse(self, name: str) -> None:
+        """Note that the stage that is going on uses a finished one."""
+        if stage := self._stages.get(name):
+            self._open[-1].used.update({**stage["used"], name: stage["seconds"]})
+
+
+@dataclass
+class _OpenStage:
+    """A stage that is going on: seconds of the stages inside it, and seconds of each stage it used."""
+
+    inner_seconds: float = 0.0
+    used: dict[str, float] = field(default_factory=dict)

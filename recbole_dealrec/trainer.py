@@ -96,6 +96,8 @@ class LLMTrainer(SafetensorsTrainer):
     def _step(self, interaction: Interaction) -> float:
         """One optimiser step; returns the mean loss of the samples before it."""
         size, step_loss = len(interaction), 0.0
+        # Samples of similar length make a forward pass, so that little of it is padding; the gradient is the same.
+        interaction = interaction[interaction[self.model.ITEM_SEQ_LEN].argsort(stable=True)]
         for start in range(0, size, self.config["micro_batch_size"]):
             part = interaction[start : start + self.config["micro_batch_size"]]
             loss = self.model.calculate_loss(part) * (len(part) / size)

@@ -34,6 +34,14 @@ BAD_INPUT = {
     "no such model class": (["-m", "BigRex"], "no model 'BigRex'; known are BIGRec"),
     "stray word": (["games"], "'games' is not an option"),
     "sampled evaluation": (["--eval_args={order: TO, mode: uni100}"], "mode has to be full"),
+    "a sampler twice": (["--sampler=Random,Random"], "sampler: each value to compare has to be named once"),
+    "no such sampler among several": (["--sampler=Random,Best"], "no sampler 'Best'; known are CCS, DEALRec"),
+    "seeds that are none": (["--seeds=1,x"], "--seeds has to be whole numbers separated by commas, not '1,x'"),
+    "a seed beside seeds": (["--seeds=1,2", "--seed=3"], "key 'seed' is given beside the values to compare"),
+    "too few candidates for one of them": (
+        ["-s", "Random,CCS", "--n_fewshot=9000"],
+        "n_fewshot is 9000, but only 6601",
+    ),
     "a model of RecBole": (["-m", "SASRec"], "no model 'SASRec'; known are BIGRec"),
 }
 

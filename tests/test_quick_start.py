@@ -85,13 +85,18 @@ def test_the_adapter_loads_in_peft(first):
 
 def test_a_second_run_reuses_every_stage(first, run, monkeypatch):
     result, folder = first
-    import recbole_dealrec.quick_start as quick_start
+    from recbole_dealrec import pipeline, stages
 
     def refuse(*args, **kwargs):
         raise AssertionError("a finished stage was started again")
 
-    for name in ("build_surrogate", "InfluenceScorer", "EffortScorer", "LLMTrainer"):
-        monkeypatch.setattr(quick_start, name, refuse)
+    for module, name in (
+        (stages, "build_surrogate"),
+        (stages, "InfluenceScorer"),
+        (stages, "EffortScorer"),
+        (pipeline, "LLMTrainer"),
+    ):
+        monkeypatch.setattr(module, name, refuse)
     again = run(folder)
     assert again["selected"].tolist() == result["selected"].tolist()
     assert again["test_result"] == result["test_result"]

@@ -53,6 +53,23 @@ def test_the_step_is_the_same_however_a_batch_is_cut(trainer):
             torch.testing.assert_close(other[name], value, atol=1e-6, rtol=1e-4)
 
 
+def test_samples_of_similar_length_share_a_forward_pass(trainer, monkeypatch):
+    run, train_data, _ = trainer(train_batch_size=8, micro_batch_size=2)
+    (batch,) = train_data
+    lengths = batch[run.model.ITEM_SEQ_LEN].tolist()
+    assert lengths != sorted(lengths)
+    seen, calculate = [], run.model.calculate_loss
+
+    def watched(part):
+        seen.extend(part[run.model.ITEM_SEQ_LEN].tolist())
+        return calculate(part)
+
+    monkeypatch.setattr(run.model, "calculate_loss", watched)
+    run.scheduler = torch.optim.lr_scheduler.ConstantLR(run.optimizer)
+    run._step(batch)
+    assert seen == sorted(lengths)
+
+
 def test_the_rate_warms_up_and_falls_to_zero(trainer):
     run, train_data, valid_data = trainer(epochs=3, warmup_steps=2)
     rates = []

@@ -8,9 +8,9 @@ import pytest
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.quick_start import Pipeline
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import base, get_sampler
+from recbole_dealrec.stages import SharedStages
 
 NAMES = sorted(base._REGISTRY)
 SOURCES = {
@@ -38,7 +38,7 @@ KEYS = {
 
 
 @pytest.fixture(scope="module")
-def pipeline(movies_path, checkpoint, tmp_path_factory):
+def stages(movies_path, checkpoint, tmp_path_factory):
     """Scorers of 200 users of ml-100k; each is computed once, when a sampler asks for it."""
     folder = tmp_path_factory.mktemp("scores")
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +47,7 @@ def pipeline(movies_path, checkpoint, tmp_path_factory):
         config = Config("BIGRec", "movies", config_dict=keys)
         splits = load_splits(config)
         samples = CandidateSamples.from_dataset(splits.train, 1)
-        yield Pipeline(config, splits, samples, RunFolder(folder))
+        yield SharedStages(config, splits, samples, RunFolder(folder))
 
 
 class Refuses:
@@ -58,52 +58,52 @@ class Refuses:
 @pytest.mark.parametrize("name", NAMES)
 class TestEverySampler:
     @pytest.fixture
-    def make(self, name, pipeline, movies_path):
-        """``make(**keys)``: the sampler with its own default keys and the pipeline's scorers."""
+    def make(self, name, stages, movies_path):
+        """``make(**keys)``: the sampler with its own default keys and the shared scorers."""
         if name == "GORACS":
             pytest.importorskip("ot")
 
-        def build(scorers=pipeline.scorers, **keys):
+        def build(scorers=stages.scorers, **keys):
             fixed = {**KEYS, "data_path": str(movies_path), "sampler": name}
             return get_sampler(name)(Config("BIGRec", "movies", config_dict={**fixed, **keys}), scorers)
 
         return build
 
-    def test_as_many_as_asked_for_sorted_and_unique(self, name, make, pipeline):
-        selected = make().sample(pipeline.samples)
+    def test_as_many_as_asked_for_sorted_and_unique(self, name, make, stages):
+        selected = make().sample(stages.samples)
         assert selected.dtype == np.int64
-        assert len(selected) == (len(pipeline.samples) if name == "Full" else 40)
-        assert (np.diff(selected) > 0).all() and selected[0] >= 0 and selected[-1] < len(pipeline.samples)
+        assert len(selected) == (len(stages.samples) if name == "Full" else 40)
+        assert (np.diff(selected) > 0).all() and selected[0] >= 0 and selected[-1] < len(stages.samples)
 
     @pytest.mark.parametrize("n_fewshot", [1, 7, 120])
-    def test_any_size(self, name, make, pipeline, n_fewshot):
-        selected = make(n_fewshot=n_fewshot).sample(pipeline.samples)
-        assert len(np.unique(selected)) == (len(pipeline.samples) if name == "Full" else n_fewshot)
+    def test_any_size(self, name, make, stages, n_fewshot):
+        selected = make(n_fewshot=n_fewshot).sample(stages.samples)
+        assert len(np.unique(selected)) == (len(stages.samples) if name == "Full" else n_fewshot)
 
-    def test_all_that_is_usable_can_be_taken(self, name, make, pipeline):
-        n = len(pipeline.samples)
+    def test_all_that_is_usable_can_be_taken(self, name, make, stages):
+        n = len(stages.samples)
         usable = make().usable(n)
         sampler = make(n_fewshot=usable)
         sampler.check(n)
-        assert len(np.unique(sampler.sample(pipeline.samples))) == usable
+        assert len(np.unique(sampler.sample(stages.samples))) == usable
 
-    def test_more_is_refused_before_anything_is_computed(self, name, make, pipeline):
-        n = len(pipeline.samples)
-        sampler = make(scorers=dict.fromkeys(pipeline.scorers, Refuses()), n_fewshot=make().usable(n) + 1)
+    def test_more_is_refused_before_anything_is_computed(self, name, make, stages):
+        n = len(stages.samples)
+        sampler = make(scorers=dict.fromkeys(stages.scorers, Refuses()), n_fewshot=make().usable(n) + 1)
         if name == "Full":
             sampler.check(n)
         else:
             with pytest.raises(InputError, match=f"of {n} candidate samples can be chosen"):
                 sampler.check(n)
 
-    def test_the_seed_alone_decides(self, name, make, pipeline):
-        selected = make(seed=5).sample(pipeline.samples)
+    def test_the_seed_alone_decides(self, name, make, stages):
+        selected = make(seed=5).sample(stages.samples)
         np.random.seed(0)  # no global state has a part in it
-        np.testing.assert_array_equal(make(seed=5).sample(pipeline.samples), selected)
-        others = [make(seed=seed).sample(pipeline.samples) for seed in (6, 7)]
+        np.testing.assert_array_equal(make(seed=5).sample(stages.samples), selected)
+        others = [make(seed=seed).sample(stages.samples) for seed in (6, 7)]
         assert any(not np.array_equal(other, selected) for other in others) == (name in DRAWING)
 
-    def test_samples_and_scores_are_left_as_they_were(self, name, make, pipeline):
+    def test_samples_and_scores_are_left_as_they_were(self, name, make, stages):
         kept = {}
 
         class Once:
@@ -115,19 +115,19 @@ class TestEverySampler:
                 self.values = kept[self.source].copy()
                 return self.values
 
-        scorers = {source: Once(source, scorer) for source, scorer in pipeline.scorers.items()}
-        history = pipeline.samples.item_id_list.copy()
-        make(scorers=scorers).sample(pipeline.samples)
+        scorers = {source: Once(source, scorer) for source, scorer in stages.scorers.items()}
+        history = stages.samples.item_id_list.copy()
+        make(scorers=scorers).sample(stages.samples)
         assert set(kept) == SOURCES[name]  # what its rule asks for, and nothing more is computed
         for source, values in kept.items():
             np.testing.assert_array_equal(scorers[source].values, values)
-        np.testing.assert_array_equal(pipeline.samples.item_id_list, history)
+        np.testing.assert_array_equal(stages.samples.item_id_list, history)
 
-    def test_columns_are_one_value_a_candidate(self, name, make, pipeline):
+    def test_columns_are_one_value_a_candidate(self, name, make, stages):
         sampler = make()
-        selected = sampler.sample(pipeline.samples)
+        selected = sampler.sample(stages.samples)
         for values in sampler.columns.values():
-            assert values.shape == (len(pipeline.samples),)
+            assert values.shape == (len(stages.samples),)
         if "group" in sampler.columns:
             assert (sampler.columns["group"][selected] >= 0).all()
 
@@ -138,14 +138,14 @@ class TestEverySampler:
         assert f"| `{name}` |" in table
 
 
-def test_a_surrogate_that_is_watched_is_the_same_surrogate(pipeline):
-    pipeline.scorers["el2n"].score(pipeline.samples)
-    weights = pipeline.run_folder / "surrogate.safetensors"
+def test_a_surrogate_that_is_watched_is_the_same_surrogate(stages):
+    stages.scorers["el2n"].score(stages.samples)
+    weights = stages.folder / "surrogate.safetensors"
     unwatched = weights.read_bytes()
     weights.unlink()
-    trajectory = pipeline.scorers["loss_trajectory"]
-    (pipeline.run_folder / "loss_trajectory.npy").unlink(missing_ok=True)
-    losses = trajectory.score(pipeline.samples)
-    assert losses.shape == (len(pipeline.samples), 2)
+    trajectory = stages.scorers["loss_trajectory"]
+    (stages.folder / "loss_trajectory.npy").unlink(missing_ok=True)
+    losses = trajectory.score(stages.samples)
+    assert losses.shape == (len(stages.samples), 2)
     assert weights.read_bytes() == unwatched
-    np.testing.assert_array_equal(trajectory.score(pipeline.samples), losses)
+    np.testing.assert_array_equal(trajectory.score(stages.samples), losses)

@@ -1,0 +1,43 @@
+"""Names of the folders that runs are kept in, after all that determines what comes out."""
+
+import hashlib
+import json
+from collections.abc import Set
+
+import numpy as np
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples, Splits
+
+# Keys that change how a run is carried out, not what comes out.
+_NEUTRAL_KEYS = {
+    "show_progress", "state", "gpu_id", "use_gpu", "device", "checkpoint_dir", "data_path", "log_wandb",
+    "wandb_project", "save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "worker",
+    "config_files", "tokens_per_batch", "micro_batch_size", "eval_batch_size", "surrogate_eval_batch_size",
+}  # fmt: skip
+# Keys that surrogates, scores and the language model before fine-tuning do not depend on: those of the selection.
+SELECTION_KEYS = {"sampler", "n_fewshot", "effort_weight", "n_groups", "hard_prune_ratio"}
+
+
+def run_name(config: Config, splits: Splits) -> str:
+    """Folder of one run: one sampler, one seed."""
+    return f"{config['dataset']}-{config['model']}-{config['sampler']}-{_digest(config, splits, _NEUTRAL_KEYS)}"
+
+
+def shared_name(config: Config, splits: Splits) -> str:
+    """Folder of what runs have in common whose keys differ in ``SELECTION_KEYS`` alone."""
+    digest = _digest(config, splits, _NEUTRAL_KEYS | SELECTION_KEYS)
+    return f"{config['dataset']}-{config['model']}-shared-{digest}"
+
+
+def _digest(config: Config, splits: Splits, ignored: Set[str]) -> str:
+    """Twelve hexadecimal digits of the resolved keys that are not ignored, of rows, item tokens and titles."""
+    keys = {key: value for key, value in config.resolved().items() if key not in ignored}
+    hashed = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode())
+    for part in (splits.train, splits.valid, splits.test):
+        samples = CandidateSamples.from_dataset(part)
+        for column in (samples.user_id, samples.item_id, samples.item_id_list):
+            hashed.update(np.ascontiguousarray(column).tobytes())
+    tokens = splits.train.field2id_token[splits.train.iid_field]
+    hashed.update("\n".join([*map(str, tokens), *splits.train.titles]).encode())
+    return hashed.hexdigest()[:12]

@@ -1,0 +1,115 @@
+"""One run: selection, few-shot fine-tuning, metrics."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
+from recbole_dealrec.report import log_summary, write_report
+from recbole_dealrec.run_folder import RunFolder, atomic_path, read_json, write_json
+from recbole_dealrec.sampler import get_sampler
+from recbole_dealrec.stages import SharedStages
+from recbole_dealrec.trainer import LLMTrainer
+
+
+class Pipeline:
+    """The stages of one run, in order; a stage whose output is in the run folder is not run again.
+
+    Args:
+        config: the run's configuration.
+        stages: what it shares with runs of other samplers.
+        folder: run folder.
+
+    Raises:
+        InputError: no such sampler, or too few candidates to choose from.
+    """
+
+    def __init__(self, config: Config, stages: SharedStages, folder: RunFolder) -> None:
+        self.config = config
+        self.stages = stages
+        self.folder = folder
+        self.samples, self.splits = stages.samples, stages.splits
+        self.sampler = get_sampler(config["sampler"])(config, stages.scorers)
+        self.sampler.check(len(self.samples))
+
+    def run(self) -> dict[str, Any]:
+        """All stages; the returned dictionary is that of :func:`recbole_dealrec.run_recbole_dealrec`."""
+        with atomic_path(self.folder / "config.yaml") as file:
+            file.write_text(yaml.safe_dump(self.config.resolved(), allow_unicode=True), encoding="utf-8")
+        selected = self.select()
+        best_valid_result = self.fine_tune(selected)
+        test_result = self.evaluate()
+        result = {
+            "best_valid_result": best_valid_result,
+            "test_result": test_result,
+            "n_candidates": len(self.samples),
+            "seconds": self.folder.seconds,
+            "selected": selected.tolist(),
+        }
+        write_json(self.folder / "result.json", result)
+        write_report(self.folder, self.config, result)
+        log_summary(self.config, result)
+        return {**result, "selected": selected, "run_dir": str(self.folder.path)}
+
+    def select(self) -> np.ndarray:
+        """Indices of the selected candidates, int64 [n_fewshot]."""
+        table = self.folder / "scores.csv"
+        if table.exists():
+            return np.flatnonzero(pd.read_csv(table, usecols=["selected"])["selected"])
+        with self.folder.stage("selection"):
+            selected = np.asarray(self.sampler.sample(self.samples), dtype=np.int64)
+        self._write_fewshot(self.samples[selected])
+        self._write_scores(table, selected)
+        return selected
+
+    def fine_tune(self, selected: np.ndarray) -> dict[str, float]:
+        """Fine-tune on the selected samples; returns the best validation result."""
+        outcome = self.folder / "fine_tuning.json"
+        if not outcome.exists():
+            trainer = self._trainer()
+            with self.folder.stage("fine-tuning"):
+                self.stages.seed()
+                train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
+                valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
+                trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
+                write_json(outcome, {"best_valid_result": trainer.best_valid_result})
+        return read_json(outcome)["best_valid_result"]
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the fine-tuned recommender on the test part."""
+        outcome = self.folder / "test_result.json"
+        if not outcome.exists():
+            trainer = self._trainer()
+            with self.folder.stage("evaluation"):
+                self.stages.seed()
+                train_data = train_loader(self.config, self.splits.train, self.samples.rows)
+                trainer.eval_collector.data_collect(train_data)
+                test_data = QueryDataLoader(self.config, self.splits.test)
+                test_result = trainer.evaluate(test_data, show_progress=self.config["show_progress"])
+                write_json(outcome, {metric: float(value) for metric, value in test_result.items()})
+        return read_json(outcome)
+
+    def _trainer(self) -> LLMTrainer:
+        llm = self.stages.llm
+        return LLMTrainer(self.config, llm, self.folder / llm.weights_folder)
+
+    def _write_scores(self, table: Path, selected: np.ndarray) -> None:
+        dataset = self.splits.train
+        columns = {
+            "user": dataset.id2token(dataset.uid_field, self.samples.user_id),
+            "target": dataset.id2token(dataset.iid_field, self.samples.item_id),
+            **self.sampler.columns,
+            "selected": np.isin(np.arange(len(self.samples)), selected).astype(int),
+        }
+        with atomic_path(table) as file:
+            pd.DataFrame(columns).to_csv(file, index=False)
+
+    def _write_fewshot(self, samples: CandidateSamples) -> None:
+        with atomic_path(self.folder / "fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
+            for row in self.stages.llm.instructions(samples):
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,145 @@
+"""What every sampler starts from: surrogates, scores and the language model, each computed once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits
+from recbole_dealrec.model.recommender import LLMRecommender
+from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
+from recbole_dealrec.run_folder import RunFolder, atomic_path, write_json
+from recbole_dealrec.sampler import Scorer
+from recbole_dealrec.scorer import (
+    EffortScorer,
+    EL2NScorer,
+    GraNdScorer,
+    InfluenceScorer,
+    LLMRepresentationScorer,
+    LossTrajectoryScorer,
+    PartialEffortScorer,
+    SurrogateRepresentationScorer,
+    ValidDistanceScorer,
+)
+from recbole_dealrec.trainer import SafetensorsTrainer
+
+from recbole.utils import init_seed  # isort: skip
+
+
+class SharedStages:
+    """The stages that do not depend on the sampler.
+
+    Args:
+        config: configuration of a run; of its ``SELECTION_KEYS`` none is read.
+        splits: training, validation and test part.
+        samples: candidate samples of the training part.
+        folder: where surrogates and scores are kept; what is there is not computed again.
+
+    Attributes:
+        scorers: scorers by name, each built and run when its scores are first asked for.
+    """
+
+    def __init__(self, config: Config, splits: Splits, samples: CandidateSamples, folder: RunFolder) -> None:
+        self.config = config
+        self.splits = splits
+        self.samples = samples
+        self.folder = folder
+        self._llm: LLMRecommender | None = None
+        builders = {
+            "influence": self._influence_scorer,
+            "effort": self._effort_scorer,
+            "grand": lambda: GraNdScorer(self.surrogates(), config),
+            "el2n": lambda: EL2NScorer(self.surrogates(), config),
+            "loss_trajectory": lambda: LossTrajectoryScorer(lambda watch: self._surrogate(0, watch), config),
+            "surrogate_representation": lambda: SurrogateRepresentationScorer(self._surrogate(0), config),
+            "llm_representation": lambda: LLMRepresentationScorer(self.llm),
+            "valid_distance": lambda: ValidDistanceScorer(
+                self.llm, CandidateSamples.from_dataset(splits.valid), config
+            ),
+        }
+        self.scorers: dict[str, Scorer] = {name: _StoredScorer(folder, name, build) for name, build in builders.items()}
+
+    @property
+    def llm(self) -> LLMRecommender:
+        """The recommender before fine-tuning, from which effort is measured and fine-tuning starts."""
+        if self._llm is None:
+            with self.folder.stage("language model"):
+                self.seed()
+                self._llm = self.config.model_class(self.config, self.splits.train)
+            self._untuned = {name: value.detach().clone() for name, value in self._tuned()}
+        else:
+            self.folder.reuse("language model")
+            for name, value in self._tuned():
+                value.data.copy_(self._untuned[name])
+        return self._llm
+
+    def surrogates(self) -> list:
+        """Trained surrogates, ``n_surrogates`` of them, with seeds counted up from ``seed``."""
+        return [self._surrogate(number) for number in range(self.config["n_surrogates"])]
+
+    def seed(self) -> None:
+        """Start a stage from the seed, so that a stage read from disk leaves the next one as it was."""
+        init_seed(self.config["seed"], self.config["reproducibility"])
+
+    def _tuned(self) -> list[tuple[str, nn.Parameter]]:
+        named = self._llm.network.named_parameters()
+        return [(name, parameter) for name, parameter in named if parameter.requires_grad]
+
+    def _surrogate(self, number: int, watch: Callable[[nn.Module], None] | None = None):
+        """Trained surrogate; with ``watch``, trained again if need be, which ``watch`` sees after each evaluation."""
+        config = self.config.surrogate()
+        config["seed"] = self.config["seed"] + number
+        init_seed(config["seed"], config["reproducibility"])
+        model = build_surrogate(config, self.splits.train)
+        stage = "surrogate" if number == 0 else f"surrogate {number}"
+        weights = self.folder / ("surrogate.safetensors" if number == 0 else f"surrogate-{number}.safetensors")
+        finished = weights.with_suffix(".json")
+        trainer = SafetensorsTrainer(config, model, weights)
+        if watch or not finished.exists():
+            with self.folder.stage(stage):
+                train_data = surrogate_loader(config, self.splits.train, model)
+                valid_data = QueryDataLoader(config, self.splits.valid)
+                _, result = trainer.fit(
+                    train_data,
+                    valid_data,
+                    show_progress=config["show_progress"],
+                    callback_fn=watch and (lambda epoch, score: watch(model)),
+                )
+                write_json(finished, result)
+        else:
+            self.folder.reuse(stage)
+        trainer.load(weights)
+        return model
+
+    def _influence_scorer(self) -> InfluenceScorer:
+        on_valid = self.config["influence_on"] == "valid"
+        risk_samples = CandidateSamples.from_dataset(self.splits.valid) if on_valid else None
+        return InfluenceScorer(self.surrogates(), self.config, risk_samples)
+
+    def _effort_scorer(self) -> Scorer:
+        effort = EffortScorer(self.llm, self.config)
+        if self.config["effort_sample_ratio"] == 1:
+            return effort
+        return PartialEffortScorer(effort, self._surrogate(0), self.scorers["influence"].score, self.config)
+
+
+@dataclass(frozen=True)
+class _StoredScorer:
+    """A scorer that is built and run once; its scores are kept in the folder."""
+
+    folder: RunFolder
+    name: str
+    build: Callable[[], Scorer]
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        file = self.folder / f"{self.name}.npy"
+        if file.exists():
+            self.folder.reuse(self.name)
+        else:
+            with self.folder.stage(self.name):
+                scores = self.build().score(samples)
+            with atomic_path(file) as path, open(path, "wb") as stream:
+                np.save(stream, scores)
+        return np.load(file)
