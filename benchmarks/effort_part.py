@@ -2,12 +2,14 @@
 
     python benchmarks/effort_part.py [--dataset ml-100k] [--ratios 0.05 0.1 0.25] [--seeds 2020 2021 2022] [--key=value]
 
-Any configuration key can follow. Prints a table and writes it to benchmarks/results/effort-part.md.
+Any configuration key can follow. Surrogates and influence of a seed are computed once and copied. Prints a table and
+writes it to benchmarks/results/effort-part.md after every seed.
 """
 
 import argparse
 import logging
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,11 @@ import pandas as pd
 import yaml
 from scipy.stats import spearmanr
 
-from recbole_dealrec import run_recbole_dealrec
+from recbole_dealrec import compare_samplers, run_recbole_dealrec
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import load_splits
+from recbole_dealrec.digest import run_name, shared_name
+from recbole_dealrec.run_folder import read_json
 from recbole_dealrec.sampler import coverage_enhanced_selection
 from recbole_dealrec.scorer.partial_effort import part_size, stratified_part
 from recbole_dealrec.values import parse_command_line
@@ -36,7 +42,7 @@ as a yardstick, the same share for a second draw, with the next seed, from the v
 
 
 class Run(NamedTuple):
-    """Result of a run, its configuration, its scores.csv and the Spearman it logged (NaN if none)."""
+    """result.json of a run, its configuration, its scores.csv and the Spearman it logged (NaN if none)."""
 
     result: dict[str, Any]
     config: dict[str, Any]
@@ -63,25 +69,38 @@ def main() -> None:
     arguments, rest = parser.parse_known_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
+        keys = {"checkpoint_dir": folder, "show_progress": False, **parse_command_line(rest)}
         for seed in arguments.seeds:
-            keys = {**parse_command_line(rest), "seed": seed, "checkpoint_dir": folder, "show_progress": False}
-            full = run(arguments.dataset, keys, 1.0)
+            runs = compare_samplers(["DEALRec"], [seed], dataset=arguments.dataset, config_dict=keys)["runs"]
+            full = read(runs["run_dir"].iloc[0])
             rows.append(row(full, full))
-            rows += [row(run(arguments.dataset, keys, ratio), full) for ratio in arguments.ratios]
-    chance = len(full.result["selected"]) / len(full.scores)
-    common.write("effort-part", report(arguments.dataset, rows, chance))
+            rows += [row(run(arguments.dataset, {**keys, "seed": seed}, ratio), full) for ratio in arguments.ratios]
+            chance = len(full.result["selected"]) / len(full.scores)
+            common.write("effort-part", report(arguments.dataset, rows, chance))
 
 
 def run(dataset: str, keys: dict[str, Any], ratio: float) -> Run:
+    keys = {**keys, "sampler": "DEALRec"}
+    full, part = (Config("BIGRec", dataset, config_dict={**keys, "effort_sample_ratio": r}) for r in (1.0, ratio))
+    splits, parent = load_splits(part), Path(keys["checkpoint_dir"])
+    folder = parent / run_name(part, splits)
+    folder.mkdir(exist_ok=True)
+    for file in (parent / shared_name(full, splits)).iterdir():
+        if file.name.startswith(("surrogate", "influence")):
+            shutil.copy(file, folder)
     logged = LoggedSpearman()
     logging.getLogger().addFilter(logged)
     try:
-        result = run_recbole_dealrec(dataset=dataset, config_dict={**keys, "effort_sample_ratio": ratio})
+        run_recbole_dealrec(dataset=dataset, config_dict={**keys, "effort_sample_ratio": ratio})
     finally:
         logging.getLogger().removeFilter(logged)
-    folder = Path(result["run_dir"])
+    return read(folder)._replace(held_out=logged.value)
+
+
+def read(folder: str | Path) -> Run:
+    folder = Path(folder)
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    return Run(result, config, pd.read_csv(folder / "scores.csv"), logged.value)
+    return Run(read_json(folder / "result.json"), config, pd.read_csv(folder / "scores.csv"), float("nan"))
 
 
 def row(part: Run, full: Run) -> list:

@@ -46,7 +46,7 @@ def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
     if others:
         metrics = [name for name in quantities if name not in COSTS]
         means = by_seed.groupby(level=0)[metrics].mean().loc[others]
-        p = [_paired_p(by_seed.loc[first, name], by_seed.loc[best, name]) for name, best in means.idxmax().items()]
+        p = [paired_p(by_seed.loc[first, name], by_seed.loc[best, name]) for name, best in means.idxmax().items()]
         tested = (table["sampler"] == first) & table["quantity"].isin(metrics)
         table.loc[tested, "p"] = holm(p)
         table.loc[tested, "against"] = means.idxmax().to_numpy()
@@ -62,11 +62,20 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return p
 
 
-def _paired_p(first: pd.Series, other: pd.Series) -> float:
-    differences = np.atleast_1d(np.asarray(first)) - np.atleast_1d(np.asarray(other))
-    if len(differences) < 2 or np.ptp(differences) == 0:
+def paired_p(first: Sequence[float], other: Sequence[float]) -> float:
+    """P value of a paired t test whose alternative is that the mean of ``first`` is greater.
+
+    Args:
+        first: values, one for each pair.
+        other: what they are paired with.
+
+    Returns:
+        NaN below two pairs or where all differences are equal.
+    """
+    first, other = np.atleast_1d(first), np.atleast_1d(other)
+    if len(first) < 2 or np.ptp(first - other) == 0:
         return np.nan
-    return ttest_rel(np.asarray(first), np.asarray(other), alternative="greater").pvalue
+    return ttest_rel(first, other, alternative="greater").pvalue
 
 
 def write_comparison(parent: Path, runs: pd.DataFrame, table: pd.DataFrame) -> Path:

@@ -76,9 +76,10 @@ class BIGRec(LLMRecommender):
         for rows, prompts, titles in self._encoded(samples, title):
             yield rows, self._last_hidden([[*pair[0], *pair[1]] for pair in zip(prompts, titles, strict=True)])
 
-    def response_lengths(self, item_id: np.ndarray) -> np.ndarray:
-        items, place = np.unique(item_id, return_inverse=True)
-        return np.array([len(self.encoder.response(item)) for item in items], dtype=np.int64)[place]
+    def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
+        items, place = np.unique(samples.item_id, return_inverse=True)
+        written = np.array([len(self.encoder.response(item)) for item in items], dtype=np.int64)[place]
+        return np.column_stack([self.encoder.history_lengths(samples), written])
 
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:
         prompts = self.encoder.prompt_texts([samples.history(row) for row in range(len(samples))])

@@ -131,7 +131,11 @@ class SampleEncoder:
 
     def estimated_lengths(self, samples: CandidateSamples) -> np.ndarray:
         """Tokens that the titles of each sample take, int64 [n]: its length but for the instruction and its merges."""
-        total = self._title_lengths[samples.item_id]
+        return self.history_lengths(samples) + self._title_lengths[samples.item_id]
+
+    def history_lengths(self, samples: CandidateSamples) -> np.ndarray:
+        """Tokens that the titles of each history take, as far as it is read, int64 [n]."""
+        total = np.zeros(len(samples), dtype=np.int64)
         for back in range(1, min(self.max_history_titles, samples.item_id_list.shape[1]) + 1):
             places = samples.item_length - back
             items = samples.item_id_list[np.arange(len(samples)), np.maximum(places, 0)]

@@ -65,8 +65,8 @@ class LLMRecommender(SequentialRecommender, ABC):
         """
 
     @abstractmethod
-    def response_lengths(self, item_id: np.ndarray) -> np.ndarray:
-        """Number of tokens that the model is to write for each of some items, int64 [n]."""
+    def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
+        """Tokens of each history, as far as it is read, and of the target that is to be written, int64 [n, 2]."""
 
     @abstractmethod
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:

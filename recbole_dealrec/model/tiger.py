@@ -96,8 +96,9 @@ class TIGER(LLMRecommender):
                 sequences = map(np.append, sequences, samples.item_id[index])
             yield index, self._mean_hidden(self._sources(sequences))
 
-    def response_lengths(self, item_id: np.ndarray) -> np.ndarray:
-        return np.full(len(item_id), self._trie.depth)
+    def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
+        read = np.minimum(samples.item_length, self.config["max_history_items"])
+        return np.column_stack([read, np.ones_like(read)]) * self._trie.depth
 
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:
         for row, target in enumerate(samples.item_id):
@@ -137,8 +138,7 @@ class TIGER(LLMRecommender):
 
     def _token_batches(self, samples: CandidateSamples) -> list[np.ndarray]:
         """Indices of samples that are read and written under ``tokens_per_batch``."""
-        items = np.minimum(samples.item_length, self.config["max_history_items"]) + 1
-        return token_batches(items * self._trie.depth, self.config["tokens_per_batch"])
+        return token_batches(self.token_lengths(samples).sum(axis=1), self.config["tokens_per_batch"])
 
     def _mean_hidden(self, sources: dict[str, Tensor]) -> Tensor:
         """Means of the encoder's last hidden states where there is no padding, float32 [B, d]."""

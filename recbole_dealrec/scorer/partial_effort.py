@@ -23,9 +23,10 @@ class PartialEffortScorer:
     """The effort score of a stratified part of the samples, and a regressor's prediction of it for the rest.
 
     The regressor (gradient-boosted trees) knows of each sample the surrogate's loss and gradient norm, the influence,
-    the number of items in the history and the number of tokens that write the target. How well it ranks samples it has
-    not seen is measured by cross-validation on the part and logged as Spearman's correlation; below ``LEAST_SPEARMAN``
-    the language model scores the rest as well. The paper scores all samples.
+    the number of items in the history, and how many tokens of the history the language model reads and of the target it
+    writes. How well it ranks samples it has not seen is measured by cross-validation on the part and logged as
+    Spearman's correlation; below ``LEAST_SPEARMAN`` the language model scores the rest as well. The paper scores all
+    samples.
 
     Args:
         effort: scores samples by the language model.
@@ -67,13 +68,13 @@ class PartialEffortScorer:
         return scores
 
     def features(self, samples: CandidateSamples, influence: np.ndarray) -> np.ndarray:
-        """Loss, gradient norm, influence, history length and target length of each sample, float64 [n, 5]."""
-        features = np.empty((len(samples), 5))
+        """Loss, gradient norm, influence, items of the history, tokens read and written, float64 [n, 6]."""
+        features = np.empty((len(samples), 6))
         # The gradient is that by the logits: those by the parameters are linear in it, and it needs no backward pass.
         features[:, :2] = measured(self.surrogate, samples, self.config, losses_and_error_norms, "Surrogate losses")
         features[:, 2] = influence
         features[:, 3] = samples.item_length
-        features[:, 4] = self.effort.llm.response_lengths(samples.item_id)
+        features[:, 4:] = self.effort.llm.token_lengths(samples)
         return features
 
     def _predict(self, x: np.ndarray, y: np.ndarray, x_rest: np.ndarray) -> np.ndarray | None:

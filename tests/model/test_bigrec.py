@@ -165,10 +165,14 @@ def test_the_estimate_of_lengths_orders_them(bigrec):
     assert np.ptp(difference) <= 2 * 6
 
 
-def test_a_target_is_as_long_as_its_response(bigrec):
-    model, _ = bigrec()
-    items = np.array([3, 1, 3, 10, 8])
-    assert model.response_lengths(items).tolist() == [len(model.encoder.response(item)) for item in items]
+def test_a_target_is_as_long_as_its_response_and_a_history_as_its_titles(bigrec):
+    model, splits = bigrec(max_history_titles=3)
+    samples = many_samples(splits, 20)
+    read, written = model.token_lengths(samples).T
+    assert written.tolist() == [len(model.encoder.response(item)) for item in samples.item_id]
+    titles = [[samples.title(item) for item in samples.history(row)[-3:]] for row in range(20)]
+    texts = [[model.encoder.template.list_titles([title]) for title in row] for row in titles]
+    assert read.tolist() == [sum(len(ids) for ids in model.tokenizer(row)["input_ids"]) for row in texts]
 
 
 def test_memory_of_the_tokens_does_not_grow_with_the_samples(bigrec, monkeypatch):

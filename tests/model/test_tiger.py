@@ -176,8 +176,13 @@ def test_a_sample_is_the_mean_hidden_state_of_its_codes(planted, with_targets):
 
 
 def test_a_target_is_as_long_as_an_id(planted):
-    model, _ = planted()
-    assert model.response_lengths(np.array([1, 10, 1])).tolist() == [4, 4, 4]
+    model, splits = planted()
+    samples = CandidateSamples.from_dataset(splits.train)
+    read = [
+        int(batch["attention_mask"].sum())
+        for batch in (model.batch([samples.history(i)], [1]) for i in range(len(samples)))
+    ]
+    assert model.token_lengths(samples).tolist() == [[tokens, 4] for tokens in read]
 
 
 def test_effort_is_the_norm_of_each_samples_gradient_over_all_parameters(planted):

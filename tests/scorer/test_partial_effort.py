@@ -15,7 +15,7 @@ from recbole_dealrec.scorer import EffortScorer, PartialEffortScorer
 from recbole_dealrec.scorer.partial_effort import FEWEST_SCORED, part_size, stratified_part
 
 N = 600
-FEATURES = ["loss", "gradient norm", "influence", "history length", "target length"]
+FEATURES = ["loss", "gradient norm", "influence", "history length", "tokens read", "tokens written"]
 
 
 class PlantedEffort(EffortScorer):
@@ -50,6 +50,14 @@ class Setting:
         self.effort.table, self.effort.asked = table, []
         return PartialEffortScorer(self.effort, self.surrogate, lambda samples: self.influence, self.config)
 
+    def tokens_read(self, history):
+        if not hasattr(self.llm, "encoder"):
+            return int(self.llm.batch([history], [1])["attention_mask"].sum())
+        titles = [self.samples.title(item) for item in history[-self.config["max_history_titles"] :]]
+        return sum(
+            len(self.llm.tokenizer(self.llm.encoder.template.list_titles([title]))["input_ids"]) for title in titles
+        )
+
     def features(self):
         return self.scorer(1.0).features(self.samples, self.influence)
 
@@ -64,7 +72,7 @@ class Setting:
             (gradient,) = torch.autograd.grad(loss, logits)
             history = self.samples.history(row)
             labels = self.llm.batch([history], self.samples.item_id[[row]])["labels"]
-            lengths = len(history), int((labels != -100).sum())
+            lengths = len(history), self.tokens_read(history), int((labels != -100).sum())
             rows.append([loss.item(), gradient.norm().item(), self.influence[row], *lengths])
         return np.array(rows)
 
@@ -113,7 +121,7 @@ def test_the_logged_correlation_is_that_of_samples_not_seen(setting, caplog):
     caplog.set_level("INFO")
     planted = setting()
     features = planted.features()
-    table = features[:, 4] + features[:, 0] * features[:, 3] + 2 * np.random.default_rng(1).normal(size=N)
+    table = features[:, 5] + features[:, 0] * features[:, 3] + 2 * np.random.default_rng(1).normal(size=N)
     scores = planted.scorer(0.5, table).score(planted.samples)
     logged = float(re.search(r"300 samples scored, 300 left; held-out Spearman .* (\S+)", caplog.text)[1])
     rest = np.setdiff1d(np.arange(N), planted.effort.asked[0])
@@ -135,7 +143,7 @@ def test_noise_is_not_predicted_but_scored(setting, caplog):
 
 def test_the_same_seed_gives_the_same_scores(setting):
     planted = setting()
-    table = planted.features()[:, [2, 4]].sum(axis=1)
+    table = planted.features()[:, [2, 5]].sum(axis=1)
     first, again, other = (planted.scorer(0.25, table, seed).score(planted.samples) for seed in (3, 3, 4))
     np.testing.assert_array_equal(again, first)
     assert not np.array_equal(other, first)
@@ -143,7 +151,7 @@ def test_the_same_seed_gives_the_same_scores(setting):
 
 def test_efforts_that_are_not_finite_stay_with_their_samples(setting):
     planted = setting()
-    table = planted.features()[:, 4]
+    table = planted.features()[:, 5]
     table[::7] = np.nan
     scores = planted.scorer(0.25, table).score(planted.samples)
     (part,) = planted.effort.asked
