@@ -1,8 +1,8 @@
 """Does few-shot fine-tuning pay on the default run? ml-100k, several seeds, against no fine-tuning and chance.
 
-    python benchmarks/few_shot_gain.py [--seeds 2020 2021 2022] [--sampler DEALRec]
+    python benchmarks/few_shot_gain.py [--seeds 2020 2021 2022] [--sampler DEALRec] [--key=value]
 
-Prints a table and writes it to benchmarks/results/few-shot-gain.md.
+Any configuration key can follow; runs that are finished in checkpoint_dir are not run again. Prints a table and writes it to benchmarks/results/few-shot-gain.md.
 """
 
 import argparse
@@ -12,20 +12,21 @@ from statistics import mean
 import common
 
 from recbole_dealrec import run_recbole_dealrec
+from recbole_dealrec.values import parse_command_line
 
 ITEMS = 1682  # of ml-100k; each query has one positive, so a random ranking finds it in the first ten with 10 / ITEMS
 METRICS = ("recall@10", "ndcg@10")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
     parser.add_argument("--sampler", default="DEALRec")
-    arguments = parser.parse_args()
+    arguments, rest = parser.parse_known_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in arguments.seeds:
-            keys = {"seed": seed, "checkpoint_dir": folder, "show_progress": False}
+            keys = {"checkpoint_dir": folder, "show_progress": False, **parse_command_line(rest), "seed": seed}
             tuned = run_recbole_dealrec(sampler=arguments.sampler, config_dict=keys)
             # Without an epoch the selection changes nothing, so the cheapest sampler will do.
             plain = run_recbole_dealrec(sampler="Random", config_dict={**keys, "epochs": 0})

@@ -76,7 +76,7 @@ class SharedStages:
         return self._llm
 
     def surrogates(self) -> list:
-        """Trained surrogates, ``n_surrogates`` of them, with seeds counted up from ``seed``."""
+        """Trained surrogates, ``n_surrogates`` of them, each with a seed of its own that follows from ``seed``."""
         return [self._surrogate(number) for number in range(self.config["n_surrogates"])]
 
     def seed(self) -> None:
@@ -90,7 +90,7 @@ class SharedStages:
     def _surrogate(self, number: int, watch: Callable[[nn.Module], None] | None = None):
         """Trained surrogate; with ``watch``, trained again if need be, which ``watch`` sees after each evaluation."""
         config = self.config.surrogate()
-        config["seed"] = self.config["seed"] + number
+        config["seed"] = surrogate_seed(self.config["seed"], number)
         init_seed(config["seed"], config["reproducibility"])
         model = build_surrogate(config, self.splits.train)
         stage = "surrogate" if number == 0 else f"surrogate {number}"
@@ -123,6 +123,11 @@ class SharedStages:
         if self.config["effort_sample_ratio"] == 1:
             return effort
         return PartialEffortScorer(effort, self._surrogate(0), self.scorers["influence"].score, self.config)
+
+
+def surrogate_seed(seed: int, number: int) -> int:
+    """Seed of a run's surrogate; surrogates of neighbouring seeds have none in common, as ``seed + number`` would."""
+    return seed if number == 0 else int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, T5ForConditionalGeneration
 
 from recbole_dealrec import run_recbole_dealrec
+from recbole_dealrec.stages import surrogate_seed
 
 SMALL = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 3, "n_fewshot": 24,
@@ -152,6 +153,12 @@ def test_several_surrogates_and_the_validation_risk(run, tmp_path):
     result = run(tmp_path, n_surrogates=2, influence_on="valid", surrogate_epochs=1, epochs=0, curvature="gauss_newton")
     files = {file.name for file in folder_of(result).iterdir()}
     assert {"surrogate.safetensors", "surrogate-1.safetensors"} <= files
+
+
+def test_no_surrogate_is_trained_for_two_seeds():
+    seeds = [surrogate_seed(seed, number) for seed in range(2020, 2040) for number in range(5)]
+    assert len(set(seeds)) == 100 and all(0 <= seed < 2**32 for seed in seeds)
+    assert surrogate_seed(2020, 0) == 2020 and surrogate_seed(2020, 1) == surrogate_seed(2020, 1)
 
 
 def test_tiger_runs_through_the_same_stages(movies_path, tmp_path):
