@@ -2,7 +2,8 @@
 
     python benchmarks/few_shot_gain.py [--seeds 2020 2021 2022] [--sampler DEALRec] [--key=value]
 
-Any configuration key can follow; runs that are finished in checkpoint_dir are not run again. Prints a table and writes it to benchmarks/results/few-shot-gain.md.
+Any configuration key can follow; runs that are finished in checkpoint_dir are not run again. Prints a table and writes
+it to benchmarks/results/few-shot-gain.md.
 """
 
 import argparse

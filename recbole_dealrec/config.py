@@ -181,25 +181,29 @@ def _own_models() -> dict[str, type]:
 
 
 @cache
+def _recbole_keys() -> frozenset[str]:
+    """Every key that RecBole reads, whichever the model."""
+    arguments = (argument_list.general_arguments, argument_list.training_arguments, argument_list.evaluation_arguments)
+    files = (_RECBOLE_PROPERTIES / "overall.yaml", _RECBOLE_PROPERTIES / "dataset" / "sample.yaml")
+    return frozenset(_RECBOLE_KEYS.union(*arguments, argument_list.dataset_arguments, *map(read_yaml, files)))
+
+
+@cache
 def _known_keys(surrogate_model: str | None) -> frozenset[str]:
     """Every key that RecBole or this package reads."""
-    arguments = (argument_list.general_arguments, argument_list.training_arguments, argument_list.evaluation_arguments)
-    keys = _RECBOLE_KEYS.union(*arguments, argument_list.dataset_arguments)
-    files = [_RECBOLE_PROPERTIES / "overall.yaml", _RECBOLE_PROPERTIES / "dataset" / "sample.yaml"]
-    for file in (*files, *properties_folder().glob("**/*.yaml")):
-        keys.update(read_yaml(file))
-    return frozenset(keys | {SURROGATE_PREFIX + key for key in _surrogate_keys(surrogate_model)})
+    own = map(read_yaml, properties_folder().glob("**/*.yaml"))
+    return _recbole_keys().union(*own, (SURROGATE_PREFIX + key for key in _surrogate_keys(surrogate_model)))
 
 
 @cache
 def _keys_elsewhere(model: str) -> dict[str, str]:
-    """Keys that only other models of this package read, and which; what describes a dataset is left to all models."""
+    """Keys that only other models of this package read, and which; datasets' and RecBole's keys are left to all."""
     folder = properties_folder()
     read = {file.stem: set(read_yaml(file)) for file in folder.glob("model/*.yaml")}
     for keys in read.values():
         if "llm_path" in keys:
             keys.update(read_yaml(folder / "llm" / "tiny.yaml"))
-    shared = read.pop(model, set()).union(*map(read_yaml, folder.glob("dataset/*.yaml")))
+    shared = _recbole_keys().union(read.pop(model, set()), *map(read_yaml, folder.glob("dataset/*.yaml")))
     return {key: other for other, keys in read.items() for key in keys - shared}
 
 

@@ -325,6 +325,11 @@ def test_wrong_values_are_refused_by_name(key, ten):
             ten(model=model, **{key: value})
 
 
+@pytest.mark.parametrize("key", ["eval_step", "stopping_step"])
+def test_a_key_of_recbole_is_every_models_although_one_model_sets_it(ten, key):
+    assert ten(**{key: 3})[key] == 3
+
+
 @pytest.mark.parametrize(
     ("model", "key", "other"),
     [("TIGER", "llm_path", "BIGRec"), ("TIGER", "tiny_steps", "BIGRec"), ("BIGRec", "scoring", "TIGER")],
