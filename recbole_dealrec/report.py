@@ -70,9 +70,7 @@ def _distributions(scores: pd.DataFrame) -> list[str]:
     import plotly.graph_objects as go  # a second to import, and only needed here
 
     figures = []
-    for column in ("influence", "effort", "score"):
-        if column not in scores:
-            continue
+    for column in scores.drop(columns=["user", "target", "group"], errors="ignore").select_dtypes("float"):
         figure = go.Figure()
         for label, color, values in (
             ("all candidates", "#0072B2", scores[column]),
@@ -84,5 +82,5 @@ def _distributions(scores: pd.DataFrame) -> list[str]:
             margin={"l": 50, "r": 10, "t": 30, "b": 40}, legend={"orientation": "h", "y": 1.15},
         )  # fmt: skip
         script = "inline" if not figures else False
-        figures.append(f"<h2>{column.capitalize()}</h2>" + figure.to_html(full_html=False, include_plotlyjs=script))
+        figures.append(f"<h2>{escape(column)}</h2>" + figure.to_html(full_html=False, include_plotlyjs=script))
     return figures

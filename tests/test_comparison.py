@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -196,6 +197,14 @@ def test_a_selection_costs_what_it_uses_whoever_paid_first(compared):
         assert cost == pytest.approx(sum(used.values()) + read_json(path / "stages.json")["selection"]["seconds"])
     for path in saved.glob("movies-BIGRec-Random-*"):
         assert read_json(path / "stages.json")["selection"]["used"] == {}
+
+
+def test_the_report_shows_the_score_that_a_sampler_goes_by(compared):
+    saved = compared[1] / "saved"
+    for sampler, headings in (("EL2N", ["el2n"]), ("InfluenceOnly", ["influence"]), ("Random", [])):
+        for page in saved.glob(f"movies-BIGRec-{sampler}-*/report.html"):
+            shown = re.findall("<h2>(.*?)</h2>", page.read_text(encoding="utf-8"))
+            assert shown == ["Test metrics", "Time", *headings]
 
 
 def test_a_second_comparison_and_a_single_run_reuse_every_stage(compared, keys, monkeypatch):
