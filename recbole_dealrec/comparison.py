@@ -25,7 +25,8 @@ def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         runs: a row for each sampler and seed: ``sampler``, ``seed``, ``run_dir``, metrics and costs (seconds; of the
-            selection with all surrogates and scores it needs). Every sampler has the same seeds.
+            selection with all surrogates and scores it needs, but not with the language model, which every run needs).
+            Every sampler has the same seeds.
 
     Returns:
         A row for each quantity and sampler: ``quantity``, ``sampler``, ``mean``, ``std`` (of a sample, NaN for one

@@ -133,7 +133,7 @@ def _runs_of_seed(configs: Sequence[Config]) -> Iterator[dict[str, Any]]:
             "sampler": config["sampler"],
             "seed": config["seed"],
             **result["test_result"],
-            "selection seconds": folder.cost("selection"),
+            "selection seconds": folder.cost("selection", without="language model"),  # every run needs that one
             "fine-tuning seconds": folder.seconds["fine-tuning"],
             "run_dir": str(folder.path),
         }

@@ -67,10 +67,10 @@ class RunFolder:
         used = {name: seconds for stage in self._stages.values() for name, seconds in stage["used"].items()}
         return {**used, **own}
 
-    def cost(self, name: str) -> float:
-        """Seconds of a finished stage and of all stages it used, whenever and for whichever run those ran."""
+    def cost(self, name: str, without: str | None = None) -> float:
+        """Seconds of a finished stage and of all stages it used but one, whenever and for whichever run those ran."""
         stage = self._stages[name]
-        return stage["seconds"] + sum(stage["used"].values())
+        return stage["seconds"] + sum(seconds for used, seconds in stage["used"].items() if used != without)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

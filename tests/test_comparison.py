@@ -1,5 +1,6 @@
 import math
 import re
+import time
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from recbole_dealrec import compare_samplers, run_recbole_dealrec
 from recbole_dealrec.comparison import comparison_table, holm, log_comparison, write_comparison
 from recbole_dealrec.config import properties_folder
 from recbole_dealrec.digest import SELECTION_KEYS
+from recbole_dealrec.run_folder import RunFolder, read_json
 from recbole_dealrec.values import read_yaml
 
 A = {"recall@10": [0.5, 0.6, 0.8], "ndcg@10": [0.2, 0.2, 0.5]}
@@ -187,8 +189,6 @@ def test_a_compared_run_comes_out_as_it_would_alone(compared, keys, tmp_path):
 
 
 def test_a_selection_costs_what_it_uses_whoever_paid_first(compared):
-    from recbole_dealrec.run_folder import read_json
-
     runs, saved = compared[0]["runs"], compared[1] / "saved"
     for path in saved.glob("movies-BIGRec-EL2N-*"):
         used = read_json(path / "stages.json")["selection"]["used"]
@@ -197,6 +197,16 @@ def test_a_selection_costs_what_it_uses_whoever_paid_first(compared):
         assert cost == pytest.approx(sum(used.values()) + read_json(path / "stages.json")["selection"]["seconds"])
     for path in saved.glob("movies-BIGRec-Random-*"):
         assert read_json(path / "stages.json")["selection"]["used"] == {}
+
+
+def test_the_language_model_is_no_cost_of_a_selection(tmp_path):
+    run = RunFolder(tmp_path)
+    with run.stage("selection"):
+        for name in ("language model", "effort"):
+            with run.stage(name):
+                time.sleep(0.01)
+    assert 0 < run.cost("selection", without="language model") < run.cost("selection")
+    assert run.cost("selection") == pytest.approx(sum(run.seconds.values()))
 
 
 def test_the_report_shows_the_score_that_a_sampler_goes_by(compared):
