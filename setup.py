@@ -32,6 +32,7 @@ setup(
         "pyyaml>=6",
         "pandas<3",
         "scikit-learn>=1.4",
+        "filelock>=3.12",
     ],
     extras_require={**EXTRAS, "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", *chain(*EXTRAS.values())]},
 )

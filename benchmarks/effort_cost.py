@@ -30,6 +30,7 @@ from transformers.utils.logging import disable_progress_bar
 from recbole_dealrec.data import train_loader
 from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.model.prefix import longest_split, split_prefix
+from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.scorer import EffortScorer, per_sample_gradient_norms
 from recbole_dealrec.scorer.effort import chosen_parameters
 from recbole_dealrec.trainer import LLMTrainer
@@ -160,7 +161,7 @@ def shared_tokens(model: PeftModel, batches: list[Batch]) -> int:
 
 def step_seconds(bench: Bench, folder: Path) -> float:
     """Seconds of an optimiser step of fine-tuning, by the package's trainer."""
-    trainer, size = LLMTrainer(bench.config, bench.llm, folder / "adapter"), bench.config["train_batch_size"]
+    trainer, size = LLMTrainer(bench.config, bench.llm, RunFolder(folder), "adapter"), bench.config["train_batch_size"]
     for steps in (1, STEPS):
         data = train_loader(bench.config, bench.train, bench.candidates.rows[: steps * size])
         seconds = clock(partial(trainer.fit, data, verbose=False, saved=False))

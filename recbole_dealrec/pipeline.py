@@ -1,7 +1,6 @@
 """One run: selection, few-shot fine-tuning, metrics."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import yaml
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.report import log_summary, write_report
-from recbole_dealrec.run_folder import RunFolder, atomic_path, read_json, write_json
+from recbole_dealrec.run_folder import RunFolder, read_json
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.stages import SharedStages
 from recbole_dealrec.trainer import LLMTrainer
@@ -39,7 +38,7 @@ class Pipeline:
 
     def run(self) -> dict[str, Any]:
         """All stages; the returned dictionary is that of :func:`recbole_dealrec.run_recbole_dealrec`."""
-        with atomic_path(self.folder / "config.yaml") as file:
+        with self.folder.output("config.yaml") as file:
             file.write_text(yaml.safe_dump(self.config.resolved(), allow_unicode=True), encoding="utf-8")
         selected = self.select()
         best_valid_result = self.fine_tune(selected)
@@ -51,39 +50,38 @@ class Pipeline:
             "seconds": self.folder.seconds,
             "selected": selected.tolist(),
         }
-        write_json(self.folder / "result.json", result)
+        self.folder.output_json("result.json", result)
         write_report(self.folder, self.config, result)
         log_summary(self.config, result)
         return {**result, "selected": selected, "run_dir": str(self.folder.path)}
 
     def select(self) -> np.ndarray:
         """Indices of the selected candidates, int64 [n_fewshot]."""
-        table = self.folder / "scores.csv"
-        if table.exists():
-            return np.flatnonzero(pd.read_csv(table, usecols=["selected"])["selected"])
+        if self.folder.has("scores.csv") and self.folder.has("fewshot.jsonl"):
+            return np.flatnonzero(pd.read_csv(self.folder / "scores.csv", usecols=["selected"])["selected"])
         with self.folder.stage("selection"):
             selected = np.asarray(self.sampler.sample(self.samples), dtype=np.int64)
         self._write_fewshot(self.samples[selected])
-        self._write_scores(table, selected)
+        self._write_scores(selected)
         return selected
 
     def fine_tune(self, selected: np.ndarray) -> dict[str, float]:
         """Fine-tune on the selected samples; returns the best validation result."""
-        outcome = self.folder / "fine_tuning.json"
-        if not outcome.exists():
+        trained = self.folder.has("fine_tuning.json") and self.folder.has(self.config.model_class.weights_folder)
+        if not trained:
             trainer = self._trainer()
             with self.folder.stage("fine-tuning"):
                 self.stages.seed()
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
                 valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
                 trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
-                write_json(outcome, {"best_valid_result": trainer.best_valid_result})
-        return read_json(outcome)["best_valid_result"]
+                self.folder.output_json("fine_tuning.json", {"best_valid_result": trainer.best_valid_result})
+                trainer.forget_state()
+        return read_json(self.folder / "fine_tuning.json")["best_valid_result"]
 
     def evaluate(self) -> dict[str, float]:
         """Metrics of the fine-tuned recommender on the test part."""
-        outcome = self.folder / "test_result.json"
-        if not outcome.exists():
+        if not self.folder.has("test_result.json"):
             trainer = self._trainer()
             with self.folder.stage("evaluation"):
                 self.stages.seed()
@@ -91,14 +89,15 @@ class Pipeline:
                 trainer.eval_collector.data_collect(train_data)
                 test_data = QueryDataLoader(self.config, self.splits.test)
                 test_result = trainer.evaluate(test_data, show_progress=self.config["show_progress"])
-                write_json(outcome, {metric: float(value) for metric, value in test_result.items()})
-        return read_json(outcome)
+                plain = {metric: float(value) for metric, value in test_result.items()}
+                self.folder.output_json("test_result.json", plain)
+        return read_json(self.folder / "test_result.json")
 
     def _trainer(self) -> LLMTrainer:
         llm = self.stages.llm
-        return LLMTrainer(self.config, llm, self.folder / llm.weights_folder)
+        return LLMTrainer(self.config, llm, self.folder, llm.weights_folder)
 
-    def _write_scores(self, table: Path, selected: np.ndarray) -> None:
+    def _write_scores(self, selected: np.ndarray) -> None:
         dataset = self.splits.train
         columns = {
             "user": dataset.id2token(dataset.uid_field, self.samples.user_id),
@@ -106,10 +105,10 @@ class Pipeline:
             **self.sampler.columns,
             "selected": np.isin(np.arange(len(self.samples)), selected).astype(int),
         }
-        with atomic_path(table) as file:
+        with self.folder.output("scores.csv") as file:
             pd.DataFrame(columns).to_csv(file, index=False)
 
     def _write_fewshot(self, samples: CandidateSamples) -> None:
-        with atomic_path(self.folder / "fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
+        with self.folder.output("fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
             for row in self.stages.llm.instructions(samples):
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")

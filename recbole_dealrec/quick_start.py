@@ -1,9 +1,9 @@
 """Entry points: one run, and a comparison of samplers over seeds."""
 
-import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,10 @@ def run_recbole_dealrec(
     _start_logging(config)
     splits = load_splits(config)
     samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
-    with _kept_or_temporary(Path(config["checkpoint_dir"]) / run_name(config, splits), saved) as path:
-        folder = RunFolder(path)
+    path = Path(config["checkpoint_dir"]) / run_name(config, splits)
+    with _kept_or_temporary(path, saved) as path, RunFolder.opened(path) as folder:
         pipeline = Pipeline(config, SharedStages(config, splits, samples, folder), folder)
-        logging.getLogger().info(f"{len(samples)} candidate samples; run folder {path}")
+        getLogger().info(f"{len(samples)} candidate samples; run folder {path}")
         result = pipeline.run()
     return {**result, "run_dir": str(path) if saved else ""}
 
@@ -122,21 +122,26 @@ def _runs_of_seed(configs: Sequence[Config]) -> Iterator[dict[str, Any]]:
     first, parent = configs[0], Path(configs[0]["checkpoint_dir"])
     splits = load_splits(first)
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
-    shared = RunFolder(parent / shared_name(first, splits))
-    stages = SharedStages(first, splits, samples, shared)
-    pipelines = [Pipeline(config, stages, RunFolder(parent / run_name(config, splits), shared)) for config in configs]
-    for pipeline in pipelines:
-        config, folder = pipeline.config, pipeline.folder
-        logging.getLogger().info(f"{config['sampler']}, seed {config['seed']}; run folder {folder.path}")
-        result = pipeline.run()
-        yield {
-            "sampler": config["sampler"],
-            "seed": config["seed"],
-            **result["test_result"],
-            "selection seconds": folder.cost("selection", without="language model"),  # every run needs that one
-            "fine-tuning seconds": folder.seconds["fine-tuning"],
-            "run_dir": str(folder.path),
-        }
+    for config in configs:
+        get_sampler(config["sampler"])(config, {}).check(len(samples))
+    with RunFolder.opened(parent / shared_name(first, splits)) as shared:
+        stages = SharedStages(first, splits, samples, shared)
+        for config in configs:
+            with RunFolder.opened(parent / run_name(config, splits), shared) as folder:
+                getLogger().info(f"{config['sampler']}, seed {config['seed']}; run folder {folder.path}")
+                yield _row(Pipeline(config, stages, folder))
+
+
+def _row(pipeline: Pipeline) -> dict[str, Any]:
+    config, folder, result = pipeline.config, pipeline.folder, pipeline.run()
+    return {
+        "sampler": config["sampler"],
+        "seed": config["seed"],
+        **result["test_result"],
+        "selection seconds": folder.cost("selection", without="language model"),  # every run needs that one
+        "fine-tuning seconds": folder.seconds.get("fine-tuning", float("nan")),
+        "run_dir": str(folder.path),
+    }
 
 
 def _checked_config(
@@ -161,7 +166,7 @@ def _kept_or_temporary(path: Path, kept: bool) -> Iterator[Path]:
 
 def _start_logging(config: Config) -> None:
     """RecBole's log file and console; those of an earlier run in this process are closed first."""
-    root = logging.getLogger()
+    root = getLogger()
     for handler in [handler for handler in root.handlers if getattr(handler, "of_recbole", False)]:
         root.removeHandler(handler)
         handler.close()
@@ -169,5 +174,5 @@ def _start_logging(config: Config) -> None:
     init_logger(config)
     for handler in set(root.handlers) - others:
         handler.of_recbole = True
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    getLogger("httpx").setLevel(WARNING)
     root.info(config)

@@ -8,7 +8,7 @@ import pandas as pd
 from texttable import Texttable
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.run_folder import RunFolder, atomic_path
+from recbole_dealrec.run_folder import RunFolder
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -56,7 +56,7 @@ def write_report(run: RunFolder, config: Config, result: dict[str, Any]) -> None
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(name)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
     )
-    with atomic_path(run / "report.html") as file:
+    with run.output("report.html") as file:
         file.write_text(page, encoding="utf-8")
 
 

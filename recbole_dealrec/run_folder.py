@@ -1,5 +1,6 @@
 """The run folder: where each stage leaves its output, whole or not at all."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,23 +13,56 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+_BLOCK = 1 << 20  # bytes that are read at a time for a checksum
+_SCRATCH = ".scratch"  # ends the names of temporary folders
+_STAGES, _CHECKSUMS = "stages.json", "checksums.json"
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
 
-    Works for a file as for a folder; an older one is replaced.
+    Works for a file as for a folder; an older one is replaced. What was written is on the disk before it does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_SCRATCH, dir=path.parent))
     try:
         written = scratch / path.name
         yield written
+        for file in _files(written):
+            _flush(file)
         if path.is_dir() and written.exists():
             os.replace(path, scratch / f"{path.name}.older")
         os.replace(written, path)
+        _flush(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file itself, or all files of a folder, in order."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's content, or of the names and contents of all files in a folder."""
+    hashed = hashlib.sha256()
+    for file in _files(path):
+        hashed.update(f"{file.relative_to(path).as_posix()}\n{file.stat().st_size}\n".encode())
+        with open(file, "rb") as stream:
+            while block := stream.read(_BLOCK):
+                hashed.update(block)
+    return hashed.hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -45,6 +79,9 @@ def read_json(path: Path) -> Any:
 class RunFolder:
     """Outputs of the stages of one run, how long each stage took, and which others it used.
 
+    Every output has a checksum in ``checksums.json``. One whose checksum does not match when the folder is opened, or
+    that has none, is not used.
+
     Args:
         path: the folder; made if absent.
         shared: folder of the stages that this run has in common with others, if those are not kept here.
@@ -53,12 +90,51 @@ class RunFolder:
     def __init__(self, path: Path, shared: "RunFolder | None" = None) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self._file = path / "stages.json"
-        self._stages: dict[str, dict[str, Any]] = read_json(self._file) if self._file.exists() else {}
+        self._checksums: dict[str, str] = self._read_whole_outputs()
+        self._stages: dict[str, dict[str, Any]] = read_json(self / _STAGES) if self.has(_STAGES) else {}
         self._open = shared._open if shared else [_OpenStage()]
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path, shared: "RunFolder | None" = None) -> Iterator["RunFolder"]:
+        """A run folder that no other process works in; waits for one that does."""
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            getLogger().info(f"another process works in {path}; waiting until it ends")
+            lock.acquire()
+        try:
+            yield cls(path, shared)
+        finally:
+            lock.release()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    def has(self, name: str) -> bool:
+        """Whether there is an output of this name, whole and unaltered."""
+        return name in self._checksums
+
+    @contextmanager
+    def output(self, name: str) -> Iterator[Path]:
+        """A temporary path that becomes the output ``name``, file or folder, when the block ends without an error."""
+        with atomic_path(self / name) as path:
+            yield path
+        self._checksums[name] = checksum(self / name)
+        write_json(self / _CHECKSUMS, self._checksums)
+
+    def output_json(self, name: str, content: Any) -> None:
+        """Write an output of indented JSON."""
+        with self.output(name) as path:
+            write_json(path, content)
+
+    def discard(self, name: str) -> None:
+        """Remove an output that is no longer needed, if there is one."""
+        if self._checksums.pop(name, None):
+            write_json(self / _CHECKSUMS, self._checksums)
+            (self / name).unlink()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -68,7 +144,12 @@ class RunFolder:
         return {**used, **own}
 
     def cost(self, name: str, without: str | None = None) -> float:
-        """Seconds of a finished stage and of all stages it used but one, whenever and for whichever run those ran."""
+        """Seconds of a finished stage and of all stages it used but one, whenever and for whichever run those ran.
+
+        NaN if they were not kept.
+        """
+        if name not in self._stages:
+            return float("nan")
         stage = self._stages[name]
         return stage["seconds"] + sum(seconds for used, seconds in stage["used"].items() if used != without)
 
@@ -86,7 +167,7 @@ class RunFolder:
             self._open[-1].inner_seconds += total
         own = total - ended.inner_seconds
         self._stages[name] = {"seconds": round(own, 3), "used": ended.used}
-        write_json(self._file, self._stages)
+        self.output_json(_STAGES, self._stages)
         self.reuse(name)
         getLogger().info(f"stage {name} took {own:.1f} s")
 
@@ -94,6 +175,25 @@ class RunFolder:
         """Note that the stage that is going on uses a finished one."""
         if stage := self._stages.get(name):
             self._open[-1].used.update({**stage["used"], name: stage["seconds"]})
+
+    def _read_whole_outputs(self) -> dict[str, str]:
+        """Checksums of the outputs that match them; what is left of an interrupted write is removed."""
+        for scratch in self.path.glob(f".*{_SCRATCH}"):
+            shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            recorded = read_json(self / _CHECKSUMS)
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            getLogger().warning(f"{self / _CHECKSUMS}: not JSON any more; every stage of this folder is computed again")
+            return {}
+        whole = {}
+        for name, expected in recorded.items():
+            if (self / name).exists() and checksum(self / name) == expected:
+                whole[name] = expected
+            else:
+                getLogger().warning(f"{self / name}: missing, or altered since it was written; it is computed again")
+        return whole
 
 
 @dataclass

@@ -10,7 +10,7 @@ from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
-from recbole_dealrec.run_folder import RunFolder, atomic_path, write_json
+from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import Scorer
 from recbole_dealrec.scorer import (
     EffortScorer,
@@ -94,10 +94,10 @@ class SharedStages:
         init_seed(config["seed"], config["reproducibility"])
         model = build_surrogate(config, self.splits.train)
         stage = "surrogate" if number == 0 else f"surrogate {number}"
-        weights = self.folder / ("surrogate.safetensors" if number == 0 else f"surrogate-{number}.safetensors")
-        finished = weights.with_suffix(".json")
-        trainer = SafetensorsTrainer(config, model, weights)
-        if watch or not finished.exists():
+        name = "surrogate" if number == 0 else f"surrogate-{number}"
+        weights, finished = f"{name}.safetensors", f"{name}.json"
+        trainer = SafetensorsTrainer(config, model, self.folder, weights)
+        if watch or not (self.folder.has(weights) and self.folder.has(finished)):
             with self.folder.stage(stage):
                 train_data = surrogate_loader(config, self.splits.train, model)
                 valid_data = QueryDataLoader(config, self.splits.valid)
@@ -107,10 +107,11 @@ class SharedStages:
                     show_progress=config["show_progress"],
                     callback_fn=watch and (lambda epoch, score: watch(model)),
                 )
-                write_json(finished, result)
+                self.folder.output_json(finished, result)
+                trainer.forget_state()
         else:
             self.folder.reuse(stage)
-        trainer.load(weights)
+        trainer.load(self.folder / weights)
         return model
 
     def _influence_scorer(self) -> InfluenceScorer:
@@ -139,12 +140,12 @@ class _StoredScorer:
     build: Callable[[], Scorer]
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        file = self.folder / f"{self.name}.npy"
-        if file.exists():
+        file = f"{self.name}.npy"
+        if self.folder.has(file):
             self.folder.reuse(self.name)
         else:
             with self.folder.stage(self.name):
                 scores = self.build().score(samples)
-            with atomic_path(file) as path, open(path, "wb") as stream:
+            with self.folder.output(file) as path, open(path, "wb") as stream:
                 np.save(stream, scores)
-        return np.load(file)
+        return np.load(self.folder / file)

@@ -1,6 +1,7 @@
 """RecBole trainers whose checkpoints are safetensors: one for surrogates, one that fine-tunes a language model."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -12,7 +13,8 @@ from transformers import get_linear_schedule_with_warmup
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import Fields
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.run_folder import atomic_path
+from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.training_state import random_state, set_random_state
 
 from recbole.data.interaction import Interaction  # isort: skip
 from recbole.trainer import Trainer  # isort: skip
@@ -22,15 +24,68 @@ from recbole.utils import set_color  # isort: skip
 class SafetensorsTrainer(Trainer):
     """RecBole's trainer, but the best weights are kept as safetensors and never pass through pickle.
 
+    Before each epoch all that training depends on is kept in the run folder; training that was interrupted goes on from
+    the last of these states and ends as it would have. It is kept until :meth:`forget_state`. With a ``callback_fn``,
+    which may hold a state of its own, nothing is kept and training starts anew.
+
     Args:
         config: configuration of the model.
         model: RecBole model.
-        checkpoint: path of the best weights.
+        folder: run folder that keeps the best weights.
+        name: their file or folder in it.
     """
 
-    def __init__(self, config: Config, model: nn.Module, checkpoint: Path) -> None:
+    def __init__(self, config: Config, model: nn.Module, folder: RunFolder, name: str) -> None:
         super().__init__(config, model)
-        self.saved_model_file = checkpoint
+        self.folder, self.name = folder, name
+        self.saved_model_file = folder / name
+        self._state_file = f"{name}.state"
+        self._keeps_state = False
+
+    def fit(self, train_data, *args, saved: bool = True, callback_fn=None, **kwargs):
+        self._keeps_state = saved and callback_fn is None
+        if self._keeps_state and self.folder.has(self._state_file):
+            self._set_state(torch.load(self.folder / self._state_file, self.device, weights_only=True), train_data)
+            self.logger.info(f"{self.name}: training goes on with epoch {self.start_epoch}")
+        return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
+
+    def forget_state(self) -> None:
+        """Remove the state of training, once its outcome is kept."""
+        self.folder.discard(self._state_file)
+
+    def state(self, train_data, epoch: int) -> dict[str, Any]:
+        """All that training depends on before ``epoch``, as tensors and plain values."""
+        return {
+            "epoch": epoch,
+            "weights": self._weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": (self.best_valid_score, self.cur_step, self.best_valid_result),
+            "random": random_state(train_data.generator),
+        }
+
+    def _set_state(self, state: dict[str, Any], train_data) -> None:
+        self.start_epoch = state["epoch"]
+        self.model.load_state_dict(state["weights"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_valid_score, self.cur_step, self.best_valid_result = state["best"]
+        set_random_state(state["random"], train_data.generator)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return self.model.state_dict()
+
+    def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
+        self._keep_state(train_data, epoch_idx)
+        return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+
+    def _keep_state(self, train_data, epoch: int) -> None:
+        if self._keeps_state and epoch > self.start_epoch:
+            with self.folder.output(self._state_file) as path:
+                torch.save(self.state(train_data, epoch), path)
+
+    def _valid_epoch(self, valid_data, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        # NumPy's numbers are no plain values, which is all that a state may hold.
+        return float(score), {metric: float(value) for metric, value in result.items()}
 
     def save(self, path: Path) -> None:
         """Write the model's weights."""
@@ -41,7 +96,7 @@ class SafetensorsTrainer(Trainer):
         self.model.load_state_dict(load_file(path, device=str(self.device)))
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs) -> None:
-        with atomic_path(self.saved_model_file) as path:
+        with self.folder.output(self.name) as path:
             self.save(path)
 
     @torch.no_grad()
@@ -60,8 +115,8 @@ class LLMTrainer(SafetensorsTrainer):
     that metric.
     """
 
-    def __init__(self, config: Config, model: LLMRecommender, checkpoint: Path) -> None:
-        super().__init__(config, model, checkpoint)
+    def __init__(self, config: Config, model: LLMRecommender, folder: RunFolder, name: str) -> None:
+        super().__init__(config, model, folder, name)
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
         model.network, self.optimizer = self.accelerator.prepare(model.network, self.optimizer)
         self.scheduler = None
@@ -77,12 +132,30 @@ class LLMTrainer(SafetensorsTrainer):
         self.scheduler = get_linear_schedule_with_warmup(self.optimizer, min(self.config["warmup_steps"], total), total)
         return super().fit(train_data, *args, **kwargs)
 
+    def state(self, train_data, epoch: int) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {
+            **super().state(train_data, epoch),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+
+    def _set_state(self, state: dict[str, Any], train_data) -> None:
+        super()._set_state(state, train_data)
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
+
     def _build_optimizer(self, **kwargs):
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return super()._build_optimizer(params=trained, **kwargs)
 
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
         """One epoch; returns the mean loss of a sample."""
+        self._keep_state(train_data, epoch_idx)
         self.model.train()
         total, count = 0.0, 0
         description = set_color(f"Train {epoch_idx:>5}", "pink")

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,26 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(first, run):
     for name in ("result.json", "test_result.json", "report.html"):
         (folder_of(result) / name).unlink()
     assert run(folder)["test_result"] == result["test_result"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "surrogate.safetensors", "influence.npy", "effort.npy", "scores.csv", "fewshot.jsonl", "fine_tuning.json",
+        "adapter/adapter_model.safetensors", "test_result.json", "stages.json", "checksums.json",
+    ],
+)  # fmt: skip
+def test_an_altered_file_of_the_run_folder_is_computed_again(name, first, run, tmp_path, caplog):
+    result, _ = first
+    folder = shutil.copytree(folder_of(result), tmp_path / folder_of(result).name)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-2])
+    again = run(tmp_path)
+    assert folder_of(again) == folder
+    assert again["selected"].tolist() == result["selected"].tolist()
+    assert again["test_result"] == result["test_result"]
+    assert again["best_valid_result"] == result["best_valid_result"]
+    for path in ("scores.csv", "fewshot.jsonl", "adapter/adapter_model.safetensors"):
+        assert (folder / path).read_bytes() == (folder_of(result) / path).read_bytes()
 
 
 def test_random_needs_neither_surrogate_nor_effort(run, tmp_path):

@@ -1,7 +1,11 @@
 """Outputs that are whole or absent, and stage times."""
 
 import json
+import math
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -158,3 +162,119 @@ def test_real_time(tmp_path):
 def test_paths_are_inside(tmp_path):
     run = RunFolder(tmp_path / "a" / "b")
     assert run / "scores.csv" == tmp_path / "a" / "b" / "scores.csv" and (tmp_path / "a" / "b").is_dir()
+
+
+def write(run, name, text):
+    with run.output(name) as path:
+        path.write_text(text)
+
+
+def test_an_output_is_known_to_the_next_one_who_opens_the_folder(tmp_path):
+    run = RunFolder(tmp_path)
+    assert not run.has("a.txt")
+    write(run, "a.txt", "whole")
+    with run.output("adapter") as folder:
+        folder.mkdir()
+        (folder / "weights").write_text("w")
+    again = RunFolder(tmp_path)
+    assert run.has("a.txt") and again.has("a.txt") and again.has("adapter")
+    again.discard("a.txt")
+    again.discard("a.txt")
+    assert not again.has("a.txt") and not (tmp_path / "a.txt").exists() and not RunFolder(tmp_path).has("a.txt")
+
+
+ALTERATIONS = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "one bit": lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "removed": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+@pytest.mark.parametrize("name", ["a.txt", "adapter"])
+def test_an_altered_output_is_said_and_not_used(alteration, name, tmp_path, caplog):
+    run = RunFolder(tmp_path)
+    write(run, "a.txt", "whole")
+    write(run, "b.txt", "other")
+    with run.output("adapter") as folder:
+        folder.mkdir()
+        (folder / "weights").write_text("weights")
+        (folder / "keys").write_text("keys")
+    ALTERATIONS[alteration](tmp_path / name / "weights" if name == "adapter" else tmp_path / name)
+    again = RunFolder(tmp_path)
+    assert not again.has(name) and again.has("b.txt")
+    (message,) = caplog.messages
+    assert message == f"{tmp_path / name}: missing, or altered since it was written; it is computed again"
+    write(again, "a.txt", "anew")
+    assert RunFolder(tmp_path).has("a.txt")
+
+
+def test_a_file_in_a_folder_that_was_added_or_renamed_is_an_alteration(tmp_path):
+    run = RunFolder(tmp_path)
+    with run.output("adapter") as folder:
+        folder.mkdir()
+        (folder / "weights").write_text("weights")
+    (tmp_path / "adapter" / "weights").rename(tmp_path / "adapter" / "other")
+    assert not RunFolder(tmp_path).has("adapter")
+    (tmp_path / "adapter" / "other").rename(tmp_path / "adapter" / "weights")
+    assert RunFolder(tmp_path).has("adapter")
+    (tmp_path / "adapter" / "more").write_text("")
+    assert not RunFolder(tmp_path).has("adapter")
+
+
+def test_a_file_without_a_checksum_is_not_used(tmp_path):
+    (tmp_path / "a.txt").write_text("who knows")
+    assert not RunFolder(tmp_path).has("a.txt") and (tmp_path / "a.txt").exists()
+
+
+def test_broken_checksums_cost_the_outputs_not_the_run(tmp_path, caplog):
+    write(RunFolder(tmp_path), "a.txt", "whole")
+    (tmp_path / "checksums.json").write_text("{")
+    assert not RunFolder(tmp_path).has("a.txt")
+    assert "checksums.json: not JSON any more" in caplog.text
+
+
+def test_what_an_interrupted_write_left_is_removed(tmp_path):
+    left = tmp_path / ".scores.csv.abc.scratch"
+    left.mkdir()
+    (left / "scores.csv").write_text("half")
+    RunFolder(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_unknown_costs_are_not_a_number(tmp_path):
+    assert math.isnan(RunFolder(tmp_path).cost("selection"))
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from recbole_dealrec.run_folder import RunFolder
+with RunFolder.opened(Path(sys.argv[1])) as run:
+    print("open", flush=True)
+    time.sleep(1.5)
+    run.output_json("held.json", 1)
+"""
+
+
+def hold(folder):
+    """A process that has opened the folder; it works from the checkout, so that the package is found."""
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    assert process.stdout.readline() == b"open\n"
+    return process
+
+
+def test_a_second_process_waits_for_the_first(tmp_path, caplog):
+    caplog.set_level("INFO")
+    with hold(tmp_path / "run"), RunFolder.opened(tmp_path / "run") as second:
+        assert second.has("held.json")
+    assert caplog.messages[0] == f"another process works in {tmp_path / 'run'}; waiting until it ends"
+
+
+def test_a_killed_process_holds_no_lock(tmp_path):
+    with hold(tmp_path) as first:
+        first.kill()
+    with RunFolder.opened(tmp_path) as run:
+        assert not run.has("held.json")

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
+from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.trainer import LLMTrainer
 
 FINE_TUNING = {
@@ -21,7 +22,7 @@ def trainer(bigrec, tmp_path):
         rows = np.arange(min(8, len(splits.train)))
         train_data = train_loader(model.config, splits.train, rows)
         valid_data = QueryDataLoader(model.config, splits.valid)
-        return LLMTrainer(model.config, model, tmp_path / name), train_data, valid_data
+        return LLMTrainer(model.config, model, RunFolder(tmp_path), name), train_data, valid_data
 
     return make
 
@@ -127,3 +128,66 @@ def test_the_adapter_folder_names_its_base_model(trainer, checkpoint, tmp_path):
     saved = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert saved["base_model_name_or_path"] == checkpoint("llama")
     assert saved["r"] == 8 and saved["lora_alpha"] == 16 and sorted(saved["target_modules"]) == ["q_proj", "v_proj"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_in(run, method, call, monkeypatch):
+    """Makes the given call of a method the one that never returns."""
+    calls, original = [], getattr(run, method)
+
+    def wrapped(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == call:
+            raise Killed
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(run, method, wrapped)
+
+
+def test_fine_tuning_that_was_interrupted_ends_as_it_would_have(trainer, monkeypatch):
+    keys = {"epochs": 5, "lora_dropout": 0.2, "shuffle": True, "stopping_step": 1, "learning_rate": 0.02}
+    whole, train_data, valid_data = trainer("whole", **keys)
+    torch.manual_seed(0)
+    expected = whole.fit(train_data, valid_data)
+    adapter = load_file(whole.folder / "whole" / "adapter_model.safetensors")
+    for name, method, call in (
+        ("in the first epoch", "_step", 2),
+        ("in a later epoch", "_step", 5),
+        ("in validation", "_valid_epoch", 3),
+        ("while the best is saved", "_save_checkpoint", 2),
+    ):
+        run, train_data, valid_data = trainer(name, **keys)
+        killed_in(run, method, call, monkeypatch)
+        torch.manual_seed(0)
+        with pytest.raises(Killed):
+            run.fit(train_data, valid_data)
+        again, train_data, valid_data = trainer(name, **keys)
+        torch.manual_seed(99 if call > 2 else 0)  # what was drawn meanwhile does not matter
+        assert again.fit(train_data, valid_data) == expected, name
+        resumed = load_file(again.folder / name / "adapter_model.safetensors")
+        assert all(torch.equal(resumed[key], value) for key, value in adapter.items()), name
+        again.forget_state()
+        assert not (again.folder / f"{name}.state").exists()
+
+
+def test_a_watched_training_keeps_no_state(trainer):
+    run, train_data, valid_data = trainer()
+    run.fit(train_data, valid_data, callback_fn=lambda epoch, score: None)
+    assert not list(run.folder.path.glob("*.state"))
+
+
+def test_an_altered_state_is_not_used(trainer, monkeypatch, caplog):
+    whole, train_data, valid_data = trainer("whole", epochs=3)
+    expected = whole.fit(train_data, valid_data)
+    run, train_data, valid_data = trainer("run", epochs=3)
+    killed_in(run, "_valid_epoch", 3, monkeypatch)
+    with pytest.raises(Killed):
+        run.fit(train_data, valid_data)
+    state = run.folder / "run.state"
+    state.write_bytes(state.read_bytes()[:-1])
+    again, train_data, valid_data = trainer("run", epochs=3)
+    assert "run.state: missing, or altered" in caplog.text
+    assert again.fit(train_data, valid_data) == expected and again.start_epoch == 0

@@ -9,6 +9,7 @@ from torch import nn
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, train_loader
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.trainer import SafetensorsTrainer
 
 from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
@@ -195,7 +196,8 @@ class FixedScores(SequentialRecommender):
 
 
 def evaluate(config, splits, part, table, tmp_path):
-    trainer = SafetensorsTrainer(config, FixedScores(config, splits.train, table), tmp_path / "weights")
+    model = FixedScores(config, splits.train, table)
+    trainer = SafetensorsTrainer(config, model, RunFolder(tmp_path), "weights")
     trainer.eval_collector.data_collect(train_loader(config, splits.train, np.arange(len(splits.train))))
     return trainer.evaluate(QueryDataLoader(config, part), load_best_model=False)
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import EveryPosition, build_surrogate, surrogate_loader
+from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.trainer import SafetensorsTrainer
 
 from recbole.data.interaction import Interaction  # isort: skip
@@ -194,12 +195,14 @@ def test_training_lowers_the_loss_and_loading_restores_the_scores(model, movies,
     splits = load_splits(config)
     own = config.surrogate()
     surrogate = build_surrogate(own, splits.train)
-    checkpoint = tmp_path / "run" / "surrogate.safetensors"
-    trainer = SafetensorsTrainer(own, surrogate, checkpoint)
+    folder = RunFolder(tmp_path / "run")
+    checkpoint = folder / "surrogate.safetensors"
+    trainer = SafetensorsTrainer(own, surrogate, folder, checkpoint.name)
     score, result = trainer.fit(surrogate_loader(own, splits.train, surrogate), QueryDataLoader(own, splits.valid))
     assert trainer.train_loss_dict[1] < trainer.train_loss_dict[0]
     assert 0 < score == result["ndcg@10"] <= 1
-    assert [file.name for file in checkpoint.parent.iterdir()] == ["surrogate.safetensors"]
+    trainer.forget_state()
+    assert {file.name for file in folder.path.iterdir()} == {"surrogate.safetensors", "checksums.json"}
     assert set(load_file(checkpoint)) == set(surrogate.state_dict())
 
     trainer.load(checkpoint)
@@ -208,7 +211,7 @@ def test_training_lowers_the_loss_and_loading_restores_the_scores(model, movies,
     with torch.no_grad():
         best = surrogate.full_sort_predict(batch)
     again = build_surrogate(own, splits.train)
-    fresh = SafetensorsTrainer(own, again, checkpoint)
+    fresh = SafetensorsTrainer(own, again, folder, checkpoint.name)
     again.eval()
     with torch.no_grad():
         assert not torch.equal(again.full_sort_predict(batch), best)

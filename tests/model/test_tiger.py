@@ -11,6 +11,7 @@ from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import TIGER
 from recbole_dealrec.model import tiger as tiger_module
+from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.scorer import EffortScorer
 from recbole_dealrec.trainer import LLMTrainer
 
@@ -238,7 +239,7 @@ def test_weights_of_other_ids_are_refused(planted, tmp_path):
 def test_all_weights_train_and_the_best_are_kept(tiger, tmp_path):
     model, splits = tiger(epochs=3, train_batch_size=4, micro_batch_size=2, warmup_steps=1)
     before = {name: parameter.clone() for name, parameter in model.network.named_parameters()}
-    trainer = LLMTrainer(model.config, model, tmp_path / "model")
+    trainer = LLMTrainer(model.config, model, RunFolder(tmp_path), "model")
     seen = []
     trainer.fit(
         train_loader(model.config, splits.train, np.arange(8)),
@@ -254,7 +255,7 @@ def test_all_weights_train_and_the_best_are_kept(tiger, tmp_path):
 def test_an_item_outside_the_beam_is_a_miss(planted, tmp_path):
     metrics = ["Recall", "NDCG", "MRR", "GAUC"]
     model, splits = planted(num_beams=2, topk=[2], metrics=metrics, valid_metric="NDCG@2")
-    trainer = LLMTrainer(model.config, model, tmp_path / "model")
+    trainer = LLMTrainer(model.config, model, RunFolder(tmp_path), "model")
     loader = QueryDataLoader(model.config, splits.test)
     result = trainer.evaluate(loader, load_best_model=False)
     interaction, _, rows, items = next(iter(loader))

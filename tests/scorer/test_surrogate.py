@@ -7,6 +7,7 @@ import torch
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import EveryPosition, build_surrogate, surrogate_loader
+from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.scorer import EL2NScorer, GraNdScorer, LossTrajectoryScorer, SurrogateRepresentationScorer
 from recbole_dealrec.trainer import SafetensorsTrainer
 
@@ -174,7 +175,7 @@ def train(movies, tmp_path):
         own["epochs"] = epochs
         torch.manual_seed(0)
         surrogate = build_surrogate(own, splits.train)
-        trainer = SafetensorsTrainer(own, surrogate, tmp_path / "surrogate.safetensors")
+        trainer = SafetensorsTrainer(own, surrogate, RunFolder(tmp_path), "surrogate.safetensors")
         data, valid = surrogate_loader(own, splits.train, surrogate), QueryDataLoader(own, splits.valid)
         trainer.fit(data, valid, callback_fn=watch and (lambda epoch, score: watch(surrogate)))
         return surrogate
