@@ -20,6 +20,7 @@ from recbole_dealrec.scorer import (
     LLMRepresentationScorer,
     LossTrajectoryScorer,
     PartialEffortScorer,
+    ScoreCheckpoint,
     SurrogateRepresentationScorer,
     ValidDistanceScorer,
 )
@@ -47,6 +48,7 @@ class SharedStages:
         self.samples = samples
         self.folder = folder
         self._llm: LLMRecommender | None = None
+        self._checkpoint = ScoreCheckpoint(folder)
         builders = {
             "influence": self._influence_scorer,
             "effort": self._effort_scorer,
@@ -59,7 +61,9 @@ class SharedStages:
                 self.llm, CandidateSamples.from_dataset(splits.valid), config
             ),
         }
-        self.scorers: dict[str, Scorer] = {name: _StoredScorer(folder, name, build) for name, build in builders.items()}
+        self.scorers: dict[str, Scorer] = {
+            name: _StoredScorer(folder, name, build, self._checkpoint) for name, build in builders.items()
+        }
 
     @property
     def llm(self) -> LLMRecommender:
@@ -117,10 +121,10 @@ class SharedStages:
     def _influence_scorer(self) -> InfluenceScorer:
         on_valid = self.config["influence_on"] == "valid"
         risk_samples = CandidateSamples.from_dataset(self.splits.valid) if on_valid else None
-        return InfluenceScorer(self.surrogates(), self.config, risk_samples)
+        return InfluenceScorer(self.surrogates(), self.config, risk_samples, self._checkpoint)
 
     def _effort_scorer(self) -> Scorer:
-        effort = EffortScorer(self.llm, self.config)
+        effort = EffortScorer(self.llm, self.config, self._checkpoint)
         if self.config["effort_sample_ratio"] == 1:
             return effort
         return PartialEffortScorer(effort, self._surrogate(0), self.scorers["influence"].score, self.config)
@@ -138,6 +142,7 @@ class _StoredScorer:
     folder: RunFolder
     name: str
     build: Callable[[], Scorer]
+    checkpoint: ScoreCheckpoint
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         file = f"{self.name}.npy"
@@ -148,4 +153,5 @@ class _StoredScorer:
                 scores = self.build().score(samples)
             with self.folder.output(file) as path, open(path, "wb") as stream:
                 np.save(stream, scores)
+            self.checkpoint.clear()
         return np.load(self.folder / file)

@@ -1,5 +1,6 @@
 """Scores of samples: influence, effort, and what the baseline samplers go by."""
 
+from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint
 from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 from recbole_dealrec.scorer.influence import InfluenceScorer
@@ -21,6 +22,7 @@ __all__ = [
     "LLMRepresentationScorer",
     "LossTrajectoryScorer",
     "PartialEffortScorer",
+    "ScoreCheckpoint",
     "SurrogateRepresentationScorer",
     "ValidDistanceScorer",
     "inverse_hvp",

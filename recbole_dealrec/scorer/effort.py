@@ -1,18 +1,19 @@
 """Effort of the language model for each sample; DEALRec, arXiv 2401.17197."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
+from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint
+from recbole_dealrec.scorer.gradient_norm import gradient_norms
 
 
 class EffortScorer:
@@ -24,11 +25,13 @@ class EffortScorer:
         llm: recommender as fine-tuning will start from it.
         config: reads ``effort_parameters``: ``all`` (the paper), ``last`` (the last layer's), or patterns of
             parameter names (the released code: ``*.31.self_attn.v_proj.lora_B.*``).
+        checkpoint: keeps the scores as they come.
     """
 
-    def __init__(self, llm: LLMRecommender, config: Config) -> None:
+    def __init__(self, llm: LLMRecommender, config: Config, checkpoint: ScoreCheckpoint | None = None) -> None:
         self.llm = llm
         self.config = config
+        self.checkpoint = checkpoint or ScoreCheckpoint()
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Effort of each sample, float64 [n].
@@ -37,20 +40,15 @@ class EffortScorer:
             InputError: ``effort_parameters`` matches no parameter that trains.
         """
         parameters = chosen_parameters(self.llm.network, self.config["effort_parameters"])
-        order: list[np.ndarray] = []
+        with gradient_norms(self.llm.network, parameters) as norms_of:
+            return self.checkpoint.fill("effort", samples, self._batches(samples), norms_of)
 
-        def batches():
-            hidden = not self.config["show_progress"]
-            with tqdm(total=len(samples), desc="Effort", ncols=100, disable=hidden) as progress:
-                for index, batch in self.llm.batches(samples):
-                    order.append(index)
-                    yield batch
-                    progress.update(len(index))
-
-        norms = per_sample_gradient_norms(self.llm.network, batches(), parameters)
-        scores = np.empty(len(samples))
-        scores[np.concatenate(order)] = norms
-        return scores
+    def _batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        hidden = not self.config["show_progress"]
+        with tqdm(total=len(samples), desc="Effort", ncols=100, disable=hidden) as progress:
+            for index, batch in self.llm.batches(samples):
+                yield index, batch
+                progress.update(len(index))
 
 
 def chosen_parameters(network: nn.Module, choice: str | Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ and backward once for each sample.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -59,13 +59,32 @@ def per_sample_gradient_norms(
         TypeError: A parameter belongs to another kind of module, is also used outside its module's forward, or its
             module is not called on inputs that start with the batch dimension.
     """
+    with gradient_norms(model, parameters) as norms_of:
+        return np.concatenate([np.empty(0), *map(norms_of, batches)])
+
+
+@contextmanager
+def gradient_norms(
+    model: nn.Module, parameters: Sequence[str] | None = None
+) -> Iterator[Callable[[Mapping[str, Tensor]], np.ndarray]]:
+    """What :func:`per_sample_gradient_norms` does, as a function of one batch; the model is prepared while it is open.
+
+    Raises:
+        ValueError: as :func:`per_sample_gradient_norms`.
+        TypeError: as :func:`per_sample_gradient_norms`.
+    """
     targets = _find_targets(model, parameters)
     longest = longest_split(model)
-    norms = [np.empty(0)]
+    checked = False
+
+    def norms_of(batch: Mapping[str, Tensor]) -> np.ndarray:
+        nonlocal checked
+        norms = _batch_norms(model, batch, targets, longest, check=not checked)
+        checked = True
+        return norms
+
     with _prepared(model, {target.parameter for target in targets}):
-        for number, batch in enumerate(batches):
-            norms.append(_batch_norms(model, batch, targets, longest, check=number == 0))
-    return np.concatenate(norms)
+        yield norms_of
 
 
 def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[_Target]:

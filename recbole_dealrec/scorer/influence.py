@@ -1,6 +1,7 @@
 """Influence of each sample on the empirical risk, on a surrogate; DEALRec, arXiv 2401.17197."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from logging import getLogger
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import surrogate_batches
 from recbole_dealrec.scorer import solver
+from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint
 from recbole_dealrec.scorer.outputs import outputs_of
 
 _MOST_DAMPING_DOUBLINGS = 12
@@ -34,6 +36,7 @@ class InfluenceScorer:
         config: reads ``hessian_solver``, ``hessian_damping``, ``hessian_samples``, ``curvature``,
             ``influence_parameters``, ``seed`` and the ``lissa_*`` keys.
         risk_samples: samples whose mean loss is the risk; the candidates themselves by default (the paper).
+        checkpoint: keeps each surrogate's solution x, and the scores as they come.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class InfluenceScorer:
         surrogate: nn.Module | Sequence[nn.Module],
         config: Config,
         risk_samples: CandidateSamples | None = None,
+        checkpoint: ScoreCheckpoint | None = None,
     ) -> None:
         self.surrogates = [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
         self.config = config
         self.risk_samples = risk_samples
+        self.checkpoint = checkpoint or ScoreCheckpoint()
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Influence of each sample, float64 [n].
@@ -54,8 +59,17 @@ class InfluenceScorer:
             ArithmeticError: the solution of the linear system is not finite, or no damping makes it positive definite.
         """
         risk = samples if self.risk_samples is None else self.risk_samples
-        scores = [_score(surrogate, self.config, samples, risk) for surrogate in self.surrogates]
+        scores = [self._score(number, samples, risk) for number in range(len(self.surrogates))]
         return np.mean(scores, axis=0)
+
+    def _score(self, number: int, samples: CandidateSamples, risk: CandidateSamples) -> np.ndarray:
+        surrogate, keep = self.surrogates[number], self.checkpoint
+        with _differentiable(surrogate):
+            problem = Problem(surrogate, self.config)
+            solve = lambda: problem.solve(samples, problem.mean_gradient(risk)).cpu().numpy()  # noqa: E731
+            x = torch.from_numpy(keep.once(f"solution-{number}", samples, solve)).to(problem.flat)
+            batches = problem.batches(samples, "Influence")
+            return keep.fill(f"influence-{number}", samples, batches, problem.derivative(x))
 
 
 class _Batch(NamedTuple):
@@ -65,7 +79,9 @@ class _Batch(NamedTuple):
     targets: Tensor
 
 
-def _score(surrogate: nn.Module, config: Config, samples: CandidateSamples, risk: CandidateSamples) -> np.ndarray:
+@contextmanager
+def _differentiable(surrogate: nn.Module) -> Iterator[None]:
+    """Evaluation mode, in which forward and second derivatives can be taken."""
     was_training = surrogate.training
     surrogate.eval()
     try:
@@ -73,9 +89,7 @@ def _score(surrogate: nn.Module, config: Config, samples: CandidateSamples, risk
         recurrent = any(isinstance(module, nn.RNNBase) for module in surrogate.modules())
         # Outside the transforms of torch.func no graph is wanted; they differentiate all the same.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=not recurrent):
-            problem = Problem(surrogate, config)
-            x = problem.solve(samples, problem.mean_gradient(risk))
-            return problem.directional_derivatives(samples, x)
+            yield
     finally:
         surrogate.train(was_training)
 
@@ -108,13 +122,18 @@ class Problem:
 
     def directional_derivatives(self, samples: CandidateSamples, x: Tensor) -> np.ndarray:
         """Derivative of each sample's loss in direction x, float64 [n]."""
-        scores = np.empty(len(samples))
+        return ScoreCheckpoint().fill("", samples, self.batches(samples, "Influence"), self.derivative(x))
+
+    def derivative(self, x: Tensor) -> Callable[[_Batch], np.ndarray]:
+        """The derivatives of a batch's losses in direction x, float64 [B], as a function of the batch."""
         direction = self.unravel(x)
-        for index, batch in self.batches(samples, "Influence"):
+
+        def derivatives(batch: _Batch) -> np.ndarray:
             outputs, tangent = self._outputs_and_tangent(batch, direction)
-            derivative = (self.outputs.loss_gradient(outputs, batch.targets) * tangent).sum(dim=-1)
-            scores[index] = derivative.double().cpu().numpy()
-        return scores
+            gradient = self.outputs.loss_gradient(outputs, batch.targets)
+            return (gradient * tangent).sum(dim=-1).double().cpu().numpy()
+
+        return derivatives
 
     def hessian_product(self, batch: _Batch, direction: dict[str, Tensor]) -> Tensor:
         """Hessian of the batch's summed loss times a direction, flat; forward over reverse."""

@@ -1,0 +1,140 @@
+"""Scores that are kept while they come."""
+
+import numpy as np
+import pytest
+
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.model.surrogate import build_surrogate
+from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.scorer import EffortScorer, InfluenceScorer, ScoreCheckpoint, checkpoint
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def keep_every_batch(monkeypatch):
+    monkeypatch.setattr(checkpoint, "_SECONDS", -1)
+
+
+def samples_of(rows):
+    rows = np.asarray(rows)
+    return CandidateSamples(rows, rows, rows[:, None], np.ones_like(rows), [], rows)
+
+
+def batches_of(*parts):
+    for part in parts:
+        yield np.array(part), part
+
+
+class Compute:
+    """Scores that are ten times the index; never returns from one of its calls."""
+
+    def __init__(self, killed_at=None):
+        self.asked, self.killed_at = [], killed_at
+
+    def __call__(self, batch):
+        self.asked.append(batch)
+        if len(self.asked) == self.killed_at:
+            raise Killed
+        return 10.0 * np.array(batch)
+
+
+PARTS = [(3, 0), (1, 4), (2,)]
+
+
+def test_batches_that_are_kept_are_not_computed_again(tmp_path):
+    samples = samples_of(range(5))
+    for killed_at in (1, 2, 3):
+        folder = tmp_path / str(killed_at)
+        with pytest.raises(Killed):
+            ScoreCheckpoint(RunFolder(folder)).fill("x", samples, batches_of(*PARTS), Compute(killed_at))
+        again, keep = Compute(), ScoreCheckpoint(RunFolder(folder))
+        scores = keep.fill("x", samples, batches_of(*PARTS), again)
+        assert scores.dtype == np.float64 and scores.tolist() == [0, 10, 20, 30, 40]
+        assert again.asked == PARTS[killed_at - 1 :]
+        keep.clear()
+        assert [path.name for path in folder.iterdir()] == ["checksums.json"]
+
+
+def test_a_batch_that_is_kept_in_part_is_computed_whole(tmp_path):
+    with pytest.raises(Killed):
+        ScoreCheckpoint(RunFolder(tmp_path)).fill("x", samples_of(range(5)), batches_of(*PARTS), Compute(2))
+    again = Compute()
+    ScoreCheckpoint(RunFolder(tmp_path)).fill("x", samples_of(range(5)), batches_of((0, 1), (3,), (2, 4)), again)
+    assert again.asked == [(0, 1), (2, 4)]
+
+
+def test_scores_of_other_samples_are_not_used(tmp_path):
+    with pytest.raises(Killed):
+        ScoreCheckpoint(RunFolder(tmp_path)).fill("x", samples_of(range(5)), batches_of(*PARTS), Compute(3))
+    for name, rows in (("x", range(1, 6)), ("x", range(4)), ("y", range(5))):
+        again, parts = Compute(), [(0, 1), (2, 3)]
+        ScoreCheckpoint(RunFolder(tmp_path)).fill(name, samples_of(rows), batches_of(*parts), again)
+        assert again.asked == parts
+
+
+def test_what_is_computed_once_is_kept(tmp_path):
+    samples = samples_of(range(2))
+    x = ScoreCheckpoint(RunFolder(tmp_path)).once("x", samples, lambda: np.float32([1, 2, 3]))
+    again = ScoreCheckpoint(RunFolder(tmp_path)).once("x", samples, lambda: pytest.fail("computed again"))
+    assert again.dtype == x.dtype and again.tolist() == [1, 2, 3]
+
+
+def test_without_a_folder_nothing_is_kept():
+    keep, compute = ScoreCheckpoint(), Compute()
+    for _ in range(2):
+        keep.fill("x", samples_of(range(5)), batches_of(*PARTS), compute)
+    keep.clear()
+    assert compute.asked == 2 * PARTS
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 5])
+def test_effort_goes_on_and_comes_out_the_same(bigrec, randomise_adapter, tmp_path, monkeypatch, killed_at):
+    llm, splits = bigrec(tokens_per_batch=400)
+    randomise_adapter(llm.network)
+    samples = CandidateSamples.from_dataset(splits.train)
+    whole = EffortScorer(llm, llm.config).score(samples)
+    scorer = EffortScorer(llm, llm.config, ScoreCheckpoint(RunFolder(tmp_path)))
+    read = llm.batches
+
+    def killed_batches(samples):
+        for number, batch in enumerate(read(samples), start=1):
+            if number == killed_at:
+                raise Killed
+            yield batch
+
+    monkeypatch.setattr(llm, "batches", killed_batches)
+    with pytest.raises(Killed):
+        scorer.score(samples)
+    monkeypatch.setattr(llm, "batches", read)
+    np.testing.assert_array_equal(
+        EffortScorer(llm, llm.config, ScoreCheckpoint(RunFolder(tmp_path))).score(samples), whole
+    )
+
+
+def test_influence_goes_on_from_the_solution(ten, tmp_path, monkeypatch):
+    from recbole_dealrec.data import load_splits
+    from recbole_dealrec.scorer.influence import Problem
+
+    config = ten(surrogate_hidden_size=8, hessian_samples=0)
+    splits = load_splits(config)
+    surrogates = [build_surrogate(config.surrogate(), splits.train) for _ in range(2)]
+    samples = CandidateSamples.from_dataset(splits.train)
+    whole = InfluenceScorer(surrogates, config).score(samples)
+    derivative, solves = Problem.derivative, []
+
+    def killed_in_the_second(self, x):
+        if self.surrogate is surrogates[1]:
+            raise Killed
+        return derivative(self, x)
+
+    monkeypatch.setattr(Problem, "derivative", killed_in_the_second)
+    with pytest.raises(Killed):
+        InfluenceScorer(surrogates, config, None, ScoreCheckpoint(RunFolder(tmp_path))).score(samples)
+    monkeypatch.setattr(Problem, "derivative", derivative)
+    monkeypatch.setattr(Problem, "solve", lambda *args: solves.append(args))
+    scorer = InfluenceScorer(surrogates, config, None, ScoreCheckpoint(RunFolder(tmp_path)))
+    np.testing.assert_array_equal(scorer.score(samples), whole)
+    assert not solves
