@@ -15,8 +15,13 @@ _NEUTRAL_KEYS = {
     "wandb_project", "save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "worker",
     "config_files", "tokens_per_batch", "micro_batch_size", "eval_batch_size", "surrogate_eval_batch_size",
 }  # fmt: skip
-# Keys that surrogates, scores and the language model before fine-tuning do not depend on: those of the selection.
+# Keys that surrogates, scores and the language model before fine-tuning do not depend on.
 SELECTION_KEYS = {"sampler", "n_fewshot", "effort_weight", "n_groups", "hard_prune_ratio"}
+FINE_TUNING_KEYS = {
+    "epochs", "train_batch_size", "learner", "learning_rate", "weight_decay", "clip_grad_norm", "warmup_steps",
+    "mixed_precision", "eval_step", "stopping_step", "valid_metric", "n_valid", "metrics", "topk", "num_beams",
+    "max_new_tokens", "scoring", "grounding", "grounding_popularity",
+}  # fmt: skip
 
 
 def run_name(config: Config, splits: Splits) -> str:
@@ -25,8 +30,8 @@ def run_name(config: Config, splits: Splits) -> str:
 
 
 def shared_name(config: Config, splits: Splits) -> str:
-    """Folder of what runs have in common whose keys differ in ``SELECTION_KEYS`` alone."""
-    digest = _digest(config, splits, _NEUTRAL_KEYS | SELECTION_KEYS)
+    """Folder of what runs have in common whose keys differ in ``SELECTION_KEYS`` and ``FINE_TUNING_KEYS`` alone."""
+    digest = _digest(config, splits, _NEUTRAL_KEYS | SELECTION_KEYS | FINE_TUNING_KEYS)
     return f"{config['dataset']}-{config['model']}-shared-{digest}"
 
 

@@ -1,6 +1,7 @@
 """One run: selection, few-shot fine-tuning, metrics."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from recbole_dealrec.run_folder import RunFolder, read_json
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.stages import SharedStages
 from recbole_dealrec.trainer import LLMTrainer
+
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]+$)")  # a number with a sign is none
 
 
 class Pipeline:
@@ -53,6 +56,8 @@ class Pipeline:
         self.folder.output_json("result.json", result)
         write_report(self.folder, self.config, result)
         log_summary(self.config, result)
+        for folder in (self.folder, self.stages.folder):
+            folder.discard_unfinished()
         return {**result, "selected": selected, "run_dir": str(self.folder.path)}
 
     def select(self) -> np.ndarray:
@@ -76,7 +81,6 @@ class Pipeline:
                 valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
                 trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
                 self.folder.output_json("fine_tuning.json", {"best_valid_result": trainer.best_valid_result})
-                trainer.forget_state()
         return read_json(self.folder / "fine_tuning.json")["best_valid_result"]
 
     def evaluate(self) -> dict[str, float]:
@@ -88,9 +92,8 @@ class Pipeline:
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows)
                 trainer.eval_collector.data_collect(train_data)
                 test_data = QueryDataLoader(self.config, self.splits.test)
-                test_result = trainer.evaluate(test_data, show_progress=self.config["show_progress"])
-                plain = {metric: float(value) for metric, value in test_result.items()}
-                self.folder.output_json("test_result.json", plain)
+                test_result = trainer.test(test_data, self.config["show_progress"])
+                self.folder.output_json("test_result.json", test_result)
         return read_json(self.folder / "test_result.json")
 
     def _trainer(self) -> LLMTrainer:
@@ -100,8 +103,8 @@ class Pipeline:
     def _write_scores(self, selected: np.ndarray) -> None:
         dataset = self.splits.train
         columns = {
-            "user": dataset.id2token(dataset.uid_field, self.samples.user_id),
-            "target": dataset.id2token(dataset.iid_field, self.samples.item_id),
+            "user": _no_formulas(dataset.id2token(dataset.uid_field, self.samples.user_id)),
+            "target": _no_formulas(dataset.id2token(dataset.iid_field, self.samples.item_id)),
             **self.sampler.columns,
             "selected": np.isin(np.arange(len(self.samples)), selected).astype(int),
         }
@@ -112,3 +115,8 @@ class Pipeline:
         with self.folder.output("fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
             for row in self.stages.llm.instructions(samples):
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _no_formulas(tokens: np.ndarray) -> list[str]:
+    """Tokens as text; those that a spreadsheet would take for a formula get an apostrophe before them."""
+    return [f"'{token}" if _FORMULA.match(token) else token for token in map(str, tokens)]

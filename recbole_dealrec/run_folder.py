@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+UNFINISHED = ".unfinished"
 _BLOCK = 1 << 20  # bytes that are read at a time for a checksum
 _SCRATCH = ".scratch"  # ends the names of temporary folders
 _STAGES, _CHECKSUMS = "stages.json", "checksums.json"
@@ -131,10 +132,15 @@ class RunFolder:
             write_json(path, content)
 
     def discard(self, name: str) -> None:
-        """Remove an output that is no longer needed, if there is one."""
+        """Remove an output, a file, if there is one."""
         if self._checksums.pop(name, None):
             write_json(self / _CHECKSUMS, self._checksums)
             (self / name).unlink()
+
+    def discard_unfinished(self) -> None:
+        """Remove what only an interrupted run needs, outputs whose names end with ``UNFINISHED``."""
+        for name in [name for name in self._checksums if name.endswith(UNFINISHED)]:
+            self.discard(name)
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -33,7 +33,7 @@ class SharedStages:
     """The stages that do not depend on the sampler.
 
     Args:
-        config: configuration of a run; of its ``SELECTION_KEYS`` none is read.
+        config: configuration of a run; none of ``SELECTION_KEYS`` and ``FINE_TUNING_KEYS`` matters here.
         splits: training, validation and test part.
         samples: candidate samples of the training part.
         folder: where surrogates and scores are kept; what is there is not computed again.
@@ -61,9 +61,7 @@ class SharedStages:
                 self.llm, CandidateSamples.from_dataset(splits.valid), config
             ),
         }
-        self.scorers: dict[str, Scorer] = {
-            name: _StoredScorer(folder, name, build, self._checkpoint) for name, build in builders.items()
-        }
+        self.scorers: dict[str, Scorer] = {name: _StoredScorer(folder, name, build) for name, build in builders.items()}
 
     @property
     def llm(self) -> LLMRecommender:
@@ -112,7 +110,6 @@ class SharedStages:
                     callback_fn=watch and (lambda epoch, score: watch(model)),
                 )
                 self.folder.output_json(finished, result)
-                trainer.forget_state()
         else:
             self.folder.reuse(stage)
         trainer.load(self.folder / weights)
@@ -142,7 +139,6 @@ class _StoredScorer:
     folder: RunFolder
     name: str
     build: Callable[[], Scorer]
-    checkpoint: ScoreCheckpoint
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         file = f"{self.name}.npy"
@@ -153,5 +149,4 @@ class _StoredScorer:
                 scores = self.build().score(samples)
             with self.folder.output(file) as path, open(path, "wb") as stream:
                 np.save(stream, scores)
-            self.checkpoint.clear()
         return np.load(self.folder / file)

@@ -1,6 +1,7 @@
 """RecBole trainers whose checkpoints are safetensors: one for surrogates, one that fine-tunes a language model."""
 
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
-from recbole_dealrec.data import Fields
+from recbole_dealrec.data import Fields, QueryDataLoader
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.training_state import random_state, set_random_state
 
 from recbole.data.interaction import Interaction  # isort: skip
@@ -21,11 +23,16 @@ from recbole.trainer import Trainer  # isort: skip
 from recbole.utils import set_color  # isort: skip
 
 
+_MOST_NAMED = 8  # samples, in an error
+_SECONDS = 30  # between two writes of what has been tested
+_COLLECTED = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  # RecBole's, batch by batch
+
+
 class SafetensorsTrainer(Trainer):
     """RecBole's trainer, but the best weights are kept as safetensors and never pass through pickle.
 
     Before each epoch all that training depends on is kept in the run folder; training that was interrupted goes on from
-    the last of these states and ends as it would have. It is kept until :meth:`forget_state`. With a ``callback_fn``,
+    the last of these states and ends as it would have. With a ``callback_fn``,
     which may hold a state of its own, nothing is kept and training starts anew.
 
     Args:
@@ -39,8 +46,9 @@ class SafetensorsTrainer(Trainer):
         super().__init__(config, model)
         self.folder, self.name = folder, name
         self.saved_model_file = folder / name
-        self._state_file = f"{name}.state"
+        self._state_file = f"{name}.state{UNFINISHED}"
         self._keeps_state = False
+        self._place = 0, 0  # epoch and forward pass
 
     def fit(self, train_data, *args, saved: bool = True, callback_fn=None, **kwargs):
         self._keeps_state = saved and callback_fn is None
@@ -48,10 +56,6 @@ class SafetensorsTrainer(Trainer):
             self._set_state(torch.load(self.folder / self._state_file, self.device, weights_only=True), train_data)
             self.logger.info(f"{self.name}: training goes on with epoch {self.start_epoch}")
         return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
-
-    def forget_state(self) -> None:
-        """Remove the state of training, once its outcome is kept."""
-        self.folder.discard(self._state_file)
 
     def state(self, train_data, epoch: int) -> dict[str, Any]:
         """All that training depends on before ``epoch``, as tensors and plain values."""
@@ -75,7 +79,29 @@ class SafetensorsTrainer(Trainer):
 
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
         self._keep_state(train_data, epoch_idx)
-        return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        self._place = epoch_idx, 0
+        return super()._train_epoch(train_data, epoch_idx, self._loss, show_progress)
+
+    def _loss(self, interaction: Interaction) -> torch.Tensor:
+        epoch, batch = self._place
+        self._place, self._batch = (epoch, batch + 1), interaction
+        return self.model.calculate_loss(interaction)
+
+    def _check_nan(self, loss: torch.Tensor) -> None:
+        """Stop at a loss that is not finite; the best weights so far stay.
+
+        Raises:
+            InputError: it is not.
+        """
+        if torch.isfinite(loss):
+            return
+        fields, (epoch, batch) = Fields.of(self.config), self._place
+        users, items = (self._batch[name].tolist() for name in (fields.user, fields.item))
+        samples = ", ".join(f"{user}/{item}" for user, item in zip(users[:_MOST_NAMED], items, strict=False))
+        raise InputError(
+            f"{self.name}: the loss is not finite in epoch {epoch}, forward pass {batch}, of samples (internal ids of "
+            f"user and item) {samples}{', ...' if len(users) > _MOST_NAMED else ''}; lower the learning rate"
+        )
 
     def _keep_state(self, train_data, epoch: int) -> None:
         if self._keeps_state and epoch > self.start_epoch:
@@ -112,8 +138,11 @@ class LLMTrainer(SafetensorsTrainer):
     ``train_batch_size`` samples make one optimiser step, ``micro_batch_size`` one forward pass; the gradient is the
     mean over the step's samples however they are cut. The learning rate warms up over ``warmup_steps`` and falls
     linearly to zero. ``valid_metric: loss`` stops early by the validation loss (the paper), anything else by
-    that metric.
+    that metric. :meth:`test` goes on from the last batch that was kept, too.
     """
+
+    _test_file = f"evaluation.state{UNFINISHED}"
+    _batches_tested: int | None = None
 
     def __init__(self, config: Config, model: LLMRecommender, folder: RunFolder, name: str) -> None:
         super().__init__(config, model, folder, name)
@@ -149,6 +178,38 @@ class LLMTrainer(SafetensorsTrainer):
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
 
+    def test(self, test_data: QueryDataLoader, show_progress: bool = False) -> dict[str, float]:
+        """Metrics of the best weights."""
+        self._batches_tested, self._test_kept = 0, perf_counter()
+        if self.folder.has(self._test_file):
+            kept = torch.load(self.folder / self._test_file, self.device, weights_only=True)
+            if kept["batch_size"] == self.test_batch_size:
+                self._batches_tested = kept["batches"]
+                self.eval_collector.data_struct._data_dict.update(kept["collected"])
+                self.logger.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")
+        test_data.first_batch = self._batches_tested
+        result = self.evaluate(test_data, show_progress=show_progress)
+        return {metric: float(value) for metric, value in result.items()}
+
+    def _full_sort_batch_eval(self, batched_data):
+        if self._batches_tested is not None:
+            # RecBole has collected all batches before this one.
+            if perf_counter() - self._test_kept > _SECONDS:
+                self._keep_test()
+            self._batches_tested += 1
+        return super()._full_sort_batch_eval(batched_data)
+
+    def _keep_test(self) -> None:
+        data = self.eval_collector.data_struct._data_dict
+        state = {
+            "batch_size": self.test_batch_size,
+            "batches": self._batches_tested,
+            "collected": {name: data[name] for name in _COLLECTED if name in data},
+        }
+        with self.folder.output(self._test_file) as path:
+            torch.save(state, path)
+        self._test_kept = perf_counter()
+
     def _build_optimizer(self, **kwargs):
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return super()._build_optimizer(params=trained, **kwargs)
@@ -156,6 +217,7 @@ class LLMTrainer(SafetensorsTrainer):
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
         """One epoch; returns the mean loss of a sample."""
         self._keep_state(train_data, epoch_idx)
+        self._place = epoch_idx, 0
         self.model.train()
         total, count = 0.0, 0
         description = set_color(f"Train {epoch_idx:>5}", "pink")
@@ -173,7 +235,7 @@ class LLMTrainer(SafetensorsTrainer):
         interaction = interaction[interaction[self.model.ITEM_SEQ_LEN].argsort(stable=True)]
         for start in range(0, size, self.config["micro_batch_size"]):
             part = interaction[start : start + self.config["micro_batch_size"]]
-            loss = self.model.calculate_loss(part) * (len(part) / size)
+            loss = self._loss(part) * (len(part) / size)
             self._check_nan(loss)
             self.accelerator.backward(loss)
             step_loss += loss.item()

@@ -24,6 +24,8 @@ def run_script(monkeypatch, capsys):
 
 BAD_INPUT = {
     "no such dataset": (["-d", "absent"], "absent: no such dataset folder"),
+    "a dataset outside": (["-d", "../ml-100k"], "dataset '../ml-100k': a dataset is named by its folder alone"),
+    "a dataset above": (["-d", ".."], "dataset '..': a dataset is named by its folder alone"),
     "no title column": (["--title_field=name"], "no column 'name' (found item_id, movie_title, release_year, class)"),
     "too few candidates": (["--n_fewshot=9000"], "n_fewshot is 9000, but only 8487 of 9430 candidate samples"),
     "no such model": (["--llm_path=./nowhere/at/all"], "llm_path './nowhere/at/all': neither a folder nor"),

@@ -11,8 +11,8 @@ from scipy.stats import t as student
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
 from recbole_dealrec.comparison import comparison_table, holm, log_comparison, write_comparison
-from recbole_dealrec.config import properties_folder
-from recbole_dealrec.digest import SELECTION_KEYS
+from recbole_dealrec.config import Config, properties_folder
+from recbole_dealrec.digest import FINE_TUNING_KEYS, SELECTION_KEYS
 from recbole_dealrec.run_folder import RunFolder, read_json
 from recbole_dealrec.values import read_yaml
 
@@ -186,6 +186,25 @@ def test_a_compared_run_comes_out_as_it_would_alone(compared, keys, tmp_path):
         row = runs[(runs["sampler"] == sampler) & (runs["seed"] == seed)].iloc[0]
         assert {metric: row[metric] for metric in alone["test_result"]} == alone["test_result"]
         assert row["run_dir"].rsplit("/", 1)[1] == alone["run_dir"].rsplit("/", 1)[1]
+
+
+def test_scores_are_shared_by_runs_that_select_or_fine_tune_otherwise(compared, keys, monkeypatch):
+    from recbole_dealrec import stages
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a surrogate is trained again")
+
+    monkeypatch.setattr(stages, "build_surrogate", refuse)
+    changed = {"learning_rate": 0.01, "epochs": 2, "n_fewshot": 10, "topk": [5], "num_beams": 5, "n_groups": 3}
+    changed |= {"checkpoint_dir": str(compared[1] / "saved")}
+    result = compare_samplers(["InfluenceOnly"], [7], dataset="movies", config_dict={**keys, **changed})
+    assert list(result["runs"].filter(like="@")) == ["recall@5", "ndcg@5"]
+    assert result["runs"]["run_dir"][0] not in set(compared[0]["runs"]["run_dir"])
+
+
+@pytest.mark.parametrize("key", sorted(SELECTION_KEYS | FINE_TUNING_KEYS))
+def test_every_key_that_is_left_out_exists(key):
+    assert any(key in Config(model, "ml-100k") for model in ("BIGRec", "TIGER"))
 
 
 def test_a_selection_costs_what_it_uses_whoever_paid_first(compared):

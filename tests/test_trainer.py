@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.trainer import LLMTrainer
 
@@ -169,14 +170,49 @@ def test_fine_tuning_that_was_interrupted_ends_as_it_would_have(trainer, monkeyp
         assert again.fit(train_data, valid_data) == expected, name
         resumed = load_file(again.folder / name / "adapter_model.safetensors")
         assert all(torch.equal(resumed[key], value) for key, value in adapter.items()), name
-        again.forget_state()
-        assert not (again.folder / f"{name}.state").exists()
 
 
 def test_a_watched_training_keeps_no_state(trainer):
     run, train_data, valid_data = trainer()
     run.fit(train_data, valid_data, callback_fn=lambda epoch, score: None)
-    assert not list(run.folder.path.glob("*.state"))
+    assert not list(run.folder.path.glob("*.state*"))
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3])
+def test_an_evaluation_that_was_interrupted_ends_as_it_would_have(trainer, monkeypatch, killed_at):
+    keys = {"eval_batch_size": 1, "topk": [1, 2], "metrics": ["Recall", "MRR", "GAUC"]}
+    keys |= {"valid_metric": "MRR@2", "epochs": 0}
+    monkeypatch.setattr("recbole_dealrec.trainer._SECONDS", -1)
+
+    def test(folder, kill=None, batch_size=1):
+        run, train_data, valid_data = trainer(folder, **{**keys, "eval_batch_size": batch_size})
+        run.fit(train_data, valid_data)
+        predicted, predict = [], run.model.full_sort_predict
+
+        def killed(interaction):
+            predicted.append(len(interaction))
+            if len(predicted) == kill:
+                raise Killed
+            return predict(interaction)
+
+        monkeypatch.setattr(run.model, "full_sort_predict", killed)
+        if kill:
+            with pytest.raises(Killed):
+                run.test(valid_data)
+            return None, predicted
+        result = run.test(valid_data)
+        run.folder.discard_unfinished()
+        return result, predicted
+
+    whole, predicted = test("whole")
+    assert len(predicted) >= 4
+    test("run", kill=killed_at)
+    resumed, rest = test("run")
+    assert resumed == whole and len(rest) == len(predicted) - (killed_at - 1)
+    # What was kept of batches of another size is of no use.
+    test("other", kill=killed_at)
+    resumed, rest = test("other", batch_size=3)
+    assert resumed == pytest.approx(whole) and sum(rest) == len(predicted)
 
 
 def test_an_altered_state_is_not_used(trainer, monkeypatch, caplog):
@@ -186,8 +222,26 @@ def test_an_altered_state_is_not_used(trainer, monkeypatch, caplog):
     killed_in(run, "_valid_epoch", 3, monkeypatch)
     with pytest.raises(Killed):
         run.fit(train_data, valid_data)
-    state = run.folder / "run.state"
+    state = run.folder / "run.state.unfinished"
     state.write_bytes(state.read_bytes()[:-1])
     again, train_data, valid_data = trainer("run", epochs=3)
-    assert "run.state: missing, or altered" in caplog.text
+    assert "run.state.unfinished: missing, or altered" in caplog.text
     assert again.fit(train_data, valid_data) == expected and again.start_epoch == 0
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_best(trainer, monkeypatch):
+    run, train_data, valid_data = trainer(epochs=3)
+    calls, calculate = [], run.model.calculate_loss
+
+    def diverging(part):
+        calls.append(part)
+        return calculate(part) * (float("inf") if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(run.model, "calculate_loss", diverging)
+    with pytest.raises(
+        InputError, match=r"adapter: the loss is not finite in epoch 1, forward pass 2, .* lower"
+    ) as error:
+        run.fit(train_data, valid_data)
+    users, items = calls[3]["user_id"].tolist(), calls[3]["item_id"].tolist()
+    assert all(f"{user}/{item}" in str(error.value) for user, item in zip(users, items, strict=True))
+    assert RunFolder(run.folder.path).has("adapter")

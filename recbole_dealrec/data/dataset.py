@@ -1,6 +1,7 @@
 """RecBole's sequential dataset, split, with titles."""
 
 from dataclasses import dataclass
+from itertools import islice
 from logging import getLogger
 from pathlib import Path
 
@@ -105,7 +106,12 @@ class QueryDataLoader(FullSortEvalDataLoader):
         config: reads ``eval_batch_size``.
         dataset: validation or test part.
         n_queries: number of queries to keep, drawn by ``seed``; 0 keeps all.
+
+    Attributes:
+        first_batch: number of the batch that iteration begins with.
     """
+
+    first_batch = 0
 
     def __init__(self, config: Config, dataset: SequentialDataset, n_queries: int = 0) -> None:
         queries, positives = _queries(dataset)
@@ -118,6 +124,9 @@ class QueryDataLoader(FullSortEvalDataLoader):
             getLogger().info(f"{n_queries} of {dataset.dataset_name}'s queries are drawn for validation")
         self.positives = positives
         super().__init__(config, dataset.copy(dataset.inter_feat[queries]), sampler=None)
+
+    def __iter__(self):
+        return islice(super().__iter__(), self.first_batch, None)
 
     def collate_fn(self, index: list[int]):
         interaction, history_index, _, _ = super().collate_fn(index)

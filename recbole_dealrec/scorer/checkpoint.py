@@ -7,10 +7,11 @@ from typing import TypeVar
 import numpy as np
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.run_folder import UNFINISHED, RunFolder
 
 Batch = TypeVar("Batch")
 _SECONDS = 30  # between two writes
+_SUFFIX = f".npz{UNFINISHED}"
 
 
 class ScoreCheckpoint:
@@ -22,7 +23,6 @@ class ScoreCheckpoint:
 
     def __init__(self, folder: RunFolder | None = None) -> None:
         self.folder = folder
-        self.names: set[str] = set()
 
     def fill(
         self,
@@ -58,27 +58,19 @@ class ScoreCheckpoint:
         self._write(name, rows=samples.rows, values=values)
         return values
 
-    def clear(self) -> None:
-        """Remove what was kept, once the scores themselves are."""
-        for name in self.names:
-            self.folder.discard(name)
-
     def _read(self, name: str, samples: CandidateSamples) -> tuple[np.ndarray, np.ndarray]:
         if kept := self._kept(name, samples):
             return kept["scores"], kept["done"]
         return np.empty(len(samples)), np.zeros(len(samples), dtype=bool)
 
     def _kept(self, name: str, samples: CandidateSamples) -> dict[str, np.ndarray] | None:
-        file = f"{name}.partial.npz"
+        file = name + _SUFFIX
         if self.folder is None or not self.folder.has(file):
             return None
-        self.names.add(file)
         with np.load(self.folder / file) as arrays:
             return dict(arrays) if np.array_equal(arrays["rows"], samples.rows) else None
 
     def _write(self, name: str, **arrays: np.ndarray) -> None:
-        file = f"{name}.partial.npz"
         if self.folder is not None:
-            self.names.add(file)
-            with self.folder.output(file) as path, open(path, "wb") as stream:
+            with self.folder.output(name + _SUFFIX) as path, open(path, "wb") as stream:
                 np.savez(stream, **arrays)

@@ -201,7 +201,7 @@ def test_training_lowers_the_loss_and_loading_restores_the_scores(model, movies,
     score, result = trainer.fit(surrogate_loader(own, splits.train, surrogate), QueryDataLoader(own, splits.valid))
     assert trainer.train_loss_dict[1] < trainer.train_loss_dict[0]
     assert 0 < score == result["ndcg@10"] <= 1
-    trainer.forget_state()
+    folder.discard_unfinished()
     assert {file.name for file in folder.path.iterdir()} == {"surrogate.safetensors", "checksums.json"}
     assert set(load_file(checkpoint)) == set(surrogate.state_dict())
 
@@ -218,3 +218,12 @@ def test_training_lowers_the_loss_and_loading_restores_the_scores(model, movies,
         fresh.load(checkpoint)
         assert torch.equal(again.full_sort_predict(batch), best)
     assert fresh.evaluate(QueryDataLoader(own, splits.valid)) == result
+
+
+def test_a_surrogates_loss_that_is_not_finite_is_said(movies, tmp_path):
+    config = movies(surrogate_learning_rate=1e30, surrogate_epochs=2, surrogate_hidden_size=8)
+    splits, own = load_splits(config), config.surrogate()
+    surrogate = build_surrogate(own, splits.train)
+    trainer = SafetensorsTrainer(own, surrogate, RunFolder(tmp_path), "surrogate.safetensors")
+    with pytest.raises(InputError, match="surrogate.safetensors: the loss is not finite in epoch [01], forward pass"):
+        trainer.fit(surrogate_loader(own, splits.train, surrogate), QueryDataLoader(own, splits.valid))
