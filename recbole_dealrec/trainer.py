@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from transformers import get_linear_schedule_with_warmup
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import Fields, QueryDataLoader
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.memory import out_of_memory
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.training_state import random_state, set_random_state
@@ -149,6 +151,7 @@ class LLMTrainer(SafetensorsTrainer):
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
         model.network, self.optimizer = self.accelerator.prepare(model.network, self.optimizer)
         self.scheduler = None
+        self._micro_batch_size = config["micro_batch_size"]
 
     def save(self, path: Path) -> None:
         self.model.save(path)
@@ -229,21 +232,39 @@ class LLMTrainer(SafetensorsTrainer):
         return total / count
 
     def _step(self, interaction: Interaction) -> float:
-        """One optimiser step; returns the mean loss of the samples before it."""
-        size, step_loss = len(interaction), 0.0
-        # Samples of similar length make a forward pass, so that little of it is padding; the gradient is the same.
-        interaction = interaction[interaction[self.model.ITEM_SEQ_LEN].argsort(stable=True)]
-        for start in range(0, size, self.config["micro_batch_size"]):
-            part = interaction[start : start + self.config["micro_batch_size"]]
-            loss = self._loss(part) * (len(part) / size)
-            self._check_nan(loss)
-            self.accelerator.backward(loss)
-            step_loss += loss.item()
+        """One optimiser step; returns the mean loss of the samples before it.
+
+        Where the memory does not suffice, ``micro_batch_size`` is halved for good and the step begun anew.
+        """
+        while True:
+            try:
+                step_loss = self._accumulate(interaction)
+                break
+            except Exception as error:
+                if self._micro_batch_size == 1 or not out_of_memory(error):
+                    raise
+            self.optimizer.zero_grad()
+            clear_device_cache(garbage_collection=True)
+            self._micro_batch_size //= 2
+            self.logger.warning(f"out of memory: micro_batch_size is {self._micro_batch_size} from here on")
         if self.clip_grad_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
+        return step_loss
+
+    def _accumulate(self, interaction: Interaction) -> float:
+        """Gradients of the mean loss of a step's samples; returns that loss."""
+        size, step_loss = len(interaction), 0.0
+        # Samples of similar length make a forward pass, so that little of it is padding; the gradient is the same.
+        interaction = interaction[interaction[self.model.ITEM_SEQ_LEN].argsort(stable=True)]
+        for start in range(0, size, self._micro_batch_size):
+            part = interaction[start : start + self._micro_batch_size]
+            loss = self._loss(part) * (len(part) / size)
+            self._check_nan(loss)
+            self.accelerator.backward(loss)
+            step_loss += loss.item()
         return step_loss
 
     def _valid_epoch(self, valid_data, show_progress: bool = False) -> tuple[float, dict[str, float]]:

@@ -55,6 +55,26 @@ def test_the_step_is_the_same_however_a_batch_is_cut(trainer):
             torch.testing.assert_close(other[name], value, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_fine_tuning_goes_on_with_smaller_passes(trainer, monkeypatch, caplog, at):
+    expected, train_data, valid_data = trainer("whole", learner="sgd")
+    expected.fit(train_data, valid_data)
+    run, train_data, valid_data = trainer("run", learner="sgd")
+    calls, calculate = [], run.model.calculate_loss
+
+    def limited(part):
+        calls.append(len(part))
+        if len(part) > 2 and len(calls) >= at:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        return calculate(part)
+
+    monkeypatch.setattr(run.model, "calculate_loss", limited)
+    run.fit(train_data, valid_data)
+    assert "micro_batch_size is 2 from here on" in caplog.text and max(calls[at:]) == 2
+    for name, value in adapter_of(expected).items():
+        torch.testing.assert_close(adapter_of(run)[name], value, atol=1e-6, rtol=1e-4)
+
+
 def test_samples_of_similar_length_share_a_forward_pass(trainer, monkeypatch):
     run, train_data, _ = trainer(train_batch_size=8, micro_batch_size=2)
     (batch,) = train_data

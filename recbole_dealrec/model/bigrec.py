@@ -87,8 +87,7 @@ class BIGRec(LLMRecommender):
             output = self.encoder.template.response(samples.title(item))
             yield {"instruction": prompt.instruction, "input": prompt.input, "output": output}
 
-    @torch.no_grad()
-    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+    def item_scores(self, interaction: Interaction) -> Tensor:
         prompts = self.encoder.prompts(self._histories(interaction))
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
         batch = self._collate([prompts[row] for row in order])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
+from recbole_dealrec.memory import in_fitting_parts
 from recbole_dealrec.model.loss import sample_losses
 
 from recbole.data.interaction import Interaction  # isort: skip
@@ -73,7 +74,7 @@ class LLMRecommender(SequentialRecommender, ABC):
         """``instruction``, ``input`` and ``output`` of each sample, as other fine-tuning tools read them."""
 
     @abstractmethod
-    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+    def item_scores(self, interaction: Interaction) -> Tensor:
         """Score of every item for every history, float32 [B, n_items]; the target is not read."""
 
     @abstractmethod
@@ -87,6 +88,12 @@ class LLMRecommender(SequentialRecommender, ABC):
     def sample_losses(self, interaction: Interaction) -> Tensor:
         """Mean negative log-likelihood of each sample's labelled tokens, float32 [B]."""
         return sample_losses(self.network, self.batch(self._histories(interaction), self._targets(interaction)))
+
+    @torch.no_grad()
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """What :meth:`item_scores` gives, in parts where the memory does not suffice; RecBole's name for it."""
+        rows_of = Interaction.__getitem__
+        return in_fitting_parts(self.item_scores, interaction, len(interaction), rows_of, torch.cat)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         return self.sample_losses(interaction).mean()

@@ -105,8 +105,7 @@ class TIGER(LLMRecommender):
             history = "".join(map(self._id_text, self._latest(samples.history(row))))
             yield {"instruction": "", "input": history, "output": self._id_text(target)}
 
-    @torch.no_grad()
-    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+    def item_scores(self, interaction: Interaction) -> Tensor:
         """Log-likelihood of every item's ID, float32 [B, n_items]; -inf for items that the beam search left out."""
         histories = map(self._latest, self._histories(interaction))
         sources = {name: ids.to(self.device) for name, ids in self._sources(histories).items()}

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.memory import in_fitting_parts
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint
 from recbole_dealrec.scorer.gradient_norm import gradient_norms
@@ -41,7 +42,8 @@ class EffortScorer:
         """
         parameters = chosen_parameters(self.llm.network, self.config["effort_parameters"])
         with gradient_norms(self.llm.network, parameters) as norms_of:
-            return self.checkpoint.fill("effort", samples, self._batches(samples), norms_of)
+            fitting = lambda batch: in_fitting_parts(norms_of, batch, len(batch["labels"]), _rows, np.concatenate)  # noqa: E731
+            return self.checkpoint.fill("effort", samples, self._batches(samples), fitting)
 
     def _batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
         hidden = not self.config["show_progress"]
@@ -49,6 +51,10 @@ class EffortScorer:
             for index, batch in self.llm.batches(samples):
                 yield index, batch
                 progress.update(len(index))
+
+
+def _rows(batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    return {name: values[rows] for name, values in batch.items()}
 
 
 def chosen_parameters(network: nn.Module, choice: str | Sequence[str]) -> list[str]:

@@ -237,7 +237,8 @@ def test_weights_of_other_ids_are_refused(planted, tmp_path):
 
 
 def test_all_weights_train_and_the_best_are_kept(tiger, tmp_path):
-    model, splits = tiger(epochs=3, train_batch_size=4, micro_batch_size=2, warmup_steps=1)
+    keys = {"epochs": 3, "train_batch_size": 4, "micro_batch_size": 2, "warmup_steps": 1, "eval_step": 1}
+    model, splits = tiger(**keys, valid_metric="loss")
     before = {name: parameter.clone() for name, parameter in model.network.named_parameters()}
     trainer = LLMTrainer(model.config, model, RunFolder(tmp_path), "model")
     seen = []

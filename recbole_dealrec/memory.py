@@ -1,0 +1,46 @@
+"""Going on with smaller batches where one does not fit into memory."""
+
+from collections.abc import Callable, Sequence
+from logging import getLogger
+from typing import TypeVar
+
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the GPU or the machine did not suffice."""
+    return isinstance(error, MemoryError) or isinstance(error, Exception) and should_reduce_batch_size(error)
+
+
+def in_fitting_parts(
+    compute: Callable[[Batch], Result],
+    batch: Batch,
+    size: int,
+    cut: Callable[[Batch, slice], Batch],
+    join: Callable[[Sequence[Result]], Result],
+) -> Result:
+    """What ``compute`` gives for a batch, in two halves, and these again, where it runs out of memory.
+
+    Args:
+        compute: gives a result for each row.
+        batch: the rows.
+        size: their number.
+        cut: takes some rows of a batch.
+        join: puts the results of two halves together.
+
+    Raises:
+        Exception: what ``compute`` raises, of memory only if a single row does not fit.
+    """
+    try:
+        return compute(batch)
+    except Exception as error:
+        if size == 1 or not out_of_memory(error):
+            raise
+    clear_device_cache(garbage_collection=True)
+    half = size // 2
+    getLogger().warning(f"a batch of {size} does not fit into memory and is halved")
+    parts = (slice(0, half), half), (slice(half, size), size - half)
+    return join([in_fitting_parts(compute, cut(batch, rows), count, cut, join) for rows, count in parts])
