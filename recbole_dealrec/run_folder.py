@@ -91,7 +91,7 @@ class RunFolder:
     def __init__(self, path: Path, shared: "RunFolder | None" = None) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        self._checksums: dict[str, str] = self._read_whole_outputs()
+        self._checksums: dict[str, list[str]] = self._read_whole_outputs()
         self._stages: dict[str, dict[str, Any]] = read_json(self / _STAGES) if self.has(_STAGES) else {}
         self._open = shared._open if shared else [_OpenStage()]
 
@@ -123,7 +123,13 @@ class RunFolder:
         """A temporary path that becomes the output ``name``, file or folder, when the block ends without an error."""
         with atomic_path(self / name) as path:
             yield path
-        self._checksums[name] = checksum(self / name)
+            written = checksum(path)
+            # Whenever it is interrupted, the older one or the new one is there, and its checksum is known.
+            self._record(name, [*self._checksums.get(name, []), written])
+        self._record(name, [written])
+
+    def _record(self, name: str, checksums: list[str]) -> None:
+        self._checksums[name] = checksums
         write_json(self / _CHECKSUMS, self._checksums)
 
     def output_json(self, name: str, content: Any) -> None:
@@ -182,8 +188,8 @@ class RunFolder:
         if stage := self._stages.get(name):
             self._open[-1].used.update({**stage["used"], name: stage["seconds"]})
 
-    def _read_whole_outputs(self) -> dict[str, str]:
-        """Checksums of the outputs that match them; what is left of an interrupted write is removed."""
+    def _read_whole_outputs(self) -> dict[str, list[str]]:
+        """Checksums of the outputs that match one of theirs; what is left of an interrupted write is removed."""
         for scratch in self.path.glob(f".*{_SCRATCH}"):
             shutil.rmtree(scratch, ignore_errors=True)
         try:
@@ -195,8 +201,9 @@ class RunFolder:
             return {}
         whole = {}
         for name, expected in recorded.items():
-            if (self / name).exists() and checksum(self / name) == expected:
-                whole[name] = expected
+            found = checksum(self / name) if (self / name).exists() else None
+            if found in expected:
+                whole[name] = [found]
             else:
                 getLogger().warning(f"{self / name}: missing, or altered since it was written; it is computed again")
         return whole

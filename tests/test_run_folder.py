@@ -247,6 +247,29 @@ def test_unknown_costs_are_not_a_number(tmp_path):
     assert math.isnan(RunFolder(tmp_path).cost("selection"))
 
 
+@pytest.mark.parametrize("last_write", [1, 2, 3, 4])
+def test_an_output_that_is_replaced_is_whole_whenever_it_is_interrupted(last_write, tmp_path, monkeypatch):
+    write(RunFolder(tmp_path), "a.txt", "old")
+    run, moves, replace = RunFolder(tmp_path), [], run_folder.os.replace
+
+    def interrupted(source, target):
+        moves.append(target)
+        if len(moves) == last_write:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(run_folder.os, "replace", interrupted)
+    if last_write <= 3:
+        with pytest.raises(KeyboardInterrupt):
+            write(run, "a.txt", "new")
+    else:
+        write(run, "a.txt", "new")
+    monkeypatch.setattr(run_folder.os, "replace", replace)
+    again = RunFolder(tmp_path)
+    assert again.has("a.txt") and len(moves) == min(last_write, 3)
+    assert (tmp_path / "a.txt").read_text() == ("old" if last_write <= 2 else "new")
+
+
 HOLDER = """
 import sys, time
 from pathlib import Path

@@ -1,0 +1,88 @@
+"""A process that is killed again and again ends as one that never was."""
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbole_dealrec import run_recbole_dealrec
+from recbole_dealrec.run_folder import read_json
+
+KEYS = {
+    "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 24,
+    "surrogate_epochs": 3, "surrogate_eval_step": 1, "surrogate_train_batch_size": 16, "hessian_samples": 64,
+    "tiny_steps": 20, "epochs": 4, "micro_batch_size": 8, "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20,
+    "n_surrogates": 2,
+}  # fmt: skip
+LEAST_KILLS = 20
+REWRITTEN = {"config.yaml", "stages.json", "result.json", "report.html"}
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that start with everything imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["recbole_dealrec.quick_start"])
+    return context
+
+
+def outputs(folder):
+    """Outputs of the run folder and their checksums, but for those that every start writes, and times in them."""
+    files = list(Path(folder).glob("movies-BIGRec-*/checksums.json"))
+    checksums = read_json(files[0]) if files else {}
+    return {name: tuple(known) for name, known in checksums.items() if name not in REWRITTEN}
+
+
+def wait_for_an_output(process, folder):
+    """Whether the process wrote an output before it ended."""
+    before = outputs(folder)
+    while process.is_alive():
+        if outputs(folder) != before:
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def test_the_same_command_goes_on_after_every_kill(processes, movies_path, tmp_path):
+    keys = {**KEYS, "data_path": str(movies_path)}
+    expected = run_recbole_dealrec(dataset="movies", config_dict={**keys, "checkpoint_dir": str(tmp_path / "whole")})
+
+    keys["checkpoint_dir"] = str(tmp_path / "killed")
+    delays, last_output = random.Random(0), []
+    while True:
+        process = processes.Process(
+            target=run_recbole_dealrec, kwargs={"dataset": "movies", "config_dict": keys}, daemon=True
+        )
+        before = set(outputs(keys["checkpoint_dir"]).items())
+        process.start()
+        if not wait_for_an_output(process, keys["checkpoint_dir"]):
+            break
+        time.sleep(delays.choice([0, 0, 0, 0.01, 0.05]))
+        process.kill()
+        process.join()
+        last_output.append({name for name, _ in outputs(keys["checkpoint_dir"]).items() - before})
+        assert len(last_output) < 60, "the run makes no progress"
+    process.join()
+    assert process.exitcode == 0
+    assert len(last_output) >= LEAST_KILLS
+    # There were kills in every stage.
+    killed_behind = set().union(*last_output)
+    assert {"surrogate.safetensors", "surrogate-1.safetensors", "solution-1.npz.unfinished"} <= killed_behind
+    assert {"influence.npy", "effort.npy", "scores.csv", "adapter", "fine_tuning.json"} <= killed_behind
+
+    result = run_recbole_dealrec(dataset="movies", config_dict=keys)
+    np.testing.assert_array_equal(result["selected"], expected["selected"])
+    assert result["test_result"] == expected["test_result"]
+    assert result["best_valid_result"] == expected["best_valid_result"]
+    run, whole = Path(result["run_dir"]), Path(expected["run_dir"])
+    assert run.name == whole.name
+    for name in ("surrogate.safetensors", "surrogate-1.safetensors", "scores.csv", "fewshot.jsonl"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+    adapter = "adapter/adapter_model.safetensors"
+    assert (run / adapter).read_bytes() == (whole / adapter).read_bytes()
+    kept = {path.name for path in run.iterdir()}
+    assert kept == {path.name for path in whole.iterdir()}
+    assert not [name for name in kept if name.endswith((".unfinished", ".scratch"))]
