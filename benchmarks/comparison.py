@@ -56,7 +56,8 @@ def main() -> None:
         samplers = arguments.main + (arguments.others if place < 3 else []) + ["Full"] * (place < arguments.full)
         chosen = {"model": arguments.model, "dataset": arguments.dataset, "config_dict": keys}
         runs.append(compare_samplers(samplers, [seed], **chosen)["runs"])
-        common.write(f"{arguments.dataset}-{arguments.model}", report(arguments.model, arguments.dataset, keys, runs))
+        name = f"{arguments.dataset}-{arguments.model}".lower()
+        common.write(name, report(arguments.model, arguments.dataset, keys, runs))
 
 
 def report(model: str, dataset: str, keys: dict[str, Any], runs: list[pd.DataFrame]) -> str:

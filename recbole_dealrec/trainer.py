@@ -21,6 +21,7 @@ from recbole_dealrec.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.training_state import random_state, set_random_state
 
 from recbole.data.interaction import Interaction  # isort: skip
+from recbole.evaluator import Collector  # isort: skip
 from recbole.trainer import Trainer  # isort: skip
 from recbole.utils import set_color  # isort: skip
 
@@ -28,6 +29,19 @@ from recbole.utils import set_color  # isort: skip
 _MOST_NAMED = 8  # samples, in an error
 _SECONDS = 30  # between two writes of what has been tested
 _COLLECTED = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  # RecBole's, batch by batch
+
+
+class _Collector(Collector):
+    """RecBole's, which fails on what is no tensor: the counts that ItemCoverage, AveragePopularity and others need."""
+
+    def get_data_struct(self):
+        plain = {name: value for name, value in self.data_struct._data_dict.items() if not torch.is_tensor(value)}
+        for name in plain:
+            del self.data_struct[name]
+        struct = super().get_data_struct()
+        for name, value in plain.items():
+            struct[name] = self.data_struct[name] = value
+        return struct
 
 
 class SafetensorsTrainer(Trainer):
@@ -46,6 +60,7 @@ class SafetensorsTrainer(Trainer):
 
     def __init__(self, config: Config, model: nn.Module, folder: RunFolder, name: str) -> None:
         super().__init__(config, model)
+        self.eval_collector = _Collector(config)
         self.folder, self.name = folder, name
         self.saved_model_file = folder / name
         self._state_file = f"{name}.state{UNFINISHED}"

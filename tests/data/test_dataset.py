@@ -212,6 +212,20 @@ def ranking_table(part, rankings):
     return table
 
 
+def test_metrics_of_coverage_and_popularity(split, tmp_path):
+    config = split(topk=[1], metrics=["Recall", "ItemCoverage", "AveragePopularity"], metric_decimal_place=6)
+    splits = load_splits(config)
+    table = ranking_table(splits.test, {"i4": "i5", "i1": "i3", "i10": "i2"})
+    model = FixedScores(config, splits.train, table)
+    trainer = SafetensorsTrainer(config, model, RunFolder(tmp_path), "weights")
+    trainer.eval_collector.data_collect(train_loader(config, splits.train, np.arange(len(splits.train))))
+    for _ in range(2):  # as validation does, epoch by epoch
+        result = trainer.evaluate(QueryDataLoader(config, splits.test), load_best_model=False)
+        # RecBole counts padding as an item. Of i5, i3 and i2 the last two are the target of one training row each.
+        assert result["itemcoverage@1"] == pytest.approx(3 / 11, abs=1e-6)
+        assert result["averagepopularity@1"] == pytest.approx(2 / 3, abs=1e-6)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_recall_and_ndcg_with_several_positives(batch_size, split, tmp_path):
     config = split(eval_batch_size=batch_size, topk=[1, 3, 5, 10], metric_decimal_place=6)
