@@ -48,8 +48,8 @@ class SafetensorsTrainer(Trainer):
     """RecBole's trainer, but the best weights are kept as safetensors and never pass through pickle.
 
     Before each epoch all that training depends on is kept in the run folder; training that was interrupted goes on from
-    the last of these states and ends as it would have. With a ``callback_fn``,
-    which may hold a state of its own, nothing is kept and training starts anew.
+    the last of these states and ends as it would have. With a ``callback_fn``, which may hold a state of its own,
+    nothing is kept and training starts anew.
 
     Args:
         config: configuration of the model.
