@@ -24,7 +24,7 @@ from recbole_dealrec import compare_samplers, run_recbole_dealrec
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import load_splits
 from recbole_dealrec.digest import run_name, shared_name
-from recbole_dealrec.run_folder import read_json
+from recbole_dealrec.run_folder import RunFolder, read_json
 from recbole_dealrec.sampler import coverage_enhanced_selection
 from recbole_dealrec.scorer.partial_effort import part_size, stratified_part
 from recbole_dealrec.values import parse_command_line
@@ -83,11 +83,11 @@ def run(dataset: str, keys: dict[str, Any], ratio: float) -> Run:
     keys = {**keys, "sampler": "DEALRec"}
     full, part = (Config("BIGRec", dataset, config_dict={**keys, "effort_sample_ratio": r}) for r in (1.0, ratio))
     splits, parent = load_splits(part), Path(keys["checkpoint_dir"])
-    folder = parent / run_name(part, splits)
-    folder.mkdir(exist_ok=True)
-    for file in (parent / shared_name(full, splits)).iterdir():
-        if file.name.startswith(("surrogate", "influence")):
-            shutil.copy(file, folder)
+    folder, shared = parent / run_name(part, splits), parent / shared_name(full, splits)
+    with RunFolder.opened(folder) as target:
+        for file in [*shared.glob("surrogate*"), shared / "influence.npy"]:
+            with target.output(file.name) as path:
+                shutil.copy(file, path)
     logged = LoggedSpearman()
     logging.getLogger().addFilter(logged)
     try:

@@ -46,11 +46,11 @@ def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
     first, *others = samplers
     if others:
         metrics = [name for name in quantities if name not in COSTS]
-        means = by_seed.groupby(level=0)[metrics].mean().loc[others]
-        p = [paired_p(by_seed.loc[first, name], by_seed.loc[best, name]) for name, best in means.idxmax().items()]
+        best = by_seed.groupby(level=0)[metrics].mean().loc[others].idxmax()
+        p = [paired_p(by_seed.loc[first, name], by_seed.loc[other, name]) for name, other in best.items()]
         tested = (table["sampler"] == first) & table["quantity"].isin(metrics)
         table.loc[tested, "p"] = holm(p)
-        table.loc[tested, "against"] = means.idxmax().to_numpy()
+        table.loc[tested, "against"] = best.to_numpy()
     return table
 
 
@@ -121,9 +121,9 @@ def _readable(table: pd.DataFrame, plus_minus: str) -> pd.DataFrame:
     digits = {name: 1 if name in COSTS else 4 for name in table["quantity"]}
     cells = table.assign(
         cell=[
-            f"{row.mean_:.{digits[row.quantity]}f}"
+            f"{row.mean:.{digits[row.quantity]}f}"
             + ("" if np.isnan(row.std) else f" {plus_minus} {row.std:.{digits[row.quantity]}f}")
-            for row in table.rename(columns={"mean": "mean_"}).itertuples()
+            for row in table.itertuples()
         ]
     )
     quantities, samplers = (list(dict.fromkeys(table[name])) for name in ("quantity", "sampler"))

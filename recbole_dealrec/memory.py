@@ -10,9 +10,9 @@ Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
 
-def out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether an error says that the memory of the GPU or the machine did not suffice."""
-    return isinstance(error, MemoryError) or isinstance(error, Exception) and should_reduce_batch_size(error)
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
 
 
 def in_fitting_parts(

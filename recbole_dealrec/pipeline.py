@@ -40,7 +40,7 @@ class Pipeline:
         self.sampler.check(len(self.samples))
 
     def run(self) -> dict[str, Any]:
-        """All stages; the returned dictionary is that of :func:`recbole_dealrec.run_recbole_dealrec`."""
+        """All stages; returns what :func:`recbole_dealrec.run_recbole_dealrec` does, but for ``run_dir``."""
         with self.folder.output("config.yaml") as file:
             file.write_text(yaml.safe_dump(self.config.resolved(), allow_unicode=True), encoding="utf-8")
         selected = self.select()
@@ -58,7 +58,7 @@ class Pipeline:
         log_summary(self.config, result)
         for folder in (self.folder, self.stages.folder):
             folder.discard_unfinished()
-        return {**result, "selected": selected, "run_dir": str(self.folder.path)}
+        return {**result, "selected": selected}
 
     def select(self) -> np.ndarray:
         """Indices of the selected candidates, int64 [n_fewshot]."""

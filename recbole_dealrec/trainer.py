@@ -97,7 +97,7 @@ class SafetensorsTrainer(Trainer):
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
         self._keep_state(train_data, epoch_idx)
         self._place = epoch_idx, 0
-        return super()._train_epoch(train_data, epoch_idx, self._loss, show_progress)
+        return super()._train_epoch(train_data, epoch_idx, loss_func or self._loss, show_progress)
 
     def _loss(self, interaction: Interaction) -> torch.Tensor:
         epoch, batch = self._place

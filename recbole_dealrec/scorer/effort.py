@@ -42,7 +42,10 @@ class EffortScorer:
         """
         parameters = chosen_parameters(self.llm.network, self.config["effort_parameters"])
         with gradient_norms(self.llm.network, parameters) as norms_of:
-            fitting = lambda batch: in_fitting_parts(norms_of, batch, len(batch["labels"]), _rows, np.concatenate)  # noqa: E731
+
+            def fitting(batch: dict[str, Tensor]) -> np.ndarray:
+                return in_fitting_parts(norms_of, batch, len(batch["labels"]), _rows, np.concatenate)
+
             return self.checkpoint.fill("effort", samples, self._batches(samples), fitting)
 
     def _batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
