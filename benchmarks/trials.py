@@ -1,0 +1,108 @@
+"""Which selection is best by validation? One seed; fine-tunes on each and never looks at the test part.
+
+    python benchmarks/trials.py --model TIGER --dataset games --checkpoint_dir FOLDER --trials "{n_groups: 9}" ...
+
+A trial is a YAML mapping of keys of the selection or the influence (``sampler``, ``effort_weight``, ``n_groups``,
+``hard_prune_ratio``, ``influence_on``, ``hessian_damping``), ``{}`` for the defaults. Any configuration key can follow
+and holds for all trials. Surrogates, effort and language model are computed once; finished trials in FOLDER are not run
+again. Metrics are on all validation queries, with the weights that were best on the queries that stopped training.
+Writes benchmarks/results/<dataset>-<model>-trials.md after every trial.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import yaml
+from scipy.stats import rankdata
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, train_loader
+from recbole_dealrec.digest import run_name, shared_name
+from recbole_dealrec.pipeline import Pipeline
+from recbole_dealrec.run_folder import RunFolder, read_json
+from recbole_dealrec.stages import SharedStages
+from recbole_dealrec.trainer import LLMTrainer
+from recbole_dealrec.values import parse_command_line
+
+METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
+RESULT = "valid_result.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="TIGER")
+    parser.add_argument("--dataset", default="games")
+    parser.add_argument("--trials", type=yaml.safe_load, nargs="+", default=[{}])
+    arguments, rest = parser.parse_known_args()
+    keys = {"show_progress": False, "topk": [10, 20], "sampler": "DEALRec", **parse_command_line(rest)}
+    rows = []
+    for trial in arguments.trials:
+        rows.append(run(arguments.model, arguments.dataset, keys, trial))
+        name = f"{arguments.dataset}-{arguments.model}-trials".lower()
+        common.write(name, report(arguments.model, arguments.dataset, rows))
+
+
+def run(model: str, dataset: str, keys: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
+    config = Config(model, dataset, config_dict={**keys, **trial})
+    splits, parent = load_splits(config), Path(config["checkpoint_dir"])
+    samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
+    base = parent / shared_name(Config(model, dataset, config_dict=keys), splits)
+    with (
+        RunFolder.opened(parent / shared_name(config, splits)) as shared,
+        RunFolder.opened(parent / run_name(config, splits), shared) as folder,
+    ):
+        if shared.path != base:
+            take_over(base, shared)
+        stages = SharedStages(config, splits, samples, shared)
+        pipeline = Pipeline(config, stages, folder)
+        selected = pipeline.select()
+        pipeline.fine_tune(selected)
+        if not folder.has(RESULT):
+            folder.output_json(RESULT, validated(pipeline))
+        result = read_json(folder / RESULT)
+    scores = {name: stages.scorers[name].score(samples) for name in ("influence", "effort")}
+    ranks = {name: share_below(values)[selected].mean() for name, values in scores.items()}
+    name = ", ".join(f"{key} {value}" for key, value in trial.items()) or "defaults"
+    return {"trial": name, **ranks, "items": len(set(samples.item_id[selected])), **result}
+
+
+def take_over(base: Path, shared: RunFolder) -> None:
+    """Surrogates and effort, on which keys of the influence have no bearing."""
+    for file in [*base.glob("surrogate*"), base / "effort.npy"]:
+        if not shared.has(file.name):
+            with shared.output(file.name) as path:
+                shutil.copy(file, path)
+
+
+def validated(pipeline: Pipeline) -> dict[str, float]:
+    """Metrics of the best weights on all validation queries."""
+    config, llm = pipeline.config, pipeline.stages.llm
+    trainer = LLMTrainer(config, llm, pipeline.folder, llm.weights_folder)
+    pipeline.stages.seed()
+    trainer.eval_collector.data_collect(train_loader(config, pipeline.splits.train, pipeline.samples.rows))
+    result = trainer.evaluate(QueryDataLoader(config, pipeline.splits.valid))
+    return {metric: float(value) for metric, value in result.items()}
+
+
+def share_below(scores: np.ndarray) -> np.ndarray:
+    """Rank of each score among all, from 0 to 1."""
+    return (rankdata(scores) - 1) / (len(scores) - 1)
+
+
+def report(model: str, dataset: str, rows: list[dict[str, Any]]) -> str:
+    columns = ["trial", "influence", "effort", "items", *METRICS]
+    return f"""# {dataset}, {model}: selections compared on the validation part
+
+{common.header()}. Influence and effort are the mean ranks of the selected samples among all candidates, from 0 to 1;
+items is the number of different targets.
+
+{common.table(columns, [[row[name] for name in columns] for row in rows])}
+"""
+
+
+if __name__ == "__main__":
+    main()
