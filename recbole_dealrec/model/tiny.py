@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -13,6 +12,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
+
+from recbole_dealrec.run_folder import atomic_path
 
 PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
 # Share of the mean popularity that every title gets on top of its own, so that titles nobody chose are drawn too.
@@ -189,9 +190,6 @@ def build_tiny_llm(
 
 def save(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     """Save both into a new folder, which appears with all its files or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        written = Path(temporary) / folder.name
+    with atomic_path(folder) as written:
         model.save_pretrained(written)
         tokenizer.save_pretrained(written)
-        written.rename(folder)
