@@ -18,6 +18,7 @@ import recbole  # noqa: E402
 from recbole.config import Config as RecBoleConfig  # noqa: E402
 from recbole.utils import argument_list  # noqa: E402
 
+from recbole_dealrec import processes  # noqa: E402
 from recbole_dealrec.errors import InputError  # noqa: E402
 from recbole_dealrec.keys import check_values  # noqa: E402
 from recbole_dealrec.values import YamlLoader, read_yaml, value_of  # noqa: E402
@@ -168,10 +169,17 @@ class Config(RecBoleConfig):
     def _init_device(self) -> None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         super()._init_device()
+        final = self.final_config_dict
         if visible is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
-        if not self.final_config_dict["use_gpu"]:
-            self.final_config_dict["device"] = torch.device("cpu")
+        elif processes.launched_count() > 1:
+            del os.environ["CUDA_VISIBLE_DEVICES"]  # gpu_id names one GPU; the processes have one each
+        if not final["use_gpu"]:
+            final["device"] = torch.device("cpu")
+        elif final["device"].type == "cuda" and processes.launched_count() > 1:
+            final["device"] = torch.device("cuda", processes.launched_local_number())
+        if processes.launched_number() > 0:
+            final["state"], final["show_progress"] = "error", False
 
 
 def _own_models() -> dict[str, type]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.report import log_summary, write_report
@@ -65,9 +66,9 @@ class Pipeline:
         if self.folder.has("scores.csv") and self.folder.has("fewshot.jsonl"):
             return np.flatnonzero(pd.read_csv(self.folder / "scores.csv", usecols=["selected"])["selected"])
         with self.folder.stage("selection"):
-            selected = np.asarray(self.sampler.sample(self.samples), dtype=np.int64)
-        self._write_fewshot(self.samples[selected])
-        self._write_scores(selected)
+            selected = processes.broadcast(np.asarray(self.sampler.sample(self.samples), dtype=np.int64))
+            self._write_fewshot(self.samples[selected])
+            self._write_scores(selected)
         return selected
 
     def fine_tune(self, selected: np.ndarray) -> dict[str, float]:

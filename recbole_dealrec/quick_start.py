@@ -1,5 +1,6 @@
 """Entry points: one run, and a comparison of samplers over seeds."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from recbole_dealrec import processes
 from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, load_splits
@@ -53,7 +55,11 @@ def run_recbole_dealrec(
     splits = load_splits(config)
     samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
     path = Path(config["checkpoint_dir"]) / run_name(config, splits)
-    with _kept_or_temporary(path, saved) as path, RunFolder.opened(path) as folder:
+    with (
+        processes.joined(config["device"].type == "cpu"),
+        _kept_or_temporary(path, saved) as path,
+        RunFolder.opened(path) as folder,
+    ):
         pipeline = Pipeline(config, SharedStages(config, splits, samples, folder), folder)
         getLogger().info(f"{len(samples)} candidate samples; run folder {path}")
         result = pipeline.run()
@@ -103,9 +109,10 @@ def compare_samplers(
         for seed in seeds
     ]
     _start_logging(configs[0][0])
-    runs = pd.DataFrame([row for of_seed in configs for row in _runs_of_seed(of_seed)])
-    table = comparison_table(runs)
-    folder = write_comparison(Path(configs[0][0]["checkpoint_dir"]), runs, table)
+    with processes.joined(configs[0][0]["device"].type == "cpu"):
+        runs = pd.DataFrame([row for of_seed in configs for row in _runs_of_seed(of_seed)])
+        table = comparison_table(runs)
+        folder = processes.on_main(lambda: write_comparison(Path(configs[0][0]["checkpoint_dir"]), runs, table))
     log_comparison(table, folder)
     return {"runs": runs, "table": table, "comparison_dir": str(folder)}
 
@@ -162,8 +169,12 @@ def _kept_or_temporary(path: Path, kept: bool) -> Iterator[Path]:
     if kept:
         yield path
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
+        folder = processes.on_main(lambda: Path(tempfile.mkdtemp()))
+        try:
+            yield folder
+        finally:
+            if processes.is_main():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start_logging(config: Config) -> None:

@@ -1,12 +1,13 @@
 """The run folder: where each stage leaves its output, whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
@@ -15,10 +16,29 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from recbole_dealrec import processes
+from recbole_dealrec.errors import InputError
+
 UNFINISHED = ".unfinished"
 _BLOCK = 1 << 20  # bytes that are read at a time for a checksum
 _SCRATCH = ".scratch"  # ends the names of temporary folders
+_PROCESS = "process-"  # begins the names of the folders of processes that are not the main one
 _STAGES, _CHECKSUMS = "stages.json", "checksums.json"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        getLogger().info(f"another process works in {path}; waiting until it ends")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -26,10 +46,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends without an error.
 
     Works for a file as for a folder; an older one is replaced. What was written is on the disk before it does.
+
+    Raises:
+        InputError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_SCRATCH, dir=path.parent))
-    try:
+    # Told inside too, where what was written still fills the disk.
+    with _full_disk_told(path), _scratch_folder(path) as scratch, _full_disk_told(path):
         written = scratch / path.name
         yield written
         for file in _files(written):
@@ -38,8 +60,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.replace(path, scratch / f"{path.name}.older")
         os.replace(written, path)
         _flush(path.parent)
+
+
+@contextmanager
+def _scratch_folder(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_SCRATCH, dir=path.parent))
+    try:
+        yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _full_disk_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # The libraries that write files have errors of their own for it; some repeat the system's words.
+        full = os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(path.parent).free == 0
+        if isinstance(error, InputError) or not full:
+            raise
+        raise InputError(f"{path}: no space left on the disk; free some, and the same command goes on") from error
 
 
 def _flush(path: Path) -> None:
@@ -81,35 +123,56 @@ class RunFolder:
     """Outputs of the stages of one run, how long each stage took, and which others it used.
 
     Every output has a checksum in ``checksums.json``. One whose checksum does not match when the folder is opened, or
-    that has none, is not used.
+    that has none, is not used. Of several processes the main one alone writes; what the others write is thrown away,
+    and at the end of each stage they learn what there is.
 
     Args:
         path: the folder; made if absent.
         shared: folder of the stages that this run has in common with others, if those are not kept here.
+        written: whether outputs are kept.
     """
 
-    def __init__(self, path: Path, shared: "RunFolder | None" = None) -> None:
+    def __init__(self, path: Path, shared: "RunFolder | None" = None, written: bool = True) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._checksums: dict[str, list[str]] = self._read_whole_outputs()
-        self._stages: dict[str, dict[str, Any]] = read_json(self / _STAGES) if self.has(_STAGES) else {}
+        self.written = written
+        self._checksums: dict[str, list[str]] = {}
+        self._stages: dict[str, dict[str, Any]] = {}
         self._open = shared._open if shared else [_OpenStage()]
+        if written:
+            path.mkdir(parents=True, exist_ok=True)
+            self._checksums = self._read_whole_outputs()
+            self._stages = read_json(self / _STAGES) if self.has(_STAGES) else {}
 
     @classmethod
     @contextmanager
     def opened(cls, path: Path, shared: "RunFolder | None" = None) -> Iterator["RunFolder"]:
-        """A run folder that no other process works in; waits for one that does."""
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            getLogger().info(f"another process works in {path}; waiting until it ends")
-            lock.acquire()
-        try:
-            yield cls(path, shared)
-        finally:
-            lock.release()
+        """A run folder that no other run works in; waits for one that does.
+
+        Raises:
+            InputError: a process of this run does not see the folder.
+        """
+        with _locked(path) if processes.is_main() else nullcontext():
+            folder = cls(path, shared, processes.is_main())
+            folder.synchronise()
+            yield folder
+
+    def synchronise(self) -> None:
+        """Wait for all processes of the run, and learn what the main one has written.
+
+        Raises:
+            InputError: this process does not see the folder.
+        """
+        self._checksums, self._stages = processes.broadcast((self._checksums, self._stages))
+        if not self.path.is_dir():
+            raise InputError(
+                f"checkpoint_dir: process {processes.number()} does not see {self.path}; with several machines it has "
+                "to be on a file system that all of them share"
+            )
+
+    @property
+    def own(self) -> "RunFolder":
+        """Where this process keeps what no other asks for; the folder itself if this process writes to it."""
+        return self if self.written else RunFolder(self / f"{_PROCESS}{processes.number()}")
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -121,6 +184,10 @@ class RunFolder:
     @contextmanager
     def output(self, name: str) -> Iterator[Path]:
         """A temporary path that becomes the output ``name``, file or folder, when the block ends without an error."""
+        if not self.written:
+            with tempfile.TemporaryDirectory() as thrown_away:
+                yield Path(thrown_away) / name
+            return
         with atomic_path(self / name) as path:
             yield path
             written = checksum(path)
@@ -139,14 +206,17 @@ class RunFolder:
 
     def discard(self, name: str) -> None:
         """Remove an output, a file, if there is one."""
-        if self._checksums.pop(name, None):
+        if self._checksums.pop(name, None) and self.written:
             write_json(self / _CHECKSUMS, self._checksums)
             (self / name).unlink()
 
     def discard_unfinished(self) -> None:
-        """Remove what only an interrupted run needs, outputs whose names end with ``UNFINISHED``."""
+        """Remove what only an interrupted run needs: outputs that end in ``UNFINISHED``, processes' own."""
         for name in [name for name in self._checksums if name.endswith(UNFINISHED)]:
             self.discard(name)
+        if self.written:
+            for folder in self.path.glob(f"{_PROCESS}*"):
+                shutil.rmtree(folder)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -167,7 +237,7 @@ class RunFolder:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Log and time a stage; its time is kept once it ends without an error."""
+        """Log and time a stage, which all processes take part in; its time is kept once it ends without an error."""
         getLogger().info(f"stage {name}")
         self._open.append(_OpenStage())
         start = perf_counter()
@@ -180,6 +250,7 @@ class RunFolder:
         own = total - ended.inner_seconds
         self._stages[name] = {"seconds": round(own, 3), "used": ended.used}
         self.output_json(_STAGES, self._stages)
+        self.synchronise()
         self.reuse(name)
         getLogger().info(f"stage {name} took {own:.1f} s")
 

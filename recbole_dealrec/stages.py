@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits
 from recbole_dealrec.model.recommender import LLMRecommender
@@ -56,9 +57,9 @@ class SharedStages:
             "el2n": lambda: EL2NScorer(self.surrogates(), config),
             "loss_trajectory": lambda: LossTrajectoryScorer(lambda watch: self._surrogate(0, watch), config),
             "surrogate_representation": lambda: SurrogateRepresentationScorer(self._surrogate(0), config),
-            "llm_representation": lambda: LLMRepresentationScorer(self.llm),
+            "llm_representation": lambda: LLMRepresentationScorer(self.llm, self._checkpoint),
             "valid_distance": lambda: ValidDistanceScorer(
-                self.llm, CandidateSamples.from_dataset(splits.valid), config
+                self.llm, CandidateSamples.from_dataset(splits.valid), config, self._checkpoint
             ),
         }
         self.scorers: dict[str, Scorer] = {name: _StoredScorer(folder, name, build) for name, build in builders.items()}
@@ -70,6 +71,7 @@ class SharedStages:
             with self.folder.stage("language model"):
                 self.seed()
                 self._llm = self.config.model_class(self.config, self.splits.train)
+                processes.broadcast_parameters(self._llm.network)
             self._untuned = {name: value.detach().clone() for name, value in self._tuned()}
         else:
             self.folder.reuse("language model")
@@ -103,12 +105,11 @@ class SharedStages:
             with self.folder.stage(stage):
                 train_data = surrogate_loader(config, self.splits.train, model)
                 valid_data = QueryDataLoader(config, self.splits.valid)
-                _, result = trainer.fit(
-                    train_data,
-                    valid_data,
-                    show_progress=config["show_progress"],
-                    callback_fn=watch and (lambda epoch, score: watch(model)),
-                )
+                options = {
+                    "show_progress": config["show_progress"],
+                    "callback_fn": watch and (lambda epoch, score: watch(model)),
+                }
+                _, result = processes.on_main(lambda: trainer.fit(train_data, valid_data, **options))
                 self.folder.output_json(finished, result)
         else:
             self.folder.reuse(stage)
@@ -147,6 +148,6 @@ class _StoredScorer:
         else:
             with self.folder.stage(self.name):
                 scores = self.build().score(samples)
-            with self.folder.output(file) as path, open(path, "wb") as stream:
-                np.save(stream, scores)
+                with self.folder.output(file) as path, open(path, "wb") as stream:
+                    np.save(stream, scores)
         return np.load(self.folder / file)

@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
+from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import Fields, QueryDataLoader
 from recbole_dealrec.errors import InputError
@@ -32,9 +33,11 @@ _COLLECTED = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label"
 
 
 class _Collector(Collector):
-    """RecBole's, which fails on what is no tensor: the counts that ItemCoverage, AveragePopularity and others need."""
+    """RecBole's, but over what all processes collected, and it fails on nothing that is no tensor: the counts that
+    ItemCoverage, AveragePopularity and others need."""
 
     def get_data_struct(self):
+        self._join()
         plain = {name: value for name, value in self.data_struct._data_dict.items() if not torch.is_tensor(value)}
         for name in plain:
             del self.data_struct[name]
@@ -43,13 +46,22 @@ class _Collector(Collector):
             struct[name] = self.data_struct[name] = value
         return struct
 
+    def _join(self) -> None:
+        """Take what the other processes collected; each query was one process's, so none is counted twice."""
+        if processes.count() == 1:
+            return
+        data = self.data_struct._data_dict
+        shares = processes.gather({name: data[name].cpu() for name in _COLLECTED if name in data})
+        for name in set().union(*shares):
+            data[name] = torch.cat([share[name] for share in shares if name in share])
+
 
 class SafetensorsTrainer(Trainer):
     """RecBole's trainer, but the best weights are kept as safetensors and never pass through pickle.
 
     Before each epoch all that training depends on is kept in the run folder; training that was interrupted goes on from
-    the last of these states and ends as it would have. With a ``callback_fn``, which may hold a state of its own,
-    nothing is kept and training starts anew.
+    the last of these states and ends as it would have, if there are as many processes. With a ``callback_fn``, which
+    may hold a state of its own, nothing is kept and training starts anew.
 
     Args:
         config: configuration of the model.
@@ -81,7 +93,7 @@ class SafetensorsTrainer(Trainer):
             "weights": self._weights(),
             "optimizer": self.optimizer.state_dict(),
             "best": (self.best_valid_score, self.cur_step, self.best_valid_result),
-            "random": random_state(train_data.generator),
+            "random": processes.gather(random_state(train_data.generator)),
         }
 
     def _set_state(self, state: dict[str, Any], train_data) -> None:
@@ -89,7 +101,7 @@ class SafetensorsTrainer(Trainer):
         self.model.load_state_dict(state["weights"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_valid_score, self.cur_step, self.best_valid_result = state["best"]
-        set_random_state(state["random"], train_data.generator)
+        set_random_state(state["random"][processes.number() % len(state["random"])], train_data.generator)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return self.model.state_dict()
@@ -122,8 +134,9 @@ class SafetensorsTrainer(Trainer):
 
     def _keep_state(self, train_data, epoch: int) -> None:
         if self._keeps_state and epoch > self.start_epoch:
+            state = self.state(train_data, epoch)
             with self.folder.output(self._state_file) as path:
-                torch.save(self.state(train_data, epoch), path)
+                torch.save(state, path)
 
     def _valid_epoch(self, valid_data, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(valid_data, show_progress)
@@ -152,10 +165,10 @@ class SafetensorsTrainer(Trainer):
 class LLMTrainer(SafetensorsTrainer):
     """Few-shot fine-tuning; RecBole's loop, early stopping, collector and evaluator around accelerate.
 
-    ``train_batch_size`` samples make one optimiser step, ``micro_batch_size`` one forward pass; the gradient is the
-    mean over the step's samples however they are cut. The learning rate warms up over ``warmup_steps`` and falls
-    linearly to zero. ``valid_metric: loss`` stops early by the validation loss (the paper), anything else by
-    that metric. :meth:`test` goes on from the last batch that was kept, too.
+    ``train_batch_size`` samples of all processes together make one optimiser step, ``micro_batch_size`` of one process
+    one forward pass; the gradient is the mean over the step's samples however they are cut. The learning rate warms up
+    over ``warmup_steps`` and falls linearly to zero. ``valid_metric: loss`` stops early by the validation loss (the
+    paper), anything else by that metric. :meth:`test` goes on from the last batch that was kept, too.
     """
 
     _test_file = f"evaluation.state{UNFINISHED}"
@@ -164,7 +177,9 @@ class LLMTrainer(SafetensorsTrainer):
     def __init__(self, config: Config, model: LLMRecommender, folder: RunFolder, name: str) -> None:
         super().__init__(config, model, folder, name)
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
-        model.network, self.optimizer = self.accelerator.prepare(model.network, self.optimizer)
+        # Gradients are summed over the processes by _step, once for all forward passes of an optimiser step.
+        model.network = self.accelerator.prepare_model(model.network, evaluation_mode=True)
+        self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         self.scheduler = None
         self._micro_batch_size = config["micro_batch_size"]
 
@@ -177,6 +192,8 @@ class LLMTrainer(SafetensorsTrainer):
     def fit(self, train_data, *args, **kwargs):
         total = max(self.epochs, 1) * len(train_data)
         self.scheduler = get_linear_schedule_with_warmup(self.optimizer, min(self.config["warmup_steps"], total), total)
+        if processes.count() > 1:
+            torch.manual_seed(self.config["seed"] + processes.number())  # other samples, other dropout
         return super().fit(train_data, *args, **kwargs)
 
     def state(self, train_data, epoch: int) -> dict[str, Any]:
@@ -198,14 +215,14 @@ class LLMTrainer(SafetensorsTrainer):
 
     def test(self, test_data: QueryDataLoader, show_progress: bool = False) -> dict[str, float]:
         """Metrics of the best weights."""
-        self._batches_tested, self._test_kept = 0, perf_counter()
-        if self.folder.has(self._test_file):
-            kept = torch.load(self.folder / self._test_file, self.device, weights_only=True)
-            if kept["batch_size"] == self.test_batch_size:
+        self._batches_tested, self._test_kept, own = 0, perf_counter(), self.folder.own
+        if own.has(self._test_file):
+            kept = torch.load(own / self._test_file, self.device, weights_only=True)
+            if (kept["batch_size"], kept["processes"]) == (self.test_batch_size, processes.count()):
                 self._batches_tested = kept["batches"]
                 self.eval_collector.data_struct._data_dict.update(kept["collected"])
                 self.logger.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")
-        test_data.first_batch = self._batches_tested
+        test_data.first_batch = self._batches_tested * processes.count()
         result = self.evaluate(test_data, show_progress=show_progress)
         return {metric: float(value) for metric, value in result.items()}
 
@@ -221,16 +238,17 @@ class LLMTrainer(SafetensorsTrainer):
         data = self.eval_collector.data_struct._data_dict
         state = {
             "batch_size": self.test_batch_size,
+            "processes": processes.count(),
             "batches": self._batches_tested,
             "collected": {name: data[name] for name in _COLLECTED if name in data},
         }
-        with self.folder.output(self._test_file) as path:
+        with self.folder.own.output(self._test_file) as path:
             torch.save(state, path)
         self._test_kept = perf_counter()
 
     def _build_optimizer(self, **kwargs):
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        return super()._build_optimizer(params=trained, **kwargs)
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return super()._build_optimizer(params=self._trained, **kwargs)
 
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
         """One epoch; returns the mean loss of a sample."""
@@ -262,19 +280,21 @@ class LLMTrainer(SafetensorsTrainer):
             clear_device_cache(garbage_collection=True)
             self._micro_batch_size //= 2
             self.logger.warning(f"out of memory: micro_batch_size is {self._micro_batch_size} from here on")
+        processes.sum_gradients(self._trained)
         if self.clip_grad_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
-        return step_loss
+        return sum(processes.gather(step_loss))
 
     def _accumulate(self, interaction: Interaction) -> float:
-        """Gradients of the mean loss of a step's samples; returns that loss."""
+        """Gradients of this process's part of the mean loss of a step's samples; returns that part."""
         size, step_loss = len(interaction), 0.0
         # Samples of similar length make a forward pass, so that little of it is padding; the gradient is the same.
-        interaction = interaction[interaction[self.model.ITEM_SEQ_LEN].argsort(stable=True)]
-        for start in range(0, size, self._micro_batch_size):
+        order = interaction[self.model.ITEM_SEQ_LEN].argsort(stable=True)
+        interaction = interaction[order[processes.number() :: processes.count()]]
+        for start in range(0, len(interaction), self._micro_batch_size):
             part = interaction[start : start + self._micro_batch_size]
             loss = self._loss(part) * (len(part) / size)
             self._check_nan(loss)
@@ -298,4 +318,5 @@ class LLMTrainer(SafetensorsTrainer):
             rows = queries[query]
             rows.update(Interaction({Fields.of(self.config).item: item}))
             total, count = total + float(self.model.sample_losses(rows).sum()), count + len(rows)
+        total, count = map(sum, zip(*processes.gather((total, count)), strict=True))
         return total / count

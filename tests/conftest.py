@@ -1,5 +1,6 @@
 """Datasets of a few lines, a part of ml-100k, and configurations that stay inside the test's folder."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,19 @@ def movies_path(tmp_path_factory):
     items = (source / "ml-100k.item").read_text(encoding="utf-8").splitlines()
     _write_lines(path / "movies" / "movies.item", items)
     return path
+
+
+@pytest.fixture(scope="session")
+def forkserver():
+    """Starts processes with everything imported, and with one thread: sums come out otherwise with two."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["recbole_dealrec.quick_start"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        process = context.Process()  # starts the server
+        process.start()
+        process.join()
+    return context
 
 
 @pytest.fixture

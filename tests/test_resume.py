@@ -1,12 +1,10 @@
 """A process that is killed again and again ends as one that never was."""
 
-import multiprocessing
 import random
 import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.run_folder import read_json
@@ -19,16 +17,6 @@ KEYS = {
 }  # fmt: skip
 LEAST_KILLS = 20
 REWRITTEN = {"config.yaml", "stages.json", "result.json", "report.html"}
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that start with everything imported, and with one thread: sums come out otherwise with two."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recbole_dealrec.quick_start"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield context
 
 
 def outputs(folder):
@@ -48,14 +36,14 @@ def wait_for_an_output(process, folder):
     return False
 
 
-def test_the_same_command_goes_on_after_every_kill(processes, movies_path, tmp_path):
+def test_the_same_command_goes_on_after_every_kill(forkserver, movies_path, tmp_path):
     keys = {**KEYS, "data_path": str(movies_path)}
     unkilled = {**keys, "checkpoint_dir": str(tmp_path / "whole")}
     keys["checkpoint_dir"] = str(tmp_path / "killed")
 
     def started(keys):
         named = {"dataset": "movies", "config_dict": keys}
-        process = processes.Process(target=run_recbole_dealrec, kwargs=named, daemon=True)
+        process = forkserver.Process(target=run_recbole_dealrec, kwargs=named, daemon=True)
         process.start()
         return process
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data.candidates import Fields
 from recbole_dealrec.data.title import read_titles
@@ -100,7 +101,8 @@ class QueryDataLoader(FullSortEvalDataLoader):
     """Full-ranking evaluation where rows that share user and history are one query with several positive items.
 
     Queries come sorted by history length, so that the prompts of a batch are of similar length. Recall and NDCG are
-    then per user, as in the paper. The target item is not part of what a model sees.
+    then per user, as in the paper. The target item is not part of what a model sees. Of several processes, each gets
+    every so many-th batch.
 
     Args:
         config: reads ``eval_batch_size``.
@@ -108,7 +110,7 @@ class QueryDataLoader(FullSortEvalDataLoader):
         n_queries: number of queries to keep, drawn by ``seed``; 0 keeps all.
 
     Attributes:
-        first_batch: number of the batch that iteration begins with.
+        first_batch: number of the batch that the main process begins with.
     """
 
     first_batch = 0
@@ -126,7 +128,7 @@ class QueryDataLoader(FullSortEvalDataLoader):
         super().__init__(config, dataset.copy(dataset.inter_feat[queries]), sampler=None)
 
     def __iter__(self):
-        return islice(super().__iter__(), self.first_batch, None)
+        return islice(super().__iter__(), self.first_batch + processes.number(), None, processes.count())
 
     def collate_fn(self, index: list[int]):
         interaction, history_index, _, _ = super().collate_fn(index)

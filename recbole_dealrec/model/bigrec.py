@@ -68,13 +68,19 @@ class BIGRec(LLMRecommender):
         for rows, prompts, responses in self._encoded(samples, self.encoder.response):
             yield rows, self._collate(prompts, responses)
 
-    def embed_samples(
+    def representation_batches(
         self, samples: CandidateSamples, with_targets: bool = False
-    ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Indices and last hidden states, adapter off, behind the prompt or, with targets, the target's title."""
+    ) -> Iterator[tuple[np.ndarray, list[list[int]]]]:
+        """Indices and tokens of the prompts, with targets followed by the target's title."""
         title = (lambda item: self.encoder.response(item)[:-1]) if with_targets else (lambda item: [])
         for rows, prompts, titles in self._encoded(samples, title):
-            yield rows, self._last_hidden([[*pair[0], *pair[1]] for pair in zip(prompts, titles, strict=True)])
+            yield rows, [[*pair[0], *pair[1]] for pair in zip(prompts, titles, strict=True)]
+
+    def represent(self, batch: Sequence[Sequence[int]]) -> Tensor:
+        """Hidden state of each row's last token, adapter off, float32 [B, d]."""
+        inputs = {key: value.to(self.device) for key, value in self._collate(batch).items()}
+        with self._inference(), self.network.disable_adapter():
+            return self.network.get_base_model().base_model(**inputs).last_hidden_state[:, -1].float()
 
     def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
         items, place = np.unique(samples.item_id, return_inverse=True)
@@ -160,14 +166,8 @@ class BIGRec(LLMRecommender):
         embeddings = torch.empty(len(ids), self.network.config.hidden_size, device=self.device)
         batches = token_batches(np.array([len(row) for row in ids]), self.config["tokens_per_batch"])
         for index in tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress):
-            embeddings[torch.from_numpy(index).to(self.device)] = self._last_hidden([ids[row] for row in index])
+            embeddings[torch.from_numpy(index).to(self.device)] = self.represent([ids[row] for row in index])
         return embeddings
-
-    def _last_hidden(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Hidden state of each row's last token, adapter off, float32 [B, d]."""
-        inputs = {key: value.to(self.device) for key, value in self._collate(ids).items()}
-        with self._inference(), self.network.disable_adapter():
-            return self.network.get_base_model().base_model(**inputs).last_hidden_state[:, -1].float()
 
     def _encoded(
         self, samples: CandidateSamples, response: Callable[[int], list[int]]

@@ -5,6 +5,7 @@ import json
 from logging import getLogger
 from pathlib import Path
 
+from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import PromptTemplate, SequentialDataset
 from recbole_dealrec.data.sequence import item_counts
@@ -33,9 +34,12 @@ def embedded_llm(config: Config, dataset: SequentialDataset) -> str:
     known = json.dumps([settings, titles, counts.tolist()])
     name = f"tiny-llm-{config['dataset']}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
     folder = Path(config["checkpoint_dir"]) / name
-    if not folder.is_dir():
+
+    def build() -> None:
         getLogger().info(f"building the embedded language model in {folder}")
         device, progress = str(config["device"]), config["show_progress"]
         render = PromptTemplate.list_titles
         build_tiny_llm(folder, titles, counts, render=render, device=device, show_progress=progress, **settings)
+
+    processes.on_main(lambda: folder.is_dir() or build())
     return str(folder)

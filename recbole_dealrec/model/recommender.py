@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,13 +58,17 @@ class LLMRecommender(SequentialRecommender, ABC):
         """Indices and batch, of similar length under ``tokens_per_batch``, for scoring."""
 
     @abstractmethod
-    def embed_samples(
+    def representation_batches(
         self, samples: CandidateSamples, with_targets: bool = False
-    ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Indices and what the language model makes of histories or, with targets, of whole samples, float32 [B, d].
+    ) -> Iterator[tuple[np.ndarray, Any]]:
+        """Indices and what :meth:`represent` takes of histories or, with targets, of whole samples.
 
-        It is the model before fine-tuning; batches are of similar length under ``tokens_per_batch``.
+        Batches are of similar length under ``tokens_per_batch``.
         """
+
+    @abstractmethod
+    def represent(self, batch: Any) -> Tensor:
+        """What the language model before fine-tuning makes of each row, float32 [B, d]."""
 
     @abstractmethod
     def token_lengths(self, samples: CandidateSamples) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.candidates import rank_from_end
 from recbole_dealrec.errors import InputError
@@ -39,16 +40,19 @@ def catalogue_ids(config: Config, titles: Sequence[str]) -> np.ndarray:
     settings = [config[key] for key in ("semantic_id", "rqvae_steps", "text_encoder_path", "seed")]
     digest = hashlib.sha256(json.dumps([settings, list(titles)]).encode()).hexdigest()[:12]
     file = Path(config["checkpoint_dir"]) / f"semantic-ids-{config['dataset']}-{digest}.npy"
-    if not file.exists():
-        getLogger().info(f"making semantic IDs, kept in {file}")
-        options = {"device": str(config["device"]), "show_progress": config["show_progress"]}
-        embeddings = embed_texts(titles, config)
-        ids = semantic_ids(
-            embeddings, config["semantic_id"], config["seed"], rqvae_steps=config["rqvae_steps"], **options
-        )
-        with atomic_path(file) as path, open(path, "wb") as stream:
-            np.save(stream, ids)
+    processes.on_main(lambda: file.exists() or _write_ids(file, config, titles))
     return np.load(file)
+
+
+def _write_ids(file: Path, config: Config, titles: Sequence[str]) -> None:
+    getLogger().info(f"making semantic IDs, kept in {file}")
+    options = {"device": str(config["device"]), "show_progress": config["show_progress"]}
+    embeddings = embed_texts(titles, config)
+    ids = semantic_ids(
+        embeddings, config["semantic_id"], config["seed"], rqvae_steps=config["rqvae_steps"], **options
+    )
+    with atomic_path(file) as path, open(path, "wb") as stream:
+        np.save(stream, ids)
 
 
 def semantic_ids(

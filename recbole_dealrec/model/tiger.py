@@ -83,18 +83,26 @@ class TIGER(LLMRecommender):
         for index in self._token_batches(samples):
             yield index, self.batch([samples.history(row) for row in index], samples.item_id[index])
 
-    def embed_samples(
+    def representation_batches(
         self, samples: CandidateSamples, with_targets: bool = False
-    ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Indices and means of the encoder's last hidden states over the codes that are read, targets' as the latest.
+    ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        """Indices and the codes that are read, with targets theirs as the latest."""
+        for index in self._token_batches(samples):
+            sequences = (self._latest(samples.history(row)) for row in index)
+            if with_targets:
+                sequences = map(np.append, sequences, samples.item_id[index])
+            yield index, self._sources(sequences)
+
+    def represent(self, batch: dict[str, Tensor]) -> Tensor:
+        """Means of the encoder's last hidden states where there is no padding, float32 [B, d].
 
         The weights may be random, so this says no more than which codes two samples share.
         """
-        for index in self._token_batches(samples):
-            sequences = [self._latest(samples.history(row)) for row in index]
-            if with_targets:
-                sequences = map(np.append, sequences, samples.item_id[index])
-            yield index, self._mean_hidden(self._sources(sequences))
+        sources = {name: ids.to(self.device) for name, ids in batch.items()}
+        mask = sources["attention_mask"].unsqueeze(-1)
+        with self._inference():
+            hidden = self.network.encoder(**sources).last_hidden_state
+        return ((hidden * mask).sum(dim=1) / mask.sum(dim=1)).float()
 
     def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
         read = np.minimum(samples.item_length, self.config["max_history_items"])
@@ -138,14 +146,6 @@ class TIGER(LLMRecommender):
     def _token_batches(self, samples: CandidateSamples) -> list[np.ndarray]:
         """Indices of samples that are read and written under ``tokens_per_batch``."""
         return token_batches(self.token_lengths(samples).sum(axis=1), self.config["tokens_per_batch"])
-
-    def _mean_hidden(self, sources: dict[str, Tensor]) -> Tensor:
-        """Means of the encoder's last hidden states where there is no padding, float32 [B, d]."""
-        sources = {name: ids.to(self.device) for name, ids in sources.items()}
-        mask = sources["attention_mask"].unsqueeze(-1)
-        with self._inference():
-            hidden = self.network.encoder(**sources).last_hidden_state
-        return ((hidden * mask).sum(dim=1) / mask.sum(dim=1)).float()
 
     def _sources(self, sequences: Iterable[np.ndarray]) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask`` for sequences of item ids, int64 [B, T], padded on the right."""

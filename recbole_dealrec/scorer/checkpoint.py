@@ -1,28 +1,31 @@
-"""Scores that are kept while they come, so that an interrupted pass over the samples goes on."""
+"""A pass over the samples, shared by the processes, whose scores are kept while they come, so that it can go on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
+from recbole_dealrec import processes
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.run_folder import UNFINISHED, RunFolder
 
 Batch = TypeVar("Batch")
-_SECONDS = 30  # between two writes
+_SECONDS = 30  # between two writes, if not more
+_WRITING_SHARE = 0.05  # of the time goes into writing at most
 _SUFFIX = f".npz{UNFINISHED}"
 
 
 class ScoreCheckpoint:
-    """Keeps unfinished scores in a run folder.
+    """Keeps unfinished scores in a run folder, each process those of its share.
 
     Args:
         folder: run folder; None keeps nothing.
     """
 
     def __init__(self, folder: RunFolder | None = None) -> None:
-        self.folder = folder
+        self.folder = folder and folder.own
 
     def fill(
         self,
@@ -31,37 +34,45 @@ class ScoreCheckpoint:
         batches: Iterable[tuple[np.ndarray, Batch]],
         compute: Callable[[Batch], np.ndarray],
     ) -> np.ndarray:
-        """Scores that ``compute`` gives batch by batch, float64 [n]; batches that are kept are not computed again.
+        """Scores that ``compute`` gives batch by batch, [n] or [n, d]; batches that are kept are not computed again.
+
+        Each process computes every so many-th batch, and all get all scores.
 
         Args:
             name: what is computed.
             samples: the samples; scores kept for others are not used.
             batches: indices, int64 [B], and batch; always the same ones, or a score may differ in its last digits.
-            compute: gives a batch's scores, [B].
+            compute: gives a batch's scores, [B] or [B, d].
         """
         scores, done = self._read(name, samples)
-        written = perf_counter()
-        for index, batch in batches:
-            if done[index].all():
+        due = perf_counter() + _SECONDS
+        for number, (index, batch) in enumerate(batches):
+            if number % processes.count() != processes.number() or done[index].all():
                 continue
-            scores[index], done[index] = compute(batch), True
-            if perf_counter() - written > _SECONDS:
+            values = compute(batch)
+            if scores is None:
+                scores = _empty(len(samples), values)
+            scores[index], done[index] = values, True
+            if (start := perf_counter()) > due:
                 self._write(name, rows=samples.rows, scores=scores, done=done)
-                written = perf_counter()
-        return scores
+                due = perf_counter() + max(_SECONDS, (perf_counter() - start) / _WRITING_SHARE)
+        return scores if processes.count() == 1 else _joined(scores, done)
 
     def once(self, name: str, samples: CandidateSamples, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """An array that is computed once and kept."""
+        """An array that the main process computes once and keeps."""
+        return processes.on_main(lambda: self._once(name, samples, compute))
+
+    def _once(self, name: str, samples: CandidateSamples, compute: Callable[[], np.ndarray]) -> np.ndarray:
         if kept := self._kept(name, samples):
             return kept["values"]
         values = compute()
         self._write(name, rows=samples.rows, values=values)
         return values
 
-    def _read(self, name: str, samples: CandidateSamples) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, name: str, samples: CandidateSamples) -> tuple[np.ndarray | None, np.ndarray]:
         if kept := self._kept(name, samples):
             return kept["scores"], kept["done"]
-        return np.empty(len(samples)), np.zeros(len(samples), dtype=bool)
+        return None, np.zeros(len(samples), dtype=bool)
 
     def _kept(self, name: str, samples: CandidateSamples) -> dict[str, np.ndarray] | None:
         file = name + _SUFFIX
@@ -74,3 +85,27 @@ class ScoreCheckpoint:
         if self.folder is not None:
             with self.folder.output(name + _SUFFIX) as path, open(path, "wb") as stream:
                 np.savez(stream, **arrays)
+
+
+def with_progress(
+    batches: Iterable[tuple[np.ndarray, Batch]], total: int, description: str | None, hidden: bool
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Indices and batch, with a progress bar over ``total`` samples."""
+    with tqdm(total=total, desc=description, ncols=100, disable=hidden) as progress:
+        for index, batch in batches:
+            yield index, batch
+            progress.update(len(index))
+
+
+def _empty(n: int, values: np.ndarray) -> np.ndarray:
+    return np.empty((n, *values.shape[1:]), dtype=values.dtype)
+
+
+def _joined(scores: np.ndarray | None, done: np.ndarray) -> np.ndarray:
+    """What all processes computed, each its share."""
+    shares = processes.gather((np.flatnonzero(done), None if scores is None else scores[done]))
+    whole = _empty(len(done), next(values for _, values in shares if values is not None))
+    for index, values in shares:
+        if values is not None:
+            whole[index] = values
+    return whole

@@ -1,19 +1,18 @@
 """Effort of the language model for each sample; DEALRec, arXiv 2401.17197."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.memory import in_fitting_parts
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint
+from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint, with_progress
 from recbole_dealrec.scorer.gradient_norm import gradient_norms
 
 
@@ -46,14 +45,9 @@ class EffortScorer:
             def fitting(batch: dict[str, Tensor]) -> np.ndarray:
                 return in_fitting_parts(norms_of, batch, len(batch["labels"]), _rows, np.concatenate)
 
-            return self.checkpoint.fill("effort", samples, self._batches(samples), fitting)
-
-    def _batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        hidden = not self.config["show_progress"]
-        with tqdm(total=len(samples), desc="Effort", ncols=100, disable=hidden) as progress:
-            for index, batch in self.llm.batches(samples):
-                yield index, batch
-                progress.update(len(index))
+            hidden = not self.config["show_progress"]
+            batches = with_progress(self.llm.batches(samples), len(samples), "Effort", hidden)
+            return self.checkpoint.fill("effort", samples, batches, fitting)
 
 
 def _rows(batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import surrogate_batches
 from recbole_dealrec.scorer import solver
-from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint
+from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint, with_progress
 from recbole_dealrec.scorer.outputs import outputs_of
 
 _MOST_DAMPING_DOUBLINGS = 12
@@ -108,10 +108,9 @@ class Problem:
     def batches(self, samples: CandidateSamples, description: str = "") -> Iterator[tuple[np.ndarray, _Batch]]:
         """Indices and batch, in batches of similar length; with a description, progress is shown."""
         hidden = not (description and self.config["show_progress"])
-        with tqdm(total=len(samples), desc=description, ncols=100, disable=hidden) as progress:
-            for index, batch in surrogate_batches(self.surrogate, samples, self.config):
-                yield index, _Batch(self.outputs.inputs(batch), batch[self.surrogate.POS_ITEM_ID])
-                progress.update(len(index))
+        batches = surrogate_batches(self.surrogate, samples, self.config)
+        for index, batch in with_progress(batches, len(samples), description, hidden):
+            yield index, _Batch(self.outputs.inputs(batch), batch[self.surrogate.POS_ITEM_ID])
 
     def mean_gradient(self, samples: CandidateSamples) -> Tensor:
         """v, flat."""

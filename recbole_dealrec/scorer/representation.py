@@ -1,15 +1,16 @@
 """How the language model represents samples, and how far they are from the validation samples."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.model.recommender import LLMRecommender
+from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint, with_progress
 
 _MOST_VALID = 1000
 _MOST_DISTANCES = 500_000_000  # 2 GB of float32
@@ -19,18 +20,18 @@ class LLMRepresentationScorer:
     """What the language model makes of each history before it is fine-tuned; the target has no part in it.
 
     Args:
-        llm: recommender, whose ``embed_samples`` says which hidden state this is.
+        llm: recommender, whose ``represent`` says which hidden state this is.
+        checkpoint: keeps the representations as they come.
     """
 
-    def __init__(self, llm: LLMRecommender) -> None:
+    def __init__(self, llm: LLMRecommender, checkpoint: ScoreCheckpoint | None = None) -> None:
         self.llm = llm
+        self.checkpoint = checkpoint or ScoreCheckpoint()
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Hidden states, float32 [n, d]."""
-        representation = np.empty((len(samples), self.llm.network.config.hidden_size), dtype=np.float32)
-        for rows, hidden in _embedded(self.llm, samples):
-            representation[rows] = hidden.cpu().numpy()
-        return representation
+        compute = lambda batch: self.llm.represent(batch).cpu().numpy()  # noqa: E731
+        return self.checkpoint.fill("llm_representation", samples, _batches(self.llm, samples), compute)
 
 
 class ValidDistanceScorer:
@@ -39,38 +40,41 @@ class ValidDistanceScorer:
     A sample is represented by what the language model, before it is fine-tuned, makes of its history and target.
 
     Args:
-        llm: recommender, whose ``embed_samples`` says which hidden state this is.
+        llm: recommender, whose ``represent`` says which hidden state this is.
         valid_samples: of the validation part.
         config: reads ``seed``, which draws at most 1,000 of them, and fewer where there would be over 500 million
             distances.
+        checkpoint: keeps the distances as they come.
     """
 
-    def __init__(self, llm: LLMRecommender, valid_samples: CandidateSamples, config: Config) -> None:
+    def __init__(
+        self,
+        llm: LLMRecommender,
+        valid_samples: CandidateSamples,
+        config: Config,
+        checkpoint: ScoreCheckpoint | None = None,
+    ) -> None:
         self.llm = llm
         self.valid_samples = valid_samples
         self.config = config
+        self.checkpoint = checkpoint or ScoreCheckpoint()
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Distances, float32 [n, m]."""
         goals = self._goals(min(_MOST_VALID, max(1, _MOST_DISTANCES // len(samples))))
-        distance = np.empty((len(samples), len(goals)), dtype=np.float32)
-        for rows, hidden in _embedded(self.llm, samples, with_targets=True):
-            distance[rows] = torch.cdist(hidden, goals).cpu().numpy()
-        return distance
+        compute = lambda batch: torch.cdist(self.llm.represent(batch), goals).cpu().numpy()  # noqa: E731
+        batches = _batches(self.llm, samples, with_targets=True)
+        return self.checkpoint.fill("valid_distance", samples, batches, compute)
 
     def _goals(self, most: int) -> Tensor:
         count = len(self.valid_samples)
         drawn = np.random.default_rng(self.config["seed"]).choice(count, min(count, most), replace=False)
-        embedded = self.llm.embed_samples(self.valid_samples[np.sort(drawn)], with_targets=True)
-        return torch.cat([hidden for _, hidden in embedded])
+        batches = self.llm.representation_batches(self.valid_samples[np.sort(drawn)], with_targets=True)
+        return torch.cat([self.llm.represent(batch) for _, batch in batches])
 
 
-def _embedded(
+def _batches(
     llm: LLMRecommender, samples: CandidateSamples, with_targets: bool = False
-) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Rows and representations of ``embed_samples``, with its progress."""
-    hidden = not llm.config["show_progress"]
-    with tqdm(total=len(samples), desc="LLM representations", ncols=100, disable=hidden) as progress:
-        for rows, states in llm.embed_samples(samples, with_targets):
-            yield rows, states
-            progress.update(len(rows))
+) -> Iterator[tuple[np.ndarray, Any]]:
+    batches = llm.representation_batches(samples, with_targets)
+    return with_progress(batches, len(samples), "LLM representations", not llm.config["show_progress"])

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import EveryPosition, surrogate_batches
+from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint, with_progress
 
 from recbole.data.interaction import Interaction  # isort: skip
 
@@ -84,14 +85,18 @@ class LossTrajectoryScorer:
         Raises:
             InputError: the training was never evaluated.
         """
-        losses: list[np.ndarray] = []
-        self.train(lambda surrogate: losses.append(measured(surrogate, samples, self.config, _losses)))
+        losses = processes.on_main(lambda: self._losses(samples))
         if not losses:
             raise InputError(
                 "the surrogate's training was never evaluated, so there are no losses to follow; surrogate_epochs and "
                 "surrogate_eval_step have to be at least 1"
             )
         return np.stack(losses, axis=1).astype(np.float32)
+
+    def _losses(self, samples: CandidateSamples) -> list[np.ndarray]:
+        losses: list[np.ndarray] = []
+        self.train(lambda surrogate: losses.append(measured(surrogate, samples, self.config, _losses)))
+        return losses
 
 
 class SurrogateRepresentationScorer:
@@ -124,22 +129,16 @@ def measured(
     description: str | None = None,
 ) -> np.ndarray:
     """What ``measure`` gives for a batch, [B] or [B, d], of all samples in eval mode; float64 [n] or float32 [n, d]."""
-    index, parts = [], []
+    hidden = description is None or not config["show_progress"]
+    batches = with_progress(surrogate_batches(surrogate, samples, config), len(samples), description, hidden)
     was_training = surrogate.training
     surrogate.eval()
     try:
-        hidden = description is None or not config["show_progress"]
-        with tqdm(total=len(samples), desc=description, ncols=100, disable=hidden) as progress:
-            for rows, batch in surrogate_batches(surrogate, samples, config):
-                index.append(rows)
-                parts.append(measure(surrogate, batch).float().cpu().numpy())
-                progress.update(len(rows))
+        compute = lambda batch: measure(surrogate, batch).float().cpu().numpy()  # noqa: E731
+        values = ScoreCheckpoint().fill("", samples, batches, compute)
     finally:
         surrogate.train(was_training)
-    values = np.concatenate(parts)
-    ordered = np.empty(values.shape, dtype=np.float64 if values.ndim == 1 else np.float32)
-    ordered[np.concatenate(index)] = values
-    return ordered
+    return values.astype(np.float64) if values.ndim == 1 else values
 
 
 def losses_and_error_norms(surrogate: nn.Module, batch: Interaction) -> Tensor:

@@ -163,7 +163,7 @@ def test_a_sample_is_the_mean_hidden_state_of_its_codes(planted, with_targets):
     model, splits = planted(tokens_per_batch=40, max_history_items=3)
     model.train()
     samples = CandidateSamples.from_dataset(splits.train)
-    batches = list(model.embed_samples(samples, with_targets))
+    batches = [(rows, model.represent(batch)) for rows, batch in model.representation_batches(samples, with_targets)]
     assert model.network.training and len(batches) > 1
     rows, states = np.concatenate([rows for rows, _ in batches]), torch.cat([states for _, states in batches])
     assert sorted(rows) == list(range(len(samples))) and not states.requires_grad and states.dtype == torch.float32

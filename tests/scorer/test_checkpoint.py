@@ -16,6 +16,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def keep_every_batch(monkeypatch):
     monkeypatch.setattr(checkpoint, "_SECONDS", -1)
+    monkeypatch.setattr(checkpoint, "_WRITING_SHARE", float("inf"))
 
 
 def samples_of(rows):

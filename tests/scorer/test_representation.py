@@ -59,8 +59,8 @@ def test_distances_by_another_recommender(tiger):
     found = ValidDistanceScorer(model, valid, model.config).score(samples)
     states = [torch.empty(len(part), 16) for part in (samples, valid)]
     for part, state in zip((samples, valid), states, strict=True):
-        for rows, hidden in model.embed_samples(part, with_targets=True):
-            state[rows] = hidden
+        for rows, batch in model.representation_batches(part, with_targets=True):
+            state[rows] = model.represent(batch)
     expected = torch.cdist(*(state.double() for state in states)).numpy()
     np.testing.assert_allclose(np.sort(found, axis=1), np.sort(expected, axis=1), rtol=1e-3, atol=1e-4)
     assert LLMRepresentationScorer(model).score(samples).shape == (12, 16)
@@ -92,7 +92,7 @@ def test_representing_leaves_the_model_as_it_was(setting):
     LLMRepresentationScorer(model).score(samples)
     with_adapter = model.eval().sample_losses(samples.interaction(model.config, np.arange(3)))
     model.train()
-    next(model.embed_samples(samples))  # left in the middle
+    model.represent(next(model.representation_batches(samples))[1])
     assert model.network.training
     assert all(torch.equal(value, before[name]) for name, value in model.network.state_dict().items())
     again = model.eval().sample_losses(samples.interaction(model.config, np.arange(3)))

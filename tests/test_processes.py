@@ -1,0 +1,240 @@
+"""Several processes do what one does, whichever way they are started, and none is left when one dies."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from recbole_dealrec import compare_samplers, processes, run_recbole_dealrec
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.launch import launch
+from recbole_dealrec.run_folder import read_json
+
+SCRIPT = Path(__file__).parents[1] / "run_recbole_dealrec.py"
+KEYS = {
+    "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 25,
+    "surrogate_epochs": 2, "surrogate_eval_step": 1, "hessian_samples": 64, "tiny_steps": 20, "epochs": 3,
+    "train_batch_size": 10, "micro_batch_size": 2, "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20,
+    "n_surrogates": 2, "lora_dropout": 0, "tokens_per_batch": 2048,
+}  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _worker(number, count, port, results, work, arguments):
+    variables = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in variables.items()}, MASTER_ADDR="127.0.0.1")
+    results.put((number, work(*arguments)))
+
+
+@pytest.fixture(scope="module")
+def together(forkserver):
+    """``together(count, work, *arguments)``: what ``work`` returns in each of several processes of one run."""
+
+    def run(count, work, *arguments):
+        port, results = free_port(), forkserver.Queue()
+        started = [
+            forkserver.Process(target=_worker, args=(number, count, port, results, work, arguments), daemon=True)
+            for number in range(count)
+        ]
+        for process in started:
+            process.start()
+        returned = dict(results.get(timeout=120) for _ in started)
+        for process in started:
+            process.join(60)
+            assert process.exitcode == 0
+        return [returned[number] for number in range(count)]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def keys(movies_path):
+    return {**KEYS, "data_path": str(movies_path)}
+
+
+def _run(keys):
+    return run_recbole_dealrec(dataset="movies", config_dict=keys)
+
+
+@pytest.fixture(scope="module")
+def alone(together, keys, tmp_path_factory):
+    """Result of the run in one process."""
+    return together(1, _run, {**keys, "checkpoint_dir": str(tmp_path_factory.mktemp("alone"))})[0]
+
+
+def assert_same(result, alone):
+    folder, expected = Path(result["run_dir"]), Path(alone["run_dir"])
+    for name in ("influence.npy", "effort.npy"):
+        np.testing.assert_allclose(np.load(folder / name), np.load(expected / name), rtol=1e-6)
+    np.testing.assert_array_equal(result["selected"], alone["selected"])
+    assert (folder / "scores.csv").read_bytes() == (expected / "scores.csv").read_bytes()
+    weights, reference = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (folder, expected))
+    for name, value in reference.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-2, atol=1e-4)
+    assert result["best_valid_result"] == pytest.approx(alone["best_valid_result"], rel=1e-4)
+    assert result["test_result"] == pytest.approx(alone["test_result"], abs=0.011)  # 1 of 100 queries, and rounding
+    assert {path.name for path in folder.iterdir()} == {path.name for path in expected.iterdir()}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_do_what_one_does(together, keys, alone, tmp_path, count):
+    results = together(count, _run, {**keys, "checkpoint_dir": str(tmp_path)})
+    for result in results:
+        assert_same(result, alone)
+
+
+def _gathered():
+    with processes.joined(cpu=True):
+        weight = torch.nn.Parameter(torch.full((2,), float(processes.number())))
+        other = torch.nn.Parameter(torch.zeros(3))
+        if processes.number() != 1:
+            (weight.sum() * (processes.number() + 1)).backward()
+        processes.sum_gradients([weight, other])
+        processes.broadcast_parameters(torch.nn.ParameterList([weight]))
+        told = processes.on_main(lambda: (processes.count(), processes.number(), processes.gather("x")))
+        with pytest.raises(InputError, match="^no such file$"):
+            processes.on_main(_no_such_file)
+        return {
+            "gathered": processes.gather(processes.number() ** 2),
+            "broadcast": processes.broadcast(processes.number() + 5),
+            "told": told,
+            "gradients": [None if parameter.grad is None else parameter.grad.tolist() for parameter in (weight, other)],
+            "weight": weight.tolist(),
+        }
+
+
+def _no_such_file():
+    raise InputError("no such file")
+
+
+def test_what_processes_tell_one_another(together):
+    expected = {
+        "gathered": [0, 1, 4],
+        "broadcast": 5,
+        "told": (1, 0, ["x"]),  # the main process works alone
+        "gradients": [[4, 4], [0, 0, 0]],  # 1 + 0 + 3
+        "weight": [0, 0],
+    }
+    assert together(3, _gathered) == [expected] * 3
+    (one,) = together(1, _gathered)
+    assert one["gathered"] == [0] and one["told"] == (1, 0, ["x"]) and one["gradients"] == [[1, 1], None]
+
+
+def _compared(keys):
+    return compare_samplers(SHARDED, dataset="movies", config_dict=keys)["runs"]
+
+
+SHARDED = ["EL2N", "S2L", "TF-DCon"]
+
+
+def test_scorers_of_all_kinds_share_their_work(together, keys, tmp_path):
+    keys = {**keys, "epochs": 1}
+    one, two = (
+        together(count, _compared, {**keys, "checkpoint_dir": str(tmp_path / str(count))})[-1] for count in (1, 2)
+    )
+    for mine, other in zip(one["run_dir"], two["run_dir"], strict=True):
+        assert read_json(Path(mine) / "result.json")["selected"] == read_json(Path(other) / "result.json")["selected"]
+    assert [Path(run).name for run in one["run_dir"]] == [Path(run).name for run in two["run_dir"]]
+    assert not list(tmp_path.glob("2/*/process-*")) and list(tmp_path.glob("2/*-comparison-*/comparison.csv"))
+
+
+def command(launcher, keys, *more):
+    options = [f"--{key}={value}" for key, value in keys.items()]
+    return [sys.executable, "-W", "ignore", *launcher, str(SCRIPT), "--dataset=movies", *options, *more]
+
+
+def start(words, output):
+    return subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, text=True)
+
+
+def torchrun_node(number, port):
+    return [
+        "-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={number}", "--nproc_per_node=1",
+        "--master_addr=127.0.0.1", f"--master_port={port}",
+    ]  # fmt: skip
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_until(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+def test_two_nodes_stop_when_a_process_is_killed_and_go_on_when_started_again(keys, alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    keys = {**keys, "checkpoint_dir": str(tmp_path / "saved")}
+
+    def started(attempt):
+        port = free_port()
+        files = [open(tmp_path / f"{attempt}-{number}.log", "w+") for number in range(2)]
+        return [start(command(torchrun_node(number, port), keys), file) for number, file in enumerate(files)]
+
+    first, second = started("killed")
+    wait_until(lambda: list(tmp_path.glob("saved/*/influence.npy")), 240)
+    os.kill(children(second.pid)[0], signal.SIGKILL)
+    killed_at = time.monotonic()
+    assert (first.wait(60), second.wait(60)) == (1, 1)
+    assert time.monotonic() - killed_at < 60
+    assert "error: process 1 has ended early, so this one stops" in (tmp_path / "killed-0.log").read_text()
+
+    for process in started("again"):
+        assert process.wait(240) == 0
+    log = (tmp_path / "again-0.log").read_text()
+    assert "stage influence" not in log and "stage evaluation" in log
+    (folder,) = tmp_path.glob("saved/movies-BIGRec-*")
+    assert_same({**read_json(folder / "result.json"), "run_dir": folder}, alone)
+
+
+@pytest.mark.parametrize(
+    "launcher, more",
+    [
+        ([], ["--nproc=2"]),
+        (["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port={port}"], []),
+    ],
+    ids=["nproc", "accelerate"],
+)
+def test_other_ways_to_start(keys, tmp_path, monkeypatch, launcher, more):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    port = free_port()
+    launcher = [word.format(port=port) for word in launcher]
+    more = [*more, f"--port={port}"] if more else []
+    keys = {**keys, "checkpoint_dir": str(tmp_path), "sampler": "Random", "epochs": 1}
+    ended = subprocess.run(command(launcher, keys, *more), capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    (folder,) = tmp_path.glob("movies-BIGRec-Random-*")
+    assert read_json(folder / "result.json")["n_candidates"] == 400
+
+
+def test_an_error_ends_all_processes_with_its_exit_code(keys, tmp_path):
+    keys = {**keys, "checkpoint_dir": str(tmp_path), "title_field": "name"}
+    words = command([], keys, "--nproc=2", f"--port={free_port()}")
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 2
+    lines = ended.stderr.splitlines()
+    assert "Traceback" not in ended.stderr
+    assert any(line.startswith("error: ") and "no column 'name'" in line for line in lines)
+
+
+@pytest.mark.parametrize("numbers", [(2, 3, 0), (2, 4, 1), (2, 4, 4), (0, 2, 0)])
+def test_numbers_of_processes_that_do_not_fit_together(numbers):
+    nproc, world_size, offset = numbers
+    with pytest.raises(InputError, match="group_offset is 0, nproc, 2 nproc"):
+        launch("absent.py", [], nproc, world_size, "localhost", 5678, offset)
