@@ -19,10 +19,9 @@ from recbole.config import Config as RecBoleConfig  # noqa: E402
 from recbole.utils import argument_list  # noqa: E402
 
 from recbole_dealrec.errors import InputError  # noqa: E402
-from recbole_dealrec.keys import check_values  # noqa: E402
+from recbole_dealrec.keys import SURROGATE_PREFIX, check_values  # noqa: E402
 from recbole_dealrec.values import YamlLoader, read_yaml, value_of  # noqa: E402
 
-SURROGATE_PREFIX = "surrogate_"
 _RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 # Keys RecBole reads although none of its property files holds them.
 _RECBOLE_KEYS = {
@@ -71,8 +70,7 @@ class Config(RecBoleConfig):
         except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"configuration: {' '.join(str(error).split())}") from error
-        check_values(self.final_config_dict)
+            raise InputError(f"configuration: {error}") from error
 
     def surrogate(self) -> "Config":
         """Configuration of the surrogate: RecBole's own for ``surrogate_model``, this run's data and evaluation, and
@@ -159,6 +157,11 @@ class Config(RecBoleConfig):
                 closest = difflib.get_close_matches(str(key), sorted(known), n=1)
                 hint = f"; did you mean '{closest[0]}'?" if closest else ""
                 raise InputError(f"unknown configuration key '{key}'{hint}")
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        values = super()._get_final_config_dict()
+        check_values(values)
+        return values
 
     def _set_default_parameters(self) -> None:
         super()._set_default_parameters()

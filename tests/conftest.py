@@ -121,7 +121,7 @@ BENCHMARK_KEYS = {
 def make_config(tmp_path):
     """``make_config(dataset, data_path, **keys)``: a BIGRec configuration on the CPU that writes under tmp_path."""
 
-    def make(dataset, data_path, *, model="BIGRec", **keys):
+    def make(dataset, data_path, /, *, model="BIGRec", **keys):
         fixed = {
             "data_path": str(data_path),
             "checkpoint_dir": str(tmp_path / "saved"),
