@@ -74,7 +74,7 @@ class Config(RecBoleConfig):
 
     def surrogate(self) -> "Config":
         """Configuration of the surrogate: RecBole's own for ``surrogate_model``, this run's data and evaluation, and
-        every ``surrogate_<key>`` as ``<key>``."""
+        every ``surrogate_<key>`` as ``<key>``; ``topk`` with what its ``valid_metric`` needs."""
         shared = {*argument_list.general_arguments, *argument_list.dataset_arguments, "repeatable", "eval_args", "topk"}
         inherited = {key: value for key, value in self.final_config_dict.items() if key in shared}
         inherited["data_path"] = os.path.dirname(self["data_path"])
@@ -83,6 +83,9 @@ class Config(RecBoleConfig):
             for key in _surrogate_keys(self["surrogate_model"])
             if SURROGATE_PREFIX + key in self
         }
+        cutoff = own["valid_metric"].rpartition("@")[2]
+        if cutoff.isdecimal() and int(cutoff) not in self["topk"]:
+            inherited["topk"] = [*self["topk"], int(cutoff)]
         return Config(self["surrogate_model"], self.dataset, config_dict={**inherited, **own})
 
     def resolved(self) -> dict[str, Any]:
@@ -92,6 +95,18 @@ class Config(RecBoleConfig):
         values["data_path"] = os.path.dirname(self["data_path"])
         values["train_neg_sample_args"] = None  # as given: RecBole resolves it to a form it does not read
         return values
+
+    def check_valid_metric(self) -> None:
+        """Refuse a ``valid_metric`` that an evaluation does not give.
+
+        Raises:
+            InputError: it is neither ``loss`` nor one of ``metrics`` at one of ``topk``.
+        """
+        pairs = [(metric, cutoff) for metric in self["metrics"] for cutoff in self["topk"]]
+        given = [metric if metric.lower() == "gauc" else f"{metric}@{cutoff}" for metric, cutoff in pairs]
+        if self["valid_metric"].lower() not in ["loss", *map(str.lower, given)]:
+            listed = ", ".join(given)
+            raise InputError(f"valid_metric '{self['valid_metric']}' is not measured; metrics and topk give {listed}")
 
     def compatibility_settings(self) -> None:
         prepare_recbole()

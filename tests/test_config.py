@@ -504,6 +504,24 @@ def test_loss_as_validation_metric_is_better_smaller(ten):
     assert ten(valid_metric="NDCG@10")["valid_metric_bigger"] is True
 
 
+@pytest.mark.parametrize("metric", ["NDCG@10", "ndcg@5", "Recall@20", "loss"])
+def test_a_validation_metric_that_is_measured_passes(metric, ten):
+    ten(valid_metric=metric).check_valid_metric()
+    ten(valid_metric="GAUC", metrics=["GAUC", "Recall"]).check_valid_metric()
+
+
+@pytest.mark.parametrize("metric", ["NDCG@7", "MRR@10", "NDCG", "accuracy"])
+def test_a_validation_metric_that_is_not_measured_is_refused(metric, ten):
+    with pytest.raises(InputError, match=f"valid_metric '{metric}' is not measured; metrics and topk give Recall@5, "):
+        ten(valid_metric=metric).check_valid_metric()
+
+
+def test_the_surrogate_measures_what_chooses_its_best_epoch(ten):
+    surrogate = ten(topk=[1, 3]).surrogate()
+    surrogate.check_valid_metric()
+    assert surrogate["valid_metric"] == "NDCG@10" and surrogate["topk"] == [1, 3, 10]
+
+
 def test_visible_devices_are_left_alone_where_set(monkeypatch, ten):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
     ten(gpu_id="0")

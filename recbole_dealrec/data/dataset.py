@@ -137,6 +137,17 @@ def load_splits(config: Config) -> Splits:
     return Splits(*parts)
 
 
+def check_topk(config: Config, dataset: SequentialDataset) -> None:
+    """Refuse to rank more items than there are.
+
+    Raises:
+        InputError: the largest of ``topk`` exceeds the catalogue.
+    """
+    most, items = max(config["topk"]), dataset.item_num - 1
+    if most > items:
+        raise InputError(f"topk of {config['model']} asks for {most} items, {config['dataset']} has {items}; lower it")
+
+
 def _check_evaluation(config: Config) -> None:
     if set(config["eval_args"]["mode"].values()) != {"full"}:
         raise InputError("configuration key 'eval_args': mode has to be full; titles are ranked over the catalogue")
