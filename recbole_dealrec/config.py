@@ -100,11 +100,13 @@ class Config(RecBoleConfig):
         """Refuse a ``valid_metric`` that an evaluation does not give.
 
         Raises:
-            InputError: it is neither ``loss`` nor one of ``metrics`` at one of ``topk``.
+            InputError: it is none of ``metrics`` at one of ``topk``, nor the ``loss`` of this package's models.
         """
         pairs = [(metric, cutoff) for metric in self["metrics"] for cutoff in self["topk"]]
         given = [metric if metric.lower() == "gauc" else f"{metric}@{cutoff}" for metric, cutoff in pairs]
-        if self["valid_metric"].lower() not in ["loss", *map(str.lower, given)]:
+        if self.model in _own_models():
+            given.append("loss")
+        if self["valid_metric"].lower() not in map(str.lower, given):
             listed = ", ".join(given)
             raise InputError(f"valid_metric '{self['valid_metric']}' is not measured; metrics and topk give {listed}")
 

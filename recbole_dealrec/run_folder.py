@@ -15,6 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from recbole_dealrec.errors import InputError
+
 UNFINISHED = ".unfinished"
 _BLOCK = 1 << 20  # bytes that are read at a time for a checksum
 _SCRATCH = ".scratch"  # ends the names of temporary folders
@@ -98,8 +100,15 @@ class RunFolder:
     @classmethod
     @contextmanager
     def opened(cls, path: Path, shared: "RunFolder | None" = None) -> Iterator["RunFolder"]:
-        """A run folder that no other process works in; waits for one that does."""
-        path.mkdir(parents=True, exist_ok=True)
+        """A run folder that no other process works in; waits for one that does.
+
+        Raises:
+            InputError: it cannot be made.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"checkpoint_dir '{path.parent}': cannot hold a folder ({error.strerror})") from error
         lock = FileLock(path / ".lock")
         try:
             lock.acquire(timeout=0)

@@ -1,5 +1,7 @@
 """Datasets of a few lines, a part of ml-100k, and configurations that stay inside the test's folder."""
 
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,6 +212,20 @@ def _save_checkpoint(kind, folder):
         parameter.data.mul_(4.0 if parameter.dim() > 1 else 1.0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """``run_script(*arguments)``: exit code and lines of error output of the script, run in this process."""
+    script = Path(__file__).parents[1] / "run_recbole_dealrec.py"
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script), run_name="__main__")
+        return ended.value.code, capsys.readouterr().err.splitlines()
+
+    return run
 
 
 TARGETS = {"gpt2": ["c_attn"]}

@@ -55,7 +55,7 @@ class SequentialDataset(RecBoleSequentialDataset):
         try:
             return super()._load_feat(filepath, source)
         except (ValueError, TypeError) as error:
-            raise InputError(f"{filepath}: holds no row, or is no atomic file of RecBole ({error})") from error
+            raise InputError(f"{filepath}: holds no row, or is no atomic file of RecBole: {error}") from error
 
     def _load_interactions(self, file: AtomicFile) -> pd.DataFrame:
         needed = self._needed_columns()
@@ -66,6 +66,8 @@ class SequentialDataset(RecBoleSequentialDataset):
             if self.time_field in needed:
                 file.check_numbers(self.time_field)
             raise
+        if feat.empty:
+            raise InputError(f"{file.path}: holds no row below its header")
         if absent := [name for name in needed if name not in feat]:
             raise InputError(f"configuration key 'load_col' has no column '{absent[0]}'; add it to load_col")
         for name, kind in needed.items():

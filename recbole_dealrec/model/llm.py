@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,8 +135,7 @@ class SampleEncoder:
 
     def embedded_text(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of bare titles, for their embeddings."""
-        limits = {"truncation": True, "max_length": self.max_prompt_length}
-        ids = self.tokenizer(list(texts), split_special_tokens=True, **limits)["input_ids"]
+        ids = self._token_ids(list(texts), truncation=True, max_length=self.max_prompt_length)
         return [row or [self.tokenizer.eos_token_id] for row in ids]
 
     def estimated_lengths(self, samples: CandidateSamples) -> np.ndarray:
@@ -155,12 +155,16 @@ class SampleEncoder:
     def _title_lengths(self) -> np.ndarray:
         """Tokens of each item's title in a prompt, int64 [n_items]."""
         texts = [self.template.list_titles([title]) for title in self.titles]
-        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        encoded = self._token_ids(texts, add_special_tokens=False)
         return np.array([len(ids) for ids in encoded])
+
+    def _token_ids(self, texts: list[str], **options: Any) -> list[list[int]]:
+        """Token ids of texts of any length; a special token that is spelled out in one is plain text."""
+        return self.tokenizer(texts, split_special_tokens=True, verbose=False, **options)["input_ids"]
 
     def _encode_response(self, item_id: int) -> list[int]:
         text = self.template.response(self.titles[item_id])
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        (ids,) = self._token_ids([text], add_special_tokens=False)
         return [*ids[: self.max_prompt_length - 1], self.tokenizer.eos_token_id]
 
     def _fit(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
@@ -170,7 +174,7 @@ class SampleEncoder:
         pending = list(range(len(histories)))
         while pending:
             prompts = [self.template.render([self.titles[item] for item in kept[row]]) for row in pending]
-            encoded = self.tokenizer([prompt.text for prompt in prompts], split_special_tokens=True)["input_ids"]
+            encoded = self._token_ids([prompt.text for prompt in prompts])
             too_long = []
             for row, prompt, ids in zip(pending, prompts, encoded, strict=True):
                 if len(ids) <= self.max_prompt_length:
