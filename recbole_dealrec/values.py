@@ -37,11 +37,9 @@ class YamlLoader(yaml.SafeLoader):
             # How SafeLoader itself fails on a scalar that is not of the type its tag or form names.
             raise ConstructorError(problem=f"'{node.value}' is no {node.tag}", problem_mark=node.start_mark) from error
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for (_, name), count in names.items():
-            if count > 1:
-                raise ConstructorError(problem=f"key '{name}' stands there twice", problem_mark=node.start_mark)
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+        if isinstance(node, yaml.MappingNode):
+            _check_keys_differ(node)
         return super().construct_mapping(node, deep)
 
 
@@ -62,6 +60,13 @@ def _expanded_size(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
         children = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
         known[node] = 1 + sum(_expanded_size(child, known) for child in children)
     return known[node]
+
+
+def _check_keys_differ(node: yaml.MappingNode) -> None:
+    keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+    for (_, name), count in keys.items():
+        if count > 1:
+            raise ConstructorError(problem=f"key '{name}' stands there twice", problem_mark=node.start_mark)
 
 
 def _load(text: str) -> Any:
