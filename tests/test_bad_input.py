@@ -294,7 +294,7 @@ def test_an_adapter_for_a_model(refusal, ten, checkpoint, tmp_path):
 
 SMALL = {
     "show_progress": False, "use_gpu": False, "topk": [5], "surrogate_epochs": 1, "n_surrogates": 1, "epochs": 1,
-    "n_valid": 2, "num_beams": 5, "hard_prune_ratio": 0, "n_groups": 2, "learning_rate": 0.001,
+    "n_valid": 2, "hard_prune_ratio": 0, "n_groups": 2, "learning_rate": 0.001,
 }  # fmt: skip
 ODD_TITLES = {
     "i1": "long " * 20_000,
@@ -315,27 +315,27 @@ def odd(write_dataset):
     """Data path of ``odd``: odd titles, users with one interaction, and one with 10,000."""
     items = list(ODD_TITLES)
     drawn = np.random.default_rng(0).integers(10, size=10_000)
-    sequences = {f"u{start}": [*items[start:], *items[:start]] for start in range(10)}
+    sequences = {f"u{start}": [*items[start:], *items[:start]] for start in (0, 1, 3)}
     sequences |= {f"single{item}": [item] for item in items} | {"long": [items[item] for item in drawn]}
     return write_dataset("odd", sequences, ODD_TITLES)
 
 
 def run_on_odd(model, path, **keys):
-    fixed = {"data_path": str(path), "checkpoint_dir": str(path / "saved"), "n_fewshot": 11, **SMALL}
+    fixed = {"data_path": str(path), "checkpoint_dir": str(path / "saved"), "n_fewshot": 4, **SMALL}
     return run_recbole_dealrec(model, "odd", config_dict={**fixed, **keys})
 
 
 @pytest.mark.parametrize("kind", ["tiny", "llama"])
 def test_odd_input_runs_through_with_titles_as_they_are(kind, odd, checkpoint):
     # The random checkpoint's tokenizer has no padding token.
-    keys = {"tiny_steps": 2}
+    keys = {"tiny_steps": 2, "num_beams": 2}
     if kind != "tiny":
-        keys = {"llm_path": checkpoint(kind), "max_new_tokens": 8, "max_prompt_length": 300}
+        keys = {"llm_path": checkpoint(kind), "max_new_tokens": 8, "max_prompt_length": 300, "num_beams": 2}
     result = run_on_odd("BIGRec", odd, **keys)
     assert all(0 <= value <= 1 for value in result["test_result"].values())
     folder = Path(result["run_dir"])
     scores = pd.read_csv(folder / "scores.csv")
-    assert set(scores["user"]) == {"long", *(f"u{start}" for start in range(10))}
+    assert set(scores["user"]) == {"u0", "u1", "u3", "long"} and "i1" in set(scores["target"])
     assert np.isfinite(scores[["influence", "effort"]]).all(axis=None) and scores["selected"].all()
     rows = [json.loads(line) for line in (folder / "fewshot.jsonl").read_text(encoding="utf-8").splitlines()]
     titles = {item: " ".join(title.split()) or item for item, title in ODD_TITLES.items()}
@@ -346,7 +346,7 @@ def test_odd_input_runs_through_with_titles_as_they_are(kind, odd, checkpoint):
 
 def test_odd_input_runs_through_with_semantic_ids(odd):
     result = run_on_odd("TIGER", odd, valid_metric="loss", t5_num_layers=1, t5_num_heads=1, t5_d_model=8, t5_d_ff=8)
-    assert len(result["selected"]) == 11 and all(0 <= value <= 1 for value in result["test_result"].values())
+    assert len(result["selected"]) == 4 and all(0 <= value <= 1 for value in result["test_result"].values())
 
 
 def test_histories_of_ten_thousand_items_in_benchmark_files(write_benchmark, make_config):

@@ -21,6 +21,9 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.checkpoint import UNUSABLE, model_without_weights, unusable
 from recbole_dealrec.model.loss import IGNORED_LABEL
 
+# Titles are shorter; this only bounds what a text that is no title may cost to learn and to write.
+_MOST_TITLE_TOKENS = 512
+
 
 def check_llm(config: Config) -> None:
     """Refuse an ``llm_path`` that cannot be used as configured, before hours of work; no weights are read.
@@ -130,7 +133,7 @@ class SampleEncoder:
         return [prompt for prompt, _ in self._fit(histories)]
 
     def response(self, item_id: int) -> list[int]:
-        """Token ids of an item's title as the model is to write it, end token included; at most as many as a prompt."""
+        """Token ids of an item's title as the model is to write it, end token included."""
         return self._response(int(item_id))
 
     def embedded_text(self, texts: Sequence[str]) -> list[list[int]]:
@@ -165,7 +168,7 @@ class SampleEncoder:
     def _encode_response(self, item_id: int) -> list[int]:
         text = self.template.response(self.titles[item_id])
         (ids,) = self._token_ids([text], add_special_tokens=False)
-        return [*ids[: self.max_prompt_length - 1], self.tokenizer.eos_token_id]
+        return [*ids[: _MOST_TITLE_TOKENS - 1], self.tokenizer.eos_token_id]
 
     def _fit(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
         """Prompts whose oldest titles are dropped, whole, until they are short enough."""
