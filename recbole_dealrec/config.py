@@ -20,10 +20,9 @@ from recbole.utils import argument_list  # noqa: E402
 
 from recbole_dealrec import processes  # noqa: E402
 from recbole_dealrec.errors import InputError  # noqa: E402
-from recbole_dealrec.keys import check_values  # noqa: E402
+from recbole_dealrec.keys import SURROGATE_PREFIX, check_values  # noqa: E402
 from recbole_dealrec.values import YamlLoader, read_yaml, value_of  # noqa: E402
 
-SURROGATE_PREFIX = "surrogate_"
 _RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 # Keys RecBole reads although none of its property files holds them.
 _RECBOLE_KEYS = {
@@ -72,12 +71,11 @@ class Config(RecBoleConfig):
         except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"configuration: {' '.join(str(error).split())}") from error
-        check_values(self.final_config_dict)
+            raise InputError(f"configuration: {error}") from error
 
     def surrogate(self) -> "Config":
         """Configuration of the surrogate: RecBole's own for ``surrogate_model``, this run's data and evaluation, and
-        every ``surrogate_<key>`` as ``<key>``."""
+        every ``surrogate_<key>`` as ``<key>``; ``topk`` with what its ``valid_metric`` needs."""
         shared = {*argument_list.general_arguments, *argument_list.dataset_arguments, "repeatable", "eval_args", "topk"}
         inherited = {key: value for key, value in self.final_config_dict.items() if key in shared}
         inherited["data_path"] = os.path.dirname(self["data_path"])
@@ -86,6 +84,9 @@ class Config(RecBoleConfig):
             for key in _surrogate_keys(self["surrogate_model"])
             if SURROGATE_PREFIX + key in self
         }
+        cutoff = own["valid_metric"].rpartition("@")[2]
+        if cutoff.isdecimal() and int(cutoff) not in self["topk"]:
+            inherited["topk"] = [*self["topk"], int(cutoff)]
         return Config(self["surrogate_model"], self.dataset, config_dict={**inherited, **own})
 
     def resolved(self) -> dict[str, Any]:
@@ -95,6 +96,20 @@ class Config(RecBoleConfig):
         values["data_path"] = os.path.dirname(self["data_path"])
         values["train_neg_sample_args"] = None  # as given: RecBole resolves it to a form it does not read
         return values
+
+    def check_valid_metric(self) -> None:
+        """Refuse a ``valid_metric`` that an evaluation does not give.
+
+        Raises:
+            InputError: it is none of ``metrics`` at one of ``topk``, nor the ``loss`` of this package's models.
+        """
+        pairs = [(metric, cutoff) for metric in self["metrics"] for cutoff in self["topk"]]
+        given = [metric if metric.lower() == "gauc" else f"{metric}@{cutoff}" for metric, cutoff in pairs]
+        if self.model in _own_models():
+            given.append("loss")
+        if self["valid_metric"].lower() not in map(str.lower, given):
+            listed = ", ".join(given)
+            raise InputError(f"valid_metric '{self['valid_metric']}' is not measured; metrics and topk give {listed}")
 
     def compatibility_settings(self) -> None:
         prepare_recbole()
@@ -160,6 +175,11 @@ class Config(RecBoleConfig):
                 closest = difflib.get_close_matches(str(key), sorted(known), n=1)
                 hint = f"; did you mean '{closest[0]}'?" if closest else ""
                 raise InputError(f"unknown configuration key '{key}'{hint}")
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        values = super()._get_final_config_dict()
+        check_values(values)
+        return values
 
     def _set_default_parameters(self) -> None:
         super()._set_default_parameters()

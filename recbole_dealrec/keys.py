@@ -1,32 +1,62 @@
-"""What the values of this package's configuration keys have to be; RecBole's own keys are RecBole's to check."""
+"""What the values of configuration keys have to be: this package's own, and those of RecBole's that it checks late."""
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from recbole_dealrec.errors import InputError
 
+SURROGATE_PREFIX = "surrogate_"
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # neither a path nor a file can hold these
+_OPTIMISERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole takes any other name for adam
+_EVALUATION = {"split", "order", "group_by", "mode"}
+
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return _is_whole(value) or isinstance(value, float) and math.isfinite(value)
 
 
-def _is_count(value: Any) -> bool:
+def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_text_list(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not _NO_TEXT.search(value)
+
+
+def _is_list(value: Any, is_entry: Callable[[Any], bool] = _is_text) -> bool:
+    return isinstance(value, list) and all(map(is_entry, value))
+
+
+def _is_count(value: Any) -> bool:
+    return _is_whole(value) and value >= 1
+
+
+def _is_columns(value: Any) -> bool:
+    return isinstance(value, dict) and all(columns == "*" or _is_list(columns) for columns in value.values())
+
+
+def _is_evaluation(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() <= _EVALUATION and isinstance(value.get("mode", ""), str | dict)
+
+
+def _or_none(wanted: str, is_valid: Callable[[Any], bool]) -> tuple:
+    return f"~ or {wanted}", lambda value: value is None or is_valid(value)
 
 
 _RATIO = ("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
 _SHARE = ("a number in (0, 1]", lambda value: _is_number(value) and 0 < value <= 1)
 _POSITIVE = ("a number above 0", lambda value: _is_number(value) and value > 0)
 _NOT_NEGATIVE = ("a number of at least 0", lambda value: _is_number(value) and value >= 0)
-_COUNT = ("a whole number of at least 1", lambda value: _is_count(value) and value >= 1)
-_COUNT_OR_ZERO = ("a whole number of at least 0", lambda value: _is_count(value) and value >= 0)
-_TEXT = ("a text", lambda value: isinstance(value, str) and value != "")
-_ANY_TEXT = ("a text, quoted where it begins with a brace", lambda value: isinstance(value, str))
-_PATTERNS = ("~ or a list of patterns", lambda value: value is None or _is_text_list(value))
+_COUNT = ("a whole number of at least 1", _is_count)
+_COUNT_OR_ZERO = ("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0)
+_TEXT = ("a text", lambda value: _is_text(value) and value != "")
+_ANY_TEXT = ("a text, quoted where it begins with a brace", _is_text)
+_PATTERNS = _or_none("a list of patterns", _is_list)
+_NAMES = _or_none("a list of names", _is_list)
+_COLUMNS = _or_none("a mapping from suffixes of files to lists of columns", _is_columns)
+_INTERVAL = _or_none("an interval such as [5,inf)", _is_text)
 _FLAG = ("True or False", lambda value: isinstance(value, bool))
 
 
@@ -36,11 +66,57 @@ def _one_of(*choices: str) -> tuple:
 
 # key -> (what it has to be, test)
 _CHECKS = {
-    "seed": _COUNT_OR_ZERO,
+    "seed": ("a whole number from 0 to 4294967295", lambda value: _is_whole(value) and 0 <= value < 2**32),
+    "gpu_id": (
+        "a number, or several separated by commas",
+        lambda value: _is_text(value) or _is_whole(value) or isinstance(value, tuple) and all(map(_is_whole, value)),
+    ),
+    "use_gpu": _FLAG,
+    "worker": _COUNT_OR_ZERO,
+    "state": _TEXT,
+    "reproducibility": _FLAG,
+    "show_progress": _FLAG,
+    "data_path": _ANY_TEXT,
+    "checkpoint_dir": _TEXT,
+    "shuffle": _FLAG,
     "epochs": _COUNT_OR_ZERO,
     "train_batch_size": _COUNT,
     "eval_batch_size": _COUNT,
+    "learner": (
+        f"one of {', '.join(_OPTIMISERS)}", lambda value: _is_text(value) and value.lower() in _OPTIMISERS
+    ),
     "learning_rate": _POSITIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "clip_grad_norm": _or_none("a mapping of arguments", lambda value: isinstance(value, dict)),
+    "eval_step": _COUNT_OR_ZERO,
+    "stopping_step": _COUNT_OR_ZERO,
+    "loss_decimal_place": _COUNT_OR_ZERO,
+    "metrics": (
+        "the name of a metric or a list of them", lambda value: _is_text(value) or _is_list(value) and bool(value)
+    ),
+    "topk": (
+        "a whole number of at least 1 or a list of them",
+        lambda value: _is_count(value) or _is_list(value, _is_count) and bool(value),
+    ),
+    "valid_metric": _TEXT,
+    "metric_decimal_place": _COUNT_OR_ZERO,
+    "eval_args": (f"a mapping with the keys {', '.join(sorted(_EVALUATION))}", _is_evaluation),
+    "field_separator": _TEXT,
+    "seq_separator": _TEXT,
+    "USER_ID_FIELD": _TEXT,
+    "ITEM_ID_FIELD": _TEXT,
+    "TIME_FIELD": _TEXT,
+    "LIST_SUFFIX": _TEXT,
+    "ITEM_LIST_LENGTH_FIELD": _TEXT,
+    "MAX_ITEM_LIST_LENGTH": _COUNT,
+    "load_col": _COLUMNS,
+    "unload_col": _COLUMNS,
+    "benchmark_filename": _NAMES,
+    "alias_of_user_id": _NAMES,
+    "alias_of_item_id": _NAMES,
+    "user_inter_num_interval": _INTERVAL,
+    "item_inter_num_interval": _INTERVAL,
+    "surrogate_model": _TEXT,
     "sampler": _TEXT,
     "title_field": _TEXT,
     "llm_path": _TEXT,
@@ -55,7 +131,7 @@ _CHECKS = {
     "lora_r": _COUNT,
     "lora_alpha": _POSITIVE,
     "lora_dropout": _RATIO,
-    "lora_target_modules": ("a list of module names", lambda value: _is_text_list(value) and bool(value)),
+    "lora_target_modules": ("a list of module names", lambda value: _is_list(value) and bool(value)),
     "n_fewshot": _COUNT,
     "samples_per_user": _COUNT_OR_ZERO,
     "effort_weight": _NOT_NEGATIVE,
@@ -67,13 +143,13 @@ _CHECKS = {
     "lissa_depth": _COUNT,
     "lissa_scale": _POSITIVE,
     "lissa_repeats": _COUNT,
-    "lissa_damping": ("~ or a number above 0", lambda value: value is None or _is_number(value) and value > 0),
+    "lissa_damping": _or_none("a number above 0", lambda value: _is_number(value) and value > 0),
     "curvature": _one_of("hessian", "gauss_newton"),
     "n_surrogates": _COUNT,
     "influence_parameters": _PATTERNS,
     "influence_on": _one_of("train", "valid"),
     "effort_parameters": (
-        "last, all or a list of patterns", lambda value: value in ("last", "all") or _is_text_list(value)
+        "last, all or a list of patterns", lambda value: value in ("last", "all") or _is_list(value)
     ),
     "effort_sample_ratio": _SHARE,
     "train_on_inputs": _FLAG,
@@ -101,17 +177,16 @@ _CHECKS = {
     "scoring": _one_of("beam", "exact"),
 }  # fmt: skip
 # Keys whose strings are never read as anything else: {history} is no mapping here, and no is no falsehood.
-TEXT_KEYS = {"data_path", "checkpoint_dir"} | {
-    key for key, (wanted, _) in _CHECKS.items() if wanted.startswith(("a text", "one of"))
-}
+TEXT_KEYS = {key for key, (wanted, _) in _CHECKS.items() if wanted.startswith(("a text", "one of"))}
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """Check the values of this package's keys.
+    """Check the values of keys, and of the same keys of the surrogate.
 
     Raises:
         InputError: the first key whose value cannot be used.
     """
     for key, (wanted, is_valid) in _CHECKS.items():
-        if key in values and not is_valid(values[key]):
-            raise InputError(f"configuration key '{key}' has to be {wanted}, not {values[key]!r}")
+        for name in (key, SURROGATE_PREFIX + key):
+            if name in values and not is_valid(values[name]):
+                raise InputError(f"configuration key '{name}' has to be {wanted}, not {values[name]!r}")

@@ -13,10 +13,11 @@ import pandas as pd
 from recbole_dealrec import processes
 from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
-from recbole_dealrec.data import CandidateSamples, load_splits
+from recbole_dealrec.data import CandidateSamples, Splits, check_topk, load_splits
 from recbole_dealrec.digest import run_name, shared_name
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS
+from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.pipeline import Pipeline
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import get_sampler
@@ -52,8 +53,7 @@ def run_recbole_dealrec(
     """
     config = _checked_config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     _start_logging(config)
-    splits = load_splits(config)
-    samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
+    splits, samples = _checked_data([config])
     path = Path(config["checkpoint_dir"]) / run_name(config, splits)
     with (
         processes.joined(config["device"].type == "cpu"),
@@ -127,10 +127,7 @@ def _check_named_once(key: str, values: Sequence, keys: Mapping[str, Any]) -> No
 def _runs_of_seed(configs: Sequence[Config]) -> Iterator[dict[str, Any]]:
     """A row of the comparison for each configuration; these differ in keys of the selection alone."""
     first, parent = configs[0], Path(configs[0]["checkpoint_dir"])
-    splits = load_splits(first)
-    samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
-    for config in configs:
-        get_sampler(config["sampler"])(config, {}).check(len(samples))
+    splits, samples = _checked_data(configs)
     with RunFolder.opened(parent / shared_name(first, splits)) as shared:
         stages = SharedStages(first, splits, samples, shared)
         for config in configs:
@@ -160,8 +157,25 @@ def _checked_config(
         raise InputError(f"dataset '{dataset}': a dataset is named by its folder alone; data_path says where that lies")
     config = Config(model, dataset, config_file_list, config_dict)
     get_sampler(config["sampler"])
+    config.check_valid_metric()
     config.model_class.check(config)
     return config
+
+
+def _checked_data(configs: Sequence[Config]) -> tuple[Splits, CandidateSamples]:
+    """Splits and candidates of runs that differ in keys of the selection alone, before anything is written.
+
+    Raises:
+        InputError: the data cannot be used, or not so by one of the runs.
+    """
+    first = configs[0]
+    splits = load_splits(first)
+    samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
+    check_topk(first, splits.train)
+    build_surrogate(first.surrogate(), splits.train)
+    for config in configs:
+        get_sampler(config["sampler"])(config, {}).check(len(samples))
+    return splits, samples
 
 
 @contextmanager

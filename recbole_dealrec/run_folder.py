@@ -28,7 +28,10 @@ _STAGES, _CHECKSUMS = "stages.json", "checksums.json"
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"checkpoint_dir '{path.parent}': cannot hold a folder ({error.strerror})") from error
     lock = FileLock(path / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -149,7 +152,7 @@ class RunFolder:
         """A run folder that no other run works in; waits for one that does.
 
         Raises:
-            InputError: a process of this run does not see the folder.
+            InputError: it cannot be made, or a process of this run does not see it.
         """
         with _locked(path) if processes.is_main() else nullcontext():
             folder = cls(path, shared, processes.is_main())

@@ -8,7 +8,7 @@ from torch import nn
 
 from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
 from recbole_dealrec.run_folder import RunFolder
@@ -102,6 +102,7 @@ class SharedStages:
         weights, finished = f"{name}.safetensors", f"{name}.json"
         trainer = SafetensorsTrainer(config, model, self.folder, weights)
         if watch or not (self.folder.has(weights) and self.folder.has(finished)):
+            check_topk(config, self.splits.train)
             with self.folder.stage(stage):
                 train_data = surrogate_loader(config, self.splits.train, model)
                 valid_data = QueryDataLoader(config, self.splits.valid)

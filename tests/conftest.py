@@ -1,6 +1,8 @@
 """Datasets of a few lines, a part of ml-100k, and configurations that stay inside the test's folder."""
 
 import multiprocessing
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,7 +124,7 @@ BENCHMARK_KEYS = {
 def make_config(tmp_path):
     """``make_config(dataset, data_path, **keys)``: a BIGRec configuration on the CPU that writes under tmp_path."""
 
-    def make(dataset, data_path, *, model="BIGRec", **keys):
+    def make(dataset, data_path, /, *, model="BIGRec", **keys):
         fixed = {
             "data_path": str(data_path),
             "checkpoint_dir": str(tmp_path / "saved"),
@@ -224,6 +226,20 @@ def _save_checkpoint(kind, folder):
         parameter.data.mul_(4.0 if parameter.dim() > 1 else 1.0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """``run_script(*arguments)``: exit code and lines of error output of the script, run in this process."""
+    script = Path(__file__).parents[1] / "run_recbole_dealrec.py"
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script), run_name="__main__")
+        return ended.value.code, capsys.readouterr().err.splitlines()
+
+    return run
 
 
 TARGETS = {"gpt2": ["c_attn"]}

@@ -172,6 +172,8 @@ def test_no_value_is_ever_evaluated(template, tmp_path, ten):
         ("title_field", "2"),
         ("llm_path", "models/run #1"),
         ("checkpoint_dir", "saved #1"),
+        ("seq_separator", " "),
+        ("field_separator", "\t"),
     ],
 )
 def test_keys_that_hold_text_keep_it_as_written(key, text, ten):
@@ -204,10 +206,14 @@ def test_an_unknown_key_is_refused_with_the_closest_known_one(key, closest, ten,
 
 
 @pytest.mark.parametrize(
-    "key", ["encoding", "tail_ratio", "clip_grad_norm", "user_inter_num_interval", "wandb_project"]
-)
-def test_recboles_own_keys_are_known(key, ten):
-    assert ten(**{key: "x"})[key] == "x"
+    ("key", "value"),
+    [
+        ("encoding", "x"), ("tail_ratio", "x"), ("clip_grad_norm", {"max_norm": 1.0}), ("wandb_project", "x"),
+        ("user_inter_num_interval", "[5,inf)"),
+    ],
+)  # fmt: skip
+def test_recboles_own_keys_are_known(key, value, ten):
+    assert ten(**{key: value})[key] == value
 
 
 def test_an_unknown_key_that_resembles_none_has_no_hint(ten):
@@ -248,11 +254,47 @@ def test_the_surrogates_configuration_on_benchmark_files(split):
 
 
 WRONG_VALUES = {
-    "seed": [-1, "x", 1.5, True],
-    "epochs": [-1, 2.5],
+    "seed": [-1, "x", 1.5, True, 2**32],
+    "gpu_id": [{}, None, 1.5, [0, 1]],
+    "use_gpu": ["maybe", None],
+    "worker": [-1],
+    "state": [5, None],
+    "reproducibility": ["perhaps"],
+    "show_progress": [None],
+    "data_path": [5, None, "a\0b", "\udcff"],
+    "checkpoint_dir": ["", 5, None, "a\0b"],
+    "shuffle": ["often"],
+    "epochs": [-1, 2.5, "many", float("inf")],
     "train_batch_size": [0, "many"],
     "eval_batch_size": [0],
-    "learning_rate": [0, -1.0, "fast", None],
+    "learner": ["adamm", 5, None],
+    "learning_rate": [0, -1.0, "fast", None, float("nan"), float("inf")],
+    "weight_decay": [-0.1, None],
+    "clip_grad_norm": [5, "x"],
+    "eval_step": [-1, "often"],
+    "stopping_step": [-1, None],
+    "loss_decimal_place": [-1],
+    "metrics": [3, [], [3], None],
+    "topk": ["ten", [0], [], 0, [5, "x"], None],
+    "valid_metric": [5, None, ""],
+    "metric_decimal_place": ["x"],
+    "eval_args": [5, "full", {"mod": "full"}, {"mode": 5}, None],
+    "field_separator": ["", None],
+    "seq_separator": ["", 5],
+    "USER_ID_FIELD": [None, 5],
+    "ITEM_ID_FIELD": [""],
+    "TIME_FIELD": [None],
+    "LIST_SUFFIX": [None],
+    "ITEM_LIST_LENGTH_FIELD": [[]],
+    "MAX_ITEM_LIST_LENGTH": [0, "long", None],
+    "load_col": [7, ["user_id"], {"inter": 7}],
+    "unload_col": [7, {"inter": "user_id"}],
+    "benchmark_filename": ["train", [1, 2, 3]],
+    "alias_of_user_id": ["user"],
+    "alias_of_item_id": [5],
+    "user_inter_num_interval": [5],
+    "item_inter_num_interval": [[5, 10]],
+    "surrogate_model": [None, 5],
     "sampler": ["", 3, None],
     "title_field": ["", None],
     "llm_path": ["", None],
@@ -325,6 +367,12 @@ def test_wrong_values_are_refused_by_name(key, ten):
             ten(model=model, **{key: value})
 
 
+@pytest.mark.parametrize(("key", "value"), [("epochs", "many"), ("learning_rate", 0), ("metrics", 3), ("learner", "x")])
+def test_wrong_values_of_the_surrogate_are_refused_by_name(key, value, ten):
+    with pytest.raises(InputError, match=f"configuration key 'surrogate_{key}' has to be "):
+        ten(**{f"surrogate_{key}": value})
+
+
 @pytest.mark.parametrize("key", ["eval_step", "stopping_step"])
 def test_a_key_of_recbole_is_every_models_although_one_model_sets_it(ten, key):
     assert ten(**{key: 3})[key] == 3
@@ -357,10 +405,8 @@ def test_a_ratio_may_be_zero_and_must_stay_below_one(key, ten):
         ({"metrics": ["Recal"]}, "Recal"),
         ({"metrics": ["Recall", "RMSE"]}, "metrics"),
         ({"repeatable": False}, "repeatable"),
-        ({"topk": [0]}, "topk"),
-        ({"topk": "ten"}, "topk"),
-        ({"eval_args": "full"}, "eval_args"),
-        ({"valid_metric": 5}, "configuration: "),
+        ({"eval_args": {"mode": "half"}}, "configuration: the mode .half."),
+        ({"train_neg_sample_args": 5}, "train_neg_sample_args"),
     ],
 )
 def test_what_recbole_refuses_is_an_input_error(keys, part, ten):
@@ -393,6 +439,29 @@ def test_a_broken_yaml_file_is_named(text, part, write_yaml):
     with pytest.raises(InputError, match=f"broken.yaml: .*{part}") as raised:
         Config("BIGRec", "ten", [write_yaml("broken.yaml", text)])
     assert "\n" not in str(raised.value)
+
+
+def test_aliases_that_expand_without_end_are_refused_at_once(write_yaml):
+    levels = [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 40)]
+    file = write_yaml("laughs.yaml", "\n".join(["a0: &a0 [ha, ha, ha]", *levels]))
+    with pytest.raises(InputError, match="laughs.yaml: not YAML: its aliases expand to more than 100000 values"):
+        read_yaml(file)
+
+
+def test_anchors_and_merges_are_read(write_yaml):
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: [*a, *a]\n"
+    one = {"x": 1, "y": 2}
+    assert read_yaml(write_yaml("anchors.yaml", text)) == {"a": one, "b": {"x": 1, "y": 3}, "c": [one, one]}
+
+
+@pytest.mark.parametrize("text", ["&a [*a]", "{a: 1, a: 2}", "9" * 5000, "!!int many", "!!bool x", "[" * 2000])
+def test_yaml_that_is_refused_in_a_file_is_text_as_a_value(text):
+    assert parse_value(text) == text
+
+
+def test_a_folder_is_no_yaml_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read .Is a directory"):
+        read_yaml(tmp_path)
 
 
 def test_a_yaml_file_that_is_no_text_is_named(tmp_path):
@@ -433,6 +502,24 @@ def test_loss_as_validation_metric_is_better_smaller(ten):
     assert ten(valid_metric="loss")["valid_metric_bigger"] is False
     assert ten(valid_metric="Loss")["valid_metric_bigger"] is False
     assert ten(valid_metric="NDCG@10")["valid_metric_bigger"] is True
+
+
+@pytest.mark.parametrize("metric", ["NDCG@10", "ndcg@5", "Recall@20", "loss"])
+def test_a_validation_metric_that_is_measured_passes(metric, ten):
+    ten(valid_metric=metric).check_valid_metric()
+    ten(valid_metric="GAUC", metrics=["GAUC", "Recall"]).check_valid_metric()
+
+
+@pytest.mark.parametrize("metric", ["NDCG@7", "MRR@10", "NDCG", "accuracy"])
+def test_a_validation_metric_that_is_not_measured_is_refused(metric, ten):
+    with pytest.raises(InputError, match=f"valid_metric '{metric}' is not measured; metrics and topk give Recall@5, "):
+        ten(valid_metric=metric).check_valid_metric()
+
+
+def test_the_surrogate_measures_what_chooses_its_best_epoch(ten):
+    surrogate = ten(topk=[1, 3]).surrogate()
+    surrogate.check_valid_metric()
+    assert surrogate["valid_metric"] == "NDCG@10" and surrogate["topk"] == [1, 3, 10]
 
 
 def test_visible_devices_are_left_alone_where_set(monkeypatch, ten):

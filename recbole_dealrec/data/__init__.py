@@ -1,7 +1,14 @@
 """Data: candidate samples, titles, prompts, splits."""
 
 from recbole_dealrec.data.candidates import CandidateSamples, Fields
-from recbole_dealrec.data.dataset import QueryDataLoader, SequentialDataset, Splits, load_splits, train_loader
+from recbole_dealrec.data.dataset import (
+    QueryDataLoader,
+    SequentialDataset,
+    Splits,
+    check_topk,
+    load_splits,
+    train_loader,
+)
 from recbole_dealrec.data.prompt import Prompt, PromptTemplate
 
 __all__ = [
@@ -12,6 +19,7 @@ __all__ = [
     "QueryDataLoader",
     "SequentialDataset",
     "Splits",
+    "check_topk",
     "load_splits",
     "train_loader",
 ]

@@ -6,16 +6,19 @@ from logging import getLogger
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import Fields
 from recbole_dealrec.data.title import read_titles
 from recbole_dealrec.errors import InputError
 
 from recbole.data.dataset import SequentialDataset as RecBoleSequentialDataset  # isort: skip
 from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader  # isort: skip
+from recbole.utils import FeatureSource, FeatureType  # isort: skip
 
 
 class SequentialDataset(RecBoleSequentialDataset):
@@ -30,9 +33,8 @@ class SequentialDataset(RecBoleSequentialDataset):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        file = Path(config["data_path"]) / f"{config['dataset']}.item"
-        tokens = self.field2id_token[self.iid_field]
-        self.titles = read_titles(file, self.iid_field, config["title_field"], tokens, config["field_separator"])
+        file = AtomicFile.of(Path(config["data_path"]) / f"{config['dataset']}.item", config)
+        self.titles = read_titles(file, self.iid_field, config["title_field"], self.field2id_token[self.iid_field])
 
     def _change_feat_format(self) -> None:
         if self.config["benchmark_filename"] is None:
@@ -41,24 +43,70 @@ class SequentialDataset(RecBoleSequentialDataset):
 
     def _benchmark_presets(self) -> None:
         history = Fields.of(self.config).history
-        if history not in self.inter_feat:
-            raise InputError(f"{self.dataset_name}: the benchmark files have no column '{history}'; add it to load_col")
-        lengths = self.inter_feat[history].map(len)
-        if (lengths == 0).any():
-            raise InputError(f"{self.dataset_name}: benchmark row {int(np.argmin(lengths)) + 1} has an empty history")
         longest = self.config["MAX_ITEM_LIST_LENGTH"]
         self.inter_feat[history] = self.inter_feat[history].map(lambda items: items[-longest:])
         super()._benchmark_presets()
 
     def _load_feat(self, filepath, source):
+        if source is FeatureSource.INTERACTION:
+            return self._load_interactions(AtomicFile.of(filepath, self.config))
+        return self._load_as_recbole(filepath, source)
+
+    def _load_as_recbole(self, filepath, source):
         try:
             return super()._load_feat(filepath, source)
         except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{filepath}: holds no row, or is no atomic file of RecBole ({reason})") from error
+            raise InputError(f"{filepath}: holds no row, or is no atomic file of RecBole: {error}") from error
+
+    def _load_interactions(self, file: AtomicFile) -> pd.DataFrame:
+        needed = self._needed_columns()
+        file.check_rows(needed)
+        try:
+            feat = self._load_as_recbole(str(file.path), FeatureSource.INTERACTION)
+        except InputError:
+            if self.time_field in needed:
+                file.check_numbers(self.time_field)
+            raise
+        if feat.empty:
+            raise InputError(f"{file.path}: holds no row below its header")
+        if absent := [name for name in needed if name not in feat]:
+            raise InputError(f"configuration key 'load_col' has no column '{absent[0]}'; add it to load_col")
+        for name, kind in needed.items():
+            if kind == FeatureType.FLOAT.value:
+                _check_times(feat[list(needed)], name, file)
+            else:
+                _check_present(feat[name], file)
+        return feat
+
+    def _needed_columns(self) -> dict[str, str]:
+        """Type of each column of the interactions that this package reads, by name."""
+        needed = {self.uid_field: "token", self.iid_field: "token"}
+        if self.benchmark_filename_list is None:
+            return {**needed, self.time_field: "float"}
+        return {**needed, Fields.of(self.config).history: "token_seq"}
 
     def _download(self) -> None:
         raise InputError(f"{self.dataset_path}: no such dataset folder; put {self.dataset_name}.inter and .item there")
+
+
+def _check_present(values: pd.Series, file: AtomicFile) -> None:
+    """Refuse tokens that are missing, and sequences without any: RecBole would fill them in, or drop their rows."""
+    missing = ~(values.str.len() > 0)
+    if missing.any():
+        row = file.row_number(int(np.argmax(missing)))
+        raise file.error(row, f"{values.name} is empty, or a word such as NA that RecBole takes for a missing value")
+
+
+def _check_times(feat: pd.DataFrame, time_field: str, file: AtomicFile) -> None:
+    """Refuse infinite times, and warn of rows that stand there twice."""
+    if not np.isfinite(feat[time_field]).all():
+        file.check_numbers(time_field)
+    repeated = feat.duplicated()
+    if repeated.any():
+        getLogger().warning(
+            f"{file.path}: {repeated.sum()} rows repeat user, item and time of one above and are kept, the first is "
+            f"row {file.row_number(int(np.argmax(repeated)))}; remove them if nothing happened twice"
+        )
 
 
 @dataclass(frozen=True)
@@ -83,13 +131,24 @@ def load_splits(config: Config) -> Splits:
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(f"{config['data_path']}: cannot be read: {' '.join(str(error).split())}") from error
+        raise InputError(f"{config['data_path']}: cannot be read: {error}") from error
     if len(parts) != 3:
         raise InputError(f"{config['dataset']}: training, validation and test are needed, found {len(parts)} parts")
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
         if len(part) == 0:
             raise InputError(f"{config['dataset']}: the {name} split is empty; check eval_args and the .inter files")
     return Splits(*parts)
+
+
+def check_topk(config: Config, dataset: SequentialDataset) -> None:
+    """Refuse to rank more items than there are.
+
+    Raises:
+        InputError: the largest of ``topk`` exceeds the catalogue.
+    """
+    most, items = max(config["topk"]), dataset.item_num - 1
+    if most > items:
+        raise InputError(f"topk of {config['model']} asks for {most} items, {config['dataset']} has {items}; lower it")
 
 
 def _check_evaluation(config: Config) -> None:

@@ -4,59 +4,49 @@ RecBole's own reader splits titles, merges equal ones and reads words such as NA
 quotation mark), so titles never pass through it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from logging import getLogger
 from pathlib import Path
 
+from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.errors import InputError
 
 
-def read_titles(file: Path, id_field: str, title_field: str, tokens: Sequence[str], separator: str = "\t") -> list[str]:
+def read_titles(file: AtomicFile, id_field: str, title_field: str, tokens: Sequence[str]) -> list[str]:
     """Title of each item of the catalogue.
 
     Args:
-        file: atomic item file; its header names the columns as ``name:type``.
+        file: item file.
         id_field: column of the item tokens.
         title_field: column of the titles, ``token`` or ``token_seq``.
         tokens: the catalogue's item tokens, by internal id; entry 0 is RecBole's padding.
-        separator: column separator.
 
     Returns:
         Titles by internal id; entry 0 is empty. White space inside a title is reduced to single spaces. An item without
         a title is called by its token.
 
     Raises:
-        InputError: the file or a column is absent, or a row has too few columns.
+        InputError: the file or a column is absent, a row is not whole, or an item has two titles.
     """
-    rows = _rows(file, separator)
-    _, header = next(rows, (1, []))
-    columns = {name.split(":")[0]: place for place, name in enumerate(header)}
+    if not file.path.is_file():
+        raise InputError(f"{file.path}: no such file; titles are needed to prompt a language model")
+    columns = file.columns()
     for field in (id_field, title_field):
         if field not in columns:
-            raise InputError(f"{file}: no column '{field}' (found {', '.join(columns) or 'none'}); set title_field")
-    id_column, title_column = columns[id_field], columns[title_field]
+            found = ", ".join(columns) or "none"
+            raise InputError(f"{file.path}: no column '{field}' (found {found}); set title_field")
+    id_column, title_column = (list(columns).index(field) for field in (id_field, title_field))
     last = len(columns) - 1
+    splits = last if title_column == last else -1  # a separator inside the last column belongs to the title
     titles: dict[str, str] = {}
-    for number, row in rows:
-        if len(row) <= max(id_column, title_column):
-            raise InputError(f"{file}, row {number}: {len(row)} columns where the header has {len(columns)}")
-        # A tab inside the last column belongs to the title.
-        title = separator.join(row[last:]) if title_column == last else row[title_column]
-        titles[row[id_column]] = " ".join(title.split())
-    return _aligned(titles, tokens, file)
-
-
-def _rows(file: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Number and columns of each line that is not blank."""
-    try:
-        with open(file, encoding="utf-8-sig", newline="\n") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip("\r\n"):
-                    yield number, line.rstrip("\r\n").split(separator)
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file; titles are needed to prompt a language model") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text ({error.reason})") from error
+    for number, row in islice(file.rows(splits), 1, None):
+        if len(row) != len(columns):
+            raise file.ragged(number, row, columns)
+        title = " ".join(row[title_column].split())
+        if titles.setdefault(row[id_column], title) != title:
+            raise file.error(number, f"item '{row[id_column]}' has another title than above; keep one of the rows")
+    return _aligned(titles, tokens, file.path)
 
 
 def _aligned(titles: dict[str, str], tokens: Sequence[str], file: Path) -> list[str]:

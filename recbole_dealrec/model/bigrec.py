@@ -5,19 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import set_peft_model_state_dict
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
-from recbole_dealrec.data import CandidateSamples, SequentialDataset
+from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.beam_search import beam_search
 from recbole_dealrec.model.embedded import embedded_llm
 from recbole_dealrec.model.grounding import distances, popularity_weights, rank_beams_first
-from recbole_dealrec.model.llm import SampleEncoder, check_llm_path, collate, load_network, load_tokenizer
+from recbole_dealrec.model.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.trie import TokenTrie
 
@@ -55,8 +56,9 @@ class BIGRec(LLMRecommender):
 
     @classmethod
     def check(cls, config: Config) -> None:
+        PromptTemplate(config)
         if config["llm_path"] != "tiny":
-            check_llm_path(config["llm_path"], config["trust_remote_code"])
+            check_llm(config)
 
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
         """Left-padded batch of prompts with the targets' titles as labels, as ``collate`` of ``llm.py`` makes it."""
@@ -106,8 +108,14 @@ class BIGRec(LLMRecommender):
         self.network.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        """Load LoRA's matrices from a folder that :meth:`save` wrote."""
+        """Load LoRA's matrices from a folder that :meth:`save` wrote.
+
+        Raises:
+            InputError: they are another model's.
+        """
         weights = load_file(folder / _ADAPTER_FILE, device=str(self.device))
+        if _shapes(weights) != _shapes(get_peft_model_state_dict(self.network)):
+            raise InputError(f"{folder}: the adapter of another model or of another lora_r; delete the run folder")
         set_peft_model_state_dict(self.network, weights)
 
     def _collate(self, prompts, responses=None) -> dict[str, Tensor]:
@@ -185,6 +193,10 @@ class BIGRec(LLMRecommender):
             lengths = np.array([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
             for index in token_batches(lengths, self.config["tokens_per_batch"]):
                 yield window[index], [prompts[row] for row in index], [responses[row] for row in index]
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}
 
 
 def _bare_title(text: str) -> str:

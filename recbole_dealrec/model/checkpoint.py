@@ -1,11 +1,17 @@
-"""The answer to a checkpoint that cannot be loaded."""
+"""Checkpoints of Hugging Face, looked at before hours of work, and the answer to one that cannot be loaded."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from recbole_dealrec.errors import InputError
 
-# What from_pretrained of transformers raises for a checkpoint that is absent, out of reach or broken.
-UNREACHABLE = (OSError, ValueError, KeyError, ImportError)
+# from_pretrained raises whatever a broken file makes it run into, tokenizers a plain Exception.
+UNUSABLE = Exception
 
 
 def unusable(key: str, path: str, error: Exception) -> InputError:
@@ -13,3 +19,48 @@ def unusable(key: str, path: str, error: Exception) -> InputError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     kind = "folder" if Path(path).is_dir() else "neither a folder nor a model that can be reached"
     return InputError(f"{key} '{path}': {kind}; cannot be loaded: {reason}")
+
+
+def model_without_weights(key: str, path: str, from_pretrained: Callable, **options: Any) -> PreTrainedModel:
+    """The model at ``path`` on the meta device: its files are opened and compared with it, its weights are not read.
+
+    Args:
+        key: configuration key that has the path.
+        path: folder or Hugging Face id.
+        from_pretrained: of an auto class of transformers.
+        options: what it takes beside the path.
+
+    Raises:
+        InputError: it cannot be loaded, is an adapter, or its files lack weights or hold them in another shape.
+    """
+    if (Path(path) / "adapter_config.json").is_file():
+        raise InputError(f"{key} '{path}': holds a PEFT adapter, not a model; name what its merge_and_unload() gives")
+    try:
+        with _quiet():
+            model, found = from_pretrained(
+                path, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+    except UNUSABLE as error:
+        raise unusable(key, path, error) from error
+    wrong = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    wrong = sorted(name for name in wrong if "pooler" not in name)  # not read here, and many encoders come without one
+    if wrong:
+        raise InputError(
+            f"{key} '{path}': its weights are not those of the {type(model).__name__} that config.json describes; "
+            f"{len(wrong)} are absent or of another shape, the first is {wrong[0]}"
+        )
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Transformers without its report of the weights and its progress bar."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

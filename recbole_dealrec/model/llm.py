@@ -1,35 +1,48 @@
 """Loading a causal language model with LoRA, and turning samples into its tokens."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.checkpoint import UNREACHABLE, unusable
+from recbole_dealrec.model.checkpoint import UNUSABLE, model_without_weights, unusable
 from recbole_dealrec.model.loss import IGNORED_LABEL
 
+# Titles are shorter; this only bounds what a text that is no title may cost to learn and to write.
+_MOST_TITLE_TOKENS = 512
 
-def check_llm_path(path: str, trust_remote_code: bool = False) -> None:
-    """Refuse an ``llm_path`` that cannot be loaded, before hours of work.
+
+def check_llm(config: Config) -> None:
+    """Refuse an ``llm_path`` that cannot be used as configured, before hours of work; no weights are read.
 
     Raises:
-        InputError: neither a folder with a model nor a Hugging Face id that can be reached.
+        InputError: no model that can be reached, weights or a tokenizer that do not belong to it, no module named in
+            ``lora_target_modules``, or no room for the prompt.
     """
-    try:
-        AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except UNREACHABLE as error:
-        raise unusable("llm_path", path, error) from error
+    path, trusted = config["llm_path"], config["trust_remote_code"]
+    base = model_without_weights("llm_path", path, AutoModelForCausalLM.from_pretrained, trust_remote_code=trusted)
+    _check_target_modules(base, config["lora_target_modules"])
+    tokenizer = load_tokenizer(path, trusted)
+    tokens, known = max(tokenizer.vocab_size, tokenizer.eos_token_id + 1), base.get_input_embeddings().num_embeddings
+    if tokens > known:
+        raise InputError(f"llm_path '{path}': the tokenizer has {tokens} tokens, the model knows {known}; name a pair")
+    longest = getattr(base.config, "max_position_embeddings", math.inf)
+    if config["max_prompt_length"] + config["max_new_tokens"] > longest:
+        raise InputError(f"llm_path '{path}' reads {longest} tokens; lower max_prompt_length or max_new_tokens")
+    SampleEncoder(tokenizer, config, [""]).prompts([np.array([], dtype=np.int64)])
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -40,7 +53,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except UNREACHABLE as error:
+    except UNUSABLE as error:
         raise unusable("llm_path", path, error) from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"llm_path '{path}': the tokenizer has no end token; set eos_token in tokenizer_config.json")
@@ -58,7 +71,7 @@ def load_network(config: Config, path: str) -> PeftModel:
     dtype = config["llm_dtype"] if config["llm_dtype"] == "auto" else getattr(torch, config["llm_dtype"])
     try:
         base = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=config["trust_remote_code"])
-    except UNREACHABLE as error:
+    except UNUSABLE as error:
         raise unusable("llm_path", path, error) from error
     return add_lora(config, base)
 
@@ -125,8 +138,7 @@ class SampleEncoder:
 
     def embedded_text(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of bare titles, for their embeddings."""
-        limits = {"truncation": True, "max_length": self.max_prompt_length}
-        ids = self.tokenizer(list(texts), split_special_tokens=True, **limits)["input_ids"]
+        ids = self._token_ids(list(texts), truncation=True, max_length=self.max_prompt_length)
         return [row or [self.tokenizer.eos_token_id] for row in ids]
 
     def estimated_lengths(self, samples: CandidateSamples) -> np.ndarray:
@@ -146,13 +158,17 @@ class SampleEncoder:
     def _title_lengths(self) -> np.ndarray:
         """Tokens of each item's title in a prompt, int64 [n_items]."""
         texts = [self.template.list_titles([title]) for title in self.titles]
-        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        encoded = self._token_ids(texts, add_special_tokens=False)
         return np.array([len(ids) for ids in encoded])
+
+    def _token_ids(self, texts: list[str], **options: Any) -> list[list[int]]:
+        """Token ids of texts of any length; a special token that is spelled out in one is plain text."""
+        return self.tokenizer(texts, split_special_tokens=True, verbose=False, **options)["input_ids"]
 
     def _encode_response(self, item_id: int) -> list[int]:
         text = self.template.response(self.titles[item_id])
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [*ids, self.tokenizer.eos_token_id]
+        (ids,) = self._token_ids([text], add_special_tokens=False)
+        return [*ids[: _MOST_TITLE_TOKENS - 1], self.tokenizer.eos_token_id]
 
     def _fit(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
         """Prompts whose oldest titles are dropped, whole, until they are short enough."""
@@ -161,7 +177,7 @@ class SampleEncoder:
         pending = list(range(len(histories)))
         while pending:
             prompts = [self.template.render([self.titles[item] for item in kept[row]]) for row in pending]
-            encoded = self.tokenizer([prompt.text for prompt in prompts], split_special_tokens=True)["input_ids"]
+            encoded = self._token_ids([prompt.text for prompt in prompts])
             too_long = []
             for row, prompt, ids in zip(pending, prompts, encoded, strict=True):
                 if len(ids) <= self.max_prompt_length:

@@ -60,12 +60,16 @@ def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRec
     """Fresh surrogate; ``config`` is :meth:`Config.surrogate`.
 
     Raises:
-        InputError: the model is not sequential, or its loss is not a softmax over the items.
+        InputError: the model is not sequential, its loss is not a softmax over the items, or its keys do not suit it.
     """
     if config["MODEL_TYPE"] != SequentialRecommender.type or config["loss_type"] != "CE":
         raise InputError(f"surrogate_model '{config['model']}' is not a sequential model with a softmax loss (CE)")
+    config.check_valid_metric()
     construct_transform(config)  # masked models read what it adds to the configuration
-    model = config.model_class(config, dataset).to(config["device"])
+    try:
+        model = config.model_class(config, dataset).to(config["device"])
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError) as error:
+        raise InputError(f"surrogate_model '{config['model']}' cannot be built as configured: {error}") from error
     if _predicts_every_position(config.model_class, config, dataset):
         causal = type(config["model"], (EveryPosition, config.model_class), {})
         model.__class__ = causal

@@ -12,12 +12,12 @@ from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.checkpoint import UNREACHABLE, unusable
+from recbole_dealrec.model.checkpoint import UNUSABLE, model_without_weights, unusable
 
 EMBEDDED = "tfidf"
 # Titles are short; this only bounds what a text that is no title may cost.
@@ -28,7 +28,7 @@ def check_text_encoder(path: str) -> None:
     """Refuse a ``text_encoder_path`` that cannot be loaded, before hours of work.
 
     Raises:
-        InputError: no folder, no encoder in it, or one of sentence-transformers without that library.
+        InputError: no folder, no encoder and tokenizer in it, or one of sentence-transformers without that library.
     """
     if path == EMBEDDED:
         return
@@ -39,10 +39,8 @@ def check_text_encoder(path: str) -> None:
             hint = 'pip install "recbole-dealrec[text]"'
             raise InputError(f"text_encoder_path '{path}': a folder of sentence-transformers needs {hint}")
         return
-    try:
-        AutoConfig.from_pretrained(path)
-    except UNREACHABLE as error:
-        raise unusable("text_encoder_path", path, error) from error
+    model_without_weights("text_encoder_path", path, AutoModel.from_pretrained, use_safetensors=True)
+    _load_tokenizer(path)
 
 
 def embed_texts(texts: Sequence[str], config: Config) -> np.ndarray:
@@ -92,18 +90,25 @@ def _sentence_embeddings(texts: Sequence[str], path: str, config: Config) -> np.
 
     try:
         model = SentenceTransformer(path, device=str(config["device"]), model_kwargs={"use_safetensors": True})
-    except UNREACHABLE as error:
+    except UNUSABLE as error:
         raise unusable("text_encoder_path", path, error) from error
     embeddings = model.encode(list(texts), show_progress_bar=config["show_progress"], convert_to_numpy=True)
     return embeddings.astype(np.float32)
 
 
+def _load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except UNUSABLE as error:
+        raise unusable("text_encoder_path", path, error) from error
+
+
 @torch.no_grad()
 def _mean_embeddings(texts: Sequence[str], path: str, config: Config) -> np.ndarray:
+    tokenizer = _load_tokenizer(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
-    except UNREACHABLE as error:
+    except UNUSABLE as error:
         raise unusable("text_encoder_path", path, error) from error
     encoder = (model.get_encoder() if model.config.is_encoder_decoder else model).to(config["device"]).eval()
     longest = min(tokenizer.model_max_length, _MAX_TOKENS)

@@ -343,7 +343,7 @@ def test_an_empty_history_is_an_error(write_benchmark, make_config, split):
     row = [("u", ["i1"], "i2"), ("u", [], "i3")]
     path = write_benchmark("gap", {"train": row, "valid": row[:1], "test": row[:1]})
     names = ("benchmark_filename", "load_col", "alias_of_item_id")
-    with pytest.raises(InputError, match="gap: benchmark row 2 has an empty history"):
+    with pytest.raises(InputError, match="gap.train.inter, row 3: item_id_list is empty"):
         load_splits(make_config("gap", path, **{name: keys[name] for name in names}))
 
 
@@ -376,8 +376,12 @@ HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
         ("user_id:token\titem_id:token\nu\ti1\n", "timestamp"),
         ("", "ten.inter"),
         (HEADER, "ten"),
-        (HEADER + "u\ti1\tnoon\n", "ten.inter.*timestamp"),
-        (HEADER + 'u\t"i1\t1\n', "ten.inter"),
+        (HEADER + "u\ti1\tnoon\n", "ten.inter, row 2: timestamp is 'noon', which is no number"),
+        (HEADER + "u\ti1\t1\nu\ti2\t\n", "ten.inter, row 3: timestamp is '', which is no number"),
+        (HEADER + "u\ti1\t1\n\nu\ti2\tinf\n", "ten.inter, row 4: timestamp is 'inf', which is no number"),
+        (HEADER + 'u\t"i1\t1\n', "ten.inter, row 2: a column begins with a quotation mark"),
+        (HEADER + "u\ti1\t1\n\nNA\ti2\t2\n", "ten.inter, row 4: user_id is empty, or a word such as NA"),
+        (HEADER + "u\t\t1\n", "ten.inter, row 2: item_id is empty"),
     ],
 )
 def test_a_broken_interaction_file_is_one_line(text, part, ten, tmp_path):
@@ -386,6 +390,21 @@ def test_a_broken_interaction_file_is_one_line(text, part, ten, tmp_path):
     with pytest.raises(InputError, match=part) as raised:
         load_splits(config)
     assert "\n" not in str(raised.value)
+
+
+def test_a_repeated_row_is_kept_with_a_warning(ten, tmp_path, caplog):
+    config = ten()
+    with open(tmp_path / "ten" / "ten.inter", "a") as stream:
+        stream.write("\nu3\ti7\t1010\n")
+    splits = load_splits(config)
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "ten.inter: 1 rows repeat" in warning and "the first is row 29;" in warning
+    assert ("u3", "i9 i7", "i7") in rows_of(splits.valid)
+
+
+def test_no_row_is_taken_for_another_without_a_warning(ten, caplog):
+    load_splits(ten())
+    assert not caplog.records
 
 
 def test_time_order_is_needed(ten):

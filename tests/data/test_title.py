@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_dealrec.data import load_splits
+from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.title import read_titles
 from recbole_dealrec.errors import InputError
 
@@ -22,7 +23,7 @@ def read(tmp_path):
     def call(content, tokens=("[PAD]", "a", "b", "c"), title_field="title", **options):
         file = tmp_path / "shop.item"
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_titles(file, "item_id", title_field, tokens, **options)
+        return read_titles(AtomicFile(file, **options), "item_id", title_field, tokens)
 
     return call
 
@@ -45,6 +46,15 @@ def test_words_and_quotes_stay_as_they_are(title, read):
 
 def test_equal_titles_stay_apart(read):
     assert read(HEADER + "a\tTwin\nb\tTwin\nc\tOther\n") == ["", "Twin", "Twin", "Other"]
+
+
+def test_a_row_that_repeats_item_and_title_is_no_matter(read):
+    assert read(HEADER + "a\tOne\nb\tTwo\nc\tThree\na\t One \n") == ["", "One", "Two", "Three"]
+
+
+def test_a_tab_in_a_title_that_is_not_the_last_column_is_an_error(read):
+    with pytest.raises(InputError, match="shop.item, row 2: 4 columns where the header has 3"):
+        read("item_id:token\ttitle:token_seq\tyear:token\na\tOne\ttwo\t1999\n")
 
 
 def test_a_tab_in_the_last_column_belongs_to_the_title(read):
@@ -90,19 +100,23 @@ def test_nothing_is_logged_where_all_have_titles(read, caplog):
         ("item_id:token\tname:token\na\tOne\n", r"no column 'title' \(found item_id, name\); set title_field"),
         ("id:token\ttitle:token\na\tOne\n", "no column 'item_id'"),
         ("", r"no column 'item_id' \(found none\)"),
-        (HEADER.encode() + b"a\tOn\xe9\n", "not UTF-8"),
-        (b"\xff\xfei\x00", "not UTF-8"),
+        ("item_id\ttitle\na\tOne\n", "the header has 'item_id'; write name:type"),
+        (HEADER.strip().encode() + b"\ttitle:token\na\tOne\tTwo\n", "the header has two columns 'title'"),
+        (HEADER.encode() + b"b\tTwo\n\na\tOn\xe9\n", "not utf-8 text"),
+        (HEADER.encode() + b"a\tOn\x00e\n", "holds a NUL byte"),
+        (b"\xff\xfei", "not utf-8 text"),
+        (HEADER + "a\tOne\nb\tTwo\na\tOnce\n", "item 'a' has another title than above"),
     ],
 )
 def test_an_unusable_file_is_named(content, part, read):
-    with pytest.raises(InputError, match=f"shop.item: {part}") as raised:
+    with pytest.raises(InputError, match=rf"shop.item(, row \d)?: {part}") as raised:
         read(content)
     assert "\n" not in str(raised.value)
 
 
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(InputError, match="shop.item: no such file"):
-        read_titles(tmp_path / "shop.item", "item_id", "title", ["[PAD]", "a"])
+        read_titles(AtomicFile(tmp_path / "shop.item"), "item_id", "title", ["[PAD]", "a"])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +127,7 @@ def test_a_ragged_row_is_named_by_its_line(lines, number, read):
         read(HEADER + "\n".join(lines) + "\n")
 
 
-titles = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1).filter(str.strip)
+titles = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0"), min_size=1).filter(str.strip)
 
 
 @settings(max_examples=150, deadline=None)
@@ -124,7 +138,7 @@ def test_any_title_comes_back(written, line_end):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.item"
         file.write_bytes((HEADER.strip() + line_end + line_end.join(reversed(rows)) + line_end).encode())
-        found = read_titles(file, "item_id", "title", tokens)
+        found = read_titles(AtomicFile(file), "item_id", "title", tokens)
     assert found == ["", *(" ".join(title.split()) for title in written)]
 
 

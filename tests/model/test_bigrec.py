@@ -7,6 +7,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import bigrec as bigrec_module
 
 KINDS = ["llama", "qwen2", "mistral", "gpt2"]
@@ -207,3 +208,12 @@ def test_a_saved_adapter_loads_here_and_in_peft(bigrec, randomise_adapter, check
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(checkpoint("llama")), tmp_path / "adapter")
     ids = torch.tensor([model.encoder.prompts([np.array([1, 2])])[0]])
     torch.testing.assert_close(peft.eval()(input_ids=ids).logits, model.network(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"), [("llama", {"lora_r": 4}), ("llama", {"lora_target_modules": ["q_proj"]}), ("gpt2", {})]
+)
+def test_an_adapter_of_another_model_is_an_error(bigrec, kind, keys, tmp_path):
+    bigrec(kind, **keys)[0].save(tmp_path / "adapter")
+    with pytest.raises(InputError, match="adapter: the adapter of another model or of another lora_r"):
+        bigrec("llama")[0].load(tmp_path / "adapter")

@@ -1,10 +1,14 @@
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
 
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.llm import SampleEncoder, check_llm_path, collate, load_network, load_tokenizer
+from recbole_dealrec.model.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
 
 TITLES = ["", "Alpha", '"Beta" Returns', "NA", "Delta, The", "A very long title " * 8]
 
@@ -100,11 +104,116 @@ def test_absent_target_modules_name_the_usual_ones(ten, checkpoint):
 
 
 @pytest.mark.parametrize("path", ["no-such-folder/at/all", "empty"])
-def test_an_unusable_path_is_an_error_in_one_line(tmp_path, path):
+def test_an_unusable_path_is_an_error_in_one_line(ten, tmp_path, path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=f"^llm_path '{path}': ") as raised:
-        check_llm_path(path)
+        check_llm(ten(llm_path=path))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "gpt2"])
+def test_a_whole_checkpoint_passes(kind, ten, checkpoint):
+    targets = ["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj"]
+    assert check_llm(ten(llm_path=checkpoint(kind), lora_target_modules=targets)) is None
+
+
+@pytest.fixture
+def altered(checkpoint, tmp_path):
+    """``altered(file, **keys)``: a copy of the Llama checkpoint, keys of one of its JSON files changed."""
+
+    def make(file="config.json", **keys):
+        folder = Path(shutil.copytree(checkpoint("llama"), tmp_path / "altered"))
+        content = json.loads((folder / file).read_text(encoding="utf-8"))
+        (folder / file).write_text(json.dumps({**content, **keys}), encoding="utf-8")
+        return folder
+
+    return make
+
+
+def refusal(config):
+    """What is wrong with a checkpoint, after its path."""
+    with pytest.raises(InputError) as raised:
+        check_llm(config)
+    message = str(raised.value)
+    assert message.startswith("llm_path '") and "\n" not in message
+    return message.partition("'altered'")[2] or message.partition("altered'")[2]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"hidden_size": 64}, "its weights are not those of the LlamaForCausalLM that config.json describes; "),
+        ({"num_hidden_layers": 3}, "9 are absent or of another shape, the first is model.layers.2."),
+        ({"vocab_size": 100}, "2 are absent or of another shape, the first is lm_head.weight"),
+        ({"model_type": "mamba"}, "its weights are not those of the MambaForCausalLM"),
+        ({"model_type": "no-such"}, "cannot be loaded: The checkpoint you are trying to load has model type `no-such`"),
+        ({"hidden_size": "wide"}, "cannot be loaded: "),
+        ({"num_attention_heads": 0}, "cannot be loaded: "),
+        ({"max_position_embeddings": 600}, "reads 600 tokens; lower max_prompt_length or max_new_tokens"),
+    ],
+)
+def test_weights_that_do_not_match_the_model_are_an_error(keys, message, ten, altered):
+    assert message in refusal(ten(llm_path=str(altered(**keys))))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", None, "cannot be loaded: Error no file named model.safetensors"),
+        ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}", "cannot be loaded: "),
+        ("config.json", b"{", "cannot be loaded: "),
+        ("config.json", b"[1]", "cannot be loaded: "),
+        ("tokenizer.json", b"{}", "cannot be loaded: "),
+        ("adapter_config.json", b"{}", "holds a PEFT adapter, not a model; name what its merge_and_unload() gives"),
+    ],
+)
+def test_files_that_are_broken_or_no_model_are_an_error(file, content, message, ten, altered):
+    folder = altered()
+    (folder / file).unlink() if content is None else (folder / file).write_bytes(content)
+    assert message in refusal(ten(llm_path=str(folder)))
+
+
+def test_a_checkpoint_that_is_cut_short_is_an_error(ten, altered):
+    folder = altered()
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-100])
+    assert "cannot be loaded: " in refusal(ten(llm_path=str(folder)))
+
+
+def test_an_adapter_folder_is_an_error(ten, checkpoint, tmp_path):
+    load_network(ten(), checkpoint("llama")).save_pretrained(tmp_path / "altered")
+    assert "holds a PEFT adapter, not a model" in refusal(ten(llm_path=str(tmp_path / "altered")))
+
+
+def test_a_tokenizer_of_another_model_is_an_error(ten, altered):
+    folder = altered()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    other = tokenizer.train_new_from_iterator([f"word{number}" for number in range(100)], 400)
+    other.save_pretrained(folder)
+    assert len(other) > len(tokenizer)
+    message = refusal(ten(llm_path=str(folder)))
+    assert f"the tokenizer has {len(other)} tokens, the model knows {len(tokenizer)}" in message
+
+
+def test_a_tokenizer_without_end_token_is_an_early_error(ten, altered):
+    folder = altered("tokenizer_config.json", eos_token=None)
+    assert "no end token; set eos_token in tokenizer_config.json" in refusal(ten(llm_path=str(folder)))
+
+
+def test_what_has_no_room_in_a_prompt_is_an_early_error(ten, checkpoint):
+    with pytest.raises(InputError, match="max_prompt_length is 20, the bare prompt has"):
+        check_llm(ten(llm_path=checkpoint("llama"), max_prompt_length=20))
+    with pytest.raises(InputError, match="LlamaForCausalLM has no module 'c_attn'"):
+        check_llm(ten(llm_path=checkpoint("llama"), lora_target_modules=["c_attn"]))
+
+
+def test_what_is_no_title_is_cut(ten, checkpoint):
+    config = ten(llm_path=checkpoint("llama"), max_prompt_length=300)
+    encoder = SampleEncoder(load_tokenizer(config["llm_path"]), config, ["", "Alpha", "x" * 100_000])
+    response = encoder.response(2)
+    assert len(response) == 512 and response[-1] == encoder.tokenizer.eos_token_id
+    assert encoder.tokenizer.decode(response[:-1]).startswith('"xxx')
+    assert encoder.prompt_texts([np.array([1, 2])]) == [encoder.template.render([])]
 
 
 def test_llm_dtype_sets_the_weights_type(ten, checkpoint):

@@ -114,6 +114,7 @@ def test_weights_in_pickle_are_refused(encoder, ten, tmp_path):
     folder, _, model = encoder()
     (tmp_path / "bert" / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "bert" / "pytorch_model.bin")
-    check_text_encoder(folder)
+    with pytest.raises(InputError, match="text_encoder_path"):
+        check_text_encoder(folder)
     with pytest.raises(InputError, match="text_encoder_path"):
         embed_texts(TEXTS, ten(model="TIGER", text_encoder_path=folder))

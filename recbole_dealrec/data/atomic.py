@@ -1,0 +1,142 @@
+"""Atomic files as they are written: RecBole's reader shifts, drops or mends rows that are not whole."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.errors import InputError
+
+from recbole.utils import FeatureType  # isort: skip
+
+_TYPES = [kind.value for kind in FeatureType]
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what errors="surrogateescape" makes of bytes that are no text
+
+
+@dataclass(frozen=True)
+class AtomicFile:
+    """A text file whose first row names the columns as ``name:type``.
+
+    Attributes:
+        path: the file.
+        separator: column separator.
+        encoding: encoding of the text.
+    """
+
+    path: Path
+    separator: str = "\t"
+    encoding: str = "utf-8"
+
+    @classmethod
+    def of(cls, path: str | Path, config: Config) -> "AtomicFile":
+        return cls(Path(path), config["field_separator"], config["encoding"] or "utf-8")
+
+    def rows(self, splits: int = -1) -> Iterator[tuple[int, list[str]]]:
+        """Number and columns of each line that is not blank; the first is the header.
+
+        Args:
+            splits: number of separators that count, from the left; -1 for all.
+
+        Raises:
+            InputError: the file cannot be read, or a row holds what is no text.
+        """
+        for number, line in self._lines():
+            yield number, line.split(self.separator, splits)
+
+    def columns(self) -> dict[str, str]:
+        """Type of each column by its name, in the order of the file.
+
+        Raises:
+            InputError: the first row is no header, or names a column twice.
+        """
+        number, header = next(self.rows(), (1, []))
+        columns: dict[str, str] = {}
+        for cell in header:
+            name, colon, kind = cell.removeprefix("\ufeff").rpartition(":")
+            if not colon or not name or kind not in _TYPES:
+                raise self.error(number, f"the header has '{cell}'; write name:type, a type of {', '.join(_TYPES)}")
+            if name in columns:
+                raise self.error(number, f"the header has two columns '{name}'; rename or remove one")
+            columns[name] = kind
+        return columns
+
+    def check_rows(self, wanted: Mapping[str, str]) -> None:
+        """Refuse a file that RecBole's reader would not read row by row and column by column.
+
+        Args:
+            wanted: type that a column has to have, by its name.
+
+        Raises:
+            InputError: the first row that is not whole, or a column that is absent or of another type.
+        """
+        columns = self.columns()
+        for name, kind in wanted.items():
+            if columns.get(name) != kind:
+                raise InputError(f"{self.path}: no column '{name}:{kind}' (found {self._listed(columns)})")
+        quoted = f'{self.separator}"'
+        lines = self._lines()
+        first, header = next(lines)
+        if header.startswith("\ufeff"):
+            raise self.error(first, "begins with a byte order mark; save the file as UTF-8 without one")
+        for number, line in lines:
+            if line.count(self.separator) != len(columns) - 1:
+                raise self.ragged(number, line.split(self.separator), columns)
+            if '"' in line and (line.startswith('"') or quoted in line):
+                raise self.error(number, "a column begins with a quotation mark, which RecBole would read as quoting")
+            if "\r" in line:
+                raise self.error(number, "a carriage return inside, which RecBole would read as the end of the row")
+
+    def check_numbers(self, name: str) -> None:
+        """Refuse a column that holds anything but finite numbers.
+
+        Raises:
+            InputError: the first row whose value is none.
+        """
+        place = list(self.columns()).index(name)
+        for number, row in islice(self.rows(), 1, None):
+            if not _is_number(row[place]):
+                raise self.error(number, f"{name} is '{row[place]}', which is no number")
+
+    def row_number(self, index: int) -> int:
+        """Number of the row that comes at ``index``, from 0, below the header."""
+        return next(islice(self._lines(), index + 1, None))[0]
+
+    def error(self, number: int, what: str) -> InputError:
+        """The error of a row."""
+        return InputError(f"{self.path}, row {number}: {what}")
+
+    def ragged(self, number: int, row: Sequence[str], columns: Mapping[str, str]) -> InputError:
+        """The error of a row with more or fewer columns than the header."""
+        return self.error(number, f"{len(row)} columns where the header has {len(columns)}")
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        """Number of each line that is not blank, and the line without its end."""
+        try:
+            with open(self.path, encoding=self.encoding, errors="surrogateescape", newline="\n") as stream:
+                for number, line in enumerate(stream, start=1):
+                    if "\0" in line:
+                        raise self.error(number, "holds a NUL byte; remove it")
+                    if not line.isascii() and _UNDECODED.search(line):
+                        raise self.error(number, f"not {self.encoding} text; save the file as such, or set encoding")
+                    if line := line.rstrip("\r\n"):
+                        yield number, line
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
+        except LookupError as error:
+            raise InputError(f"configuration key 'encoding': Python knows no encoding '{self.encoding}'") from error
+        except UnicodeError as error:
+            raise InputError(f"{self.path}: not {self.encoding} text ({error})") from error
+
+    @staticmethod
+    def _listed(columns: Mapping[str, str]) -> str:
+        return ", ".join(f"{name}:{kind}" for name, kind in columns.items()) or "none"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,0 +1,175 @@
+"""Whatever is read: a value or an InputError of one line, never anything else, and soon."""
+
+import contextlib
+import io
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from recbole_dealrec.config import Config, properties_folder
+from recbole_dealrec.data import SequentialDataset
+from recbole_dealrec.data.atomic import AtomicFile
+from recbole_dealrec.data.title import read_titles
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.values import parse_command_line, parse_value, read_yaml
+
+SCRIPT = Path(__file__).parents[1] / "run_recbole_dealrec.py"
+KEYS = sorted({key for file in properties_folder().glob("**/*.yaml") for key in read_yaml(file)})
+
+
+def fuzzed(max_examples):
+    """Settings of a test whose examples share the test's folder, which each of them overwrites."""
+    shared = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    return settings(max_examples=max_examples, deadline=None, suppress_health_check=shared)
+
+
+def one_line(read):
+    """What ``read`` gives, or None and a check that its error is one printable line."""
+    try:
+        return read()
+    except InputError as error:
+        assert str(error) and str(error).isprintable()
+        return None
+
+
+# Pieces that mean something to the readers, and any bytes between them.
+pieces = [
+    b"item_id:token", b"user_id:token", b"title:token_seq", b"timestamp:float", b"\t", b"\t", b"\n", b"\n", b"\r\n",
+    b"\r", b"i1", b"u1", b"1e9", b"-", b"nan", b"NA", b'"', b"\0", b"\xff", b"\xef\xbb\xbf", "\u202e\u2028é".encode(),
+]  # fmt: skip
+contents = st.lists(st.sampled_from(pieces) | st.binary(max_size=3), max_size=30).map(b"".join)
+HEADER = b"user_id:token\titem_id:token\ttimestamp:float\n"
+
+
+@fuzzed(300)
+@given(contents, st.booleans())
+@example(b"", True)
+def test_titles(tmp_path, content, with_header):
+    file = tmp_path / "x.item"
+    file.write_bytes(b"item_id:token\ttitle:token_seq\n" * with_header + content)
+    titles = one_line(lambda: read_titles(AtomicFile(file), "item_id", "title", ["[PAD]", "i1", "u1"]))
+    assert titles is None or len(titles) == 3 and titles[0] == "" and all(titles[1:])
+
+
+@fuzzed(300)
+@given(contents, st.booleans())
+def test_interactions_that_pass_have_one_number_of_columns(tmp_path, content, with_header):
+    file = AtomicFile(tmp_path / "x.inter")
+    file.path.write_bytes(HEADER * with_header + content)
+    passed = one_line(lambda: file.check_rows({"user_id": "token", "timestamp": "float"}) or True)
+    if passed:
+        assert {len(row) for _, row in file.rows()} == {len(file.columns())}
+        one_line(lambda: file.check_numbers("timestamp"))
+
+
+whole_rows = st.lists(
+    st.sampled_from([b"u1\ti1\t7\n", b"u\xc2\x85\ti 1\t-1e3\r\n", b"\n", b"u'\t\x1c\t 8\n", b'u"\ti#\t.5\n'])
+).map(b"".join)
+
+
+@pytest.fixture
+def interactions(tmp_path, make_config):
+    """``interactions(content)``: users, items and times of a dataset of these bytes, as RecBole has read them."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+    (folder / "x.item").write_bytes(b"item_id:token\ttitle:token_seq\ni1\tOne\n")
+    config = make_config("x", tmp_path)
+
+    def read(content):
+        (folder / "x.inter").write_bytes(content)
+        dataset = SequentialDataset(config)
+        names = ("user_id", "item_id")
+        tokens = [dataset.field2id_token[name][dataset.inter_feat[name]] for name in names]
+        return list(zip(*tokens, dataset.inter_feat["timestamp"], strict=True))
+
+    return read
+
+
+@fuzzed(150)
+@given(contents | whole_rows)
+def test_interactions_that_pass_are_read_row_by_row(tmp_path, interactions, content):
+    read = one_line(lambda: interactions(HEADER + b"u1\ti1\t1\n" + content))
+    if read is not None:
+        rows = [row for _, row in AtomicFile(tmp_path / "x" / "x.inter").rows()][1:]
+        assert read == [(user, item, float(time)) for user, item, time in rows]
+
+
+yaml_pieces = st.sampled_from([
+    "a", "b", "topk", ": ", ":", "- ", "\n", "\n  ", "&a ", "*a", "[", "]", "{", "}", ", ", "!!int ", "!!bool ",
+    "!!set ", "!!python/name:os.system ", "<<: ", "? ", "| ", "> ", "'", '"', "#", "%", "---", "1", "0x", "1e3", ".nan",
+    "~", "\\",
+])  # fmt: skip
+yaml_texts = st.lists(yaml_pieces | st.text(max_size=3), max_size=25).map("".join)
+
+
+@fuzzed(500)
+@given(yaml_texts)
+@example("a: !!timestamp x")
+@example("a: 0b_")
+def test_yaml_files(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
+    content = one_line(lambda: read_yaml(tmp_path / "x.yaml"))
+    assert content is None or isinstance(content, dict)
+
+
+@fuzzed(300)
+@given(st.binary(max_size=60))
+def test_yaml_files_of_bytes(tmp_path, content):
+    (tmp_path / "x.yaml").write_bytes(content)
+    one_line(lambda: read_yaml(tmp_path / "x.yaml"))
+
+
+@fuzzed(500)
+@given(yaml_texts | st.text())
+@example("1" * 5000)
+@example("(" * 1000)
+def test_values(text):
+    parse_value(text)
+
+
+options = ["--seed", "--seed=1", "--topk=[", "--", "-x", "--=", "1", "=", "--a=b=c"]
+words = st.lists(st.sampled_from(options) | st.text())
+
+
+@fuzzed(300)
+@given(words)
+def test_command_lines(arguments):
+    parsed = one_line(lambda: parse_command_line(arguments))
+    assert parsed is None or all(isinstance(key, str) for key in parsed)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@fuzzed(100)
+@given(st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=2))
+def test_values_of_keys(tmp_path, keys):
+    one_line(lambda: Config("BIGRec", "ten", config_dict={"data_path": str(tmp_path), "use_gpu": False, **keys}))
+
+
+keys_and_values = st.sampled_from(KEYS).flatmap(lambda key: yaml_texts.map(lambda value: f"--{key}={value}"))
+plain = ["-d", "--dataset", "-m", "TIGER", "BIGRec", "-s", "Random,CCS", "--seeds=1,2", "--seeds=x", "--sampler", "a b"]
+
+
+@fuzzed(150)
+@given(st.lists(keys_and_values | st.sampled_from(plain) | st.text(max_size=4), min_size=1, max_size=3))
+def test_the_command_line_as_a_whole(tmp_path, arguments):
+    """There is no such dataset, so that each run ends where work would begin."""
+    errors = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", [str(SCRIPT), f"--data_path={tmp_path}", *arguments, "-d", "absent"])
+        with contextlib.redirect_stdout(io.StringIO()):
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+    lines = errors.getvalue().splitlines()
+    helped = ended.value.code == 0 and {"-h", "--help"} & set(arguments)
+    assert helped or ended.value.code == 2 and "error: " in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert not (tmp_path / "saved").exists()
