@@ -16,11 +16,13 @@ from typing import Any
 import common
 import pandas as pd
 import yaml
+from popularity import recall_of_popularity
 
 from recbole_dealrec import compare_samplers
 from recbole_dealrec.comparison import COSTS, holm, paired_p
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, load_splits
+from recbole_dealrec.run_folder import read_json
 from recbole_dealrec.values import parse_command_line
 
 MAIN = ["DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "Random", "CCS"]
@@ -77,6 +79,12 @@ samplers.
 
 {metrics_table(table, PAPER.get((model, dataset), {}))}
 
+What the selected targets are worth by themselves: Recall@10 of recommending to everybody the ten items that are most
+often targets of the selected samples. What is not above it has learnt nothing from the histories. Best validation
+result is the {config["valid_metric"]} that training stopped by.
+
+{popularity_table(table, splits, config)}
+
 ## Cost
 
 Seconds on this machine, where other work ran beside some of the runs; they compare samplers, not machines. A selection
@@ -113,6 +121,25 @@ def metrics_table(runs: pd.DataFrame, paper: dict[str, str]) -> str:
     columns = ["sampler", "seeds", *METRICS, *(f"p {metric}" for metric in p), *(f"paper {m}" for m in METRICS)]
     width = len(columns) if paper else len(columns) - len(METRICS)
     return common.table(columns[:width], [row[:width] for row in rows])
+
+
+def popularity_table(runs: pd.DataFrame, splits: Splits, config: dict[str, Any]) -> str:
+    samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
+    parts = {"valid": splits.valid, "test": splits.test}
+    queries = {name: QueryDataLoader(part.config, part).positives for name, part in parts.items()}
+    results = {run: read_json(Path(run) / "result.json") for run in runs["run_dir"]}
+    for name, positives in queries.items():
+        runs[name] = [
+            recall_of_popularity(positives, samples.item_id[results[run]["selected"]]) for run in runs["run_dir"]
+        ]
+    runs["best"] = [results[run]["best_valid_result"].get(config["valid_metric"].lower()) for run in runs["run_dir"]]
+    columns = ["valid", "test", "recall@10", "best"]
+    rows = [
+        [name, *(spread(part[column]) for column in columns)] for name, part in runs.groupby("sampler", sort=False)
+    ]
+    everything = [recall_of_popularity(positives, samples.item_id) for positives in queries.values()]
+    names = ["sampler", "popularity, validation", "popularity, test", "Recall@10, test", "best validation result"]
+    return common.table(names, [*rows, ["all candidates", *(f"{value:.4f}" for value in everything), "", ""]])
 
 
 def against_random(by_seed: dict[str, pd.DataFrame], names: Iterable[str], metric: str) -> list[float]:

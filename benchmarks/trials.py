@@ -17,6 +17,7 @@ from typing import Any
 import common
 import numpy as np
 import yaml
+from popularity import recall_of_popularity
 from scipy.stats import rankdata
 
 from recbole_dealrec.config import Config
@@ -66,8 +67,9 @@ def run(model: str, dataset: str, keys: dict[str, Any], trial: dict[str, Any]) -
         result = read_json(folder / RESULT)
     scores = {name: stages.scorers[name].score(samples) for name in ("influence", "effort")}
     ranks = {name: share_below(values)[selected].mean() for name, values in scores.items()}
+    popularity = recall_of_popularity(QueryDataLoader(config, splits.valid).positives, samples.item_id[selected])
     name = ", ".join(f"{key} {value}" for key, value in trial.items()) or "defaults"
-    return {"trial": name, **ranks, "items": len(set(samples.item_id[selected])), **result}
+    return {"trial": name, **ranks, "items": len(set(samples.item_id[selected])), "popularity": popularity, **result}
 
 
 def take_over(base: Path, shared: RunFolder) -> None:
@@ -94,11 +96,12 @@ def share_below(scores: np.ndarray) -> np.ndarray:
 
 
 def report(model: str, dataset: str, rows: list[dict[str, Any]]) -> str:
-    columns = ["trial", "influence", "effort", "items", *METRICS]
+    columns = ["trial", "influence", "effort", "items", "popularity", *METRICS]
     return f"""# {dataset}, {model}: selections compared on the validation part
 
 {common.header()}. Influence and effort are the mean ranks of the selected samples among all candidates, from 0 to 1;
-items is the number of different targets.
+items is the number of different targets, popularity the Recall@10 of recommending to everybody the ten that are most
+often targets.
 
 {common.table(columns, [[row[name] for name in columns] for row in rows])}
 """
