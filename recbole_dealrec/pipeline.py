@@ -67,8 +67,9 @@ class Pipeline:
             return np.flatnonzero(pd.read_csv(self.folder / "scores.csv", usecols=["selected"])["selected"])
         with self.folder.stage("selection"):
             selected = processes.broadcast(np.asarray(self.sampler.sample(self.samples), dtype=np.int64))
-            self._write_fewshot(self.samples[selected])
-            self._write_scores(selected)
+        self._write_fewshot(self.samples[selected])
+        self._write_scores(selected)
+        self.folder.synchronise()
         return selected
 
     def fine_tune(self, selected: np.ndarray) -> dict[str, float]:
