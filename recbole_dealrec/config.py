@@ -187,16 +187,22 @@ class Config(RecBoleConfig):
             self.final_config_dict["valid_metric_bigger"] = False
 
     def _init_device(self) -> None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        super()._init_device()
-        final = self.final_config_dict
+        final, visible = self.final_config_dict, os.environ.get("CUDA_VISIBLE_DEVICES")
+        several = processes.launched_count() > 1
+        gpu_id = final["gpu_id"]
+        gpu_id = ",".join(map(str, gpu_id)) if isinstance(gpu_id, tuple) else str(gpu_id)
+        # RecBole writes gpu_id into the variable, and CUDA reads that once, at its first use.
         if visible is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible
-        elif processes.launched_count() > 1:
-            del os.environ["CUDA_VISIBLE_DEVICES"]  # gpu_id names one GPU; the processes have one each
+            final["gpu_id"] = visible
+        elif several:
+            final["gpu_id"] = ",".join(map(str, range(processes.launched_local_count())))
+        super()._init_device()
+        final["gpu_id"] = gpu_id
+        if visible is None and several:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
         if not final["use_gpu"]:
             final["device"] = torch.device("cpu")
-        elif final["device"].type == "cuda" and processes.launched_count() > 1:
+        elif final["device"].type == "cuda" and several:
             final["device"] = torch.device("cuda", processes.launched_local_number())
         if processes.launched_number() > 0:
             final["state"], final["show_progress"] = "error", False

@@ -41,6 +41,11 @@ def launched_local_number() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
+def launched_local_count() -> int:
+    """How many processes the launcher started on this machine, 1 without one."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def launched_count() -> int:
     """How many processes the launcher started, 1 without one."""
     return int(os.environ.get("WORLD_SIZE", 1))

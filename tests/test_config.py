@@ -531,6 +531,27 @@ def test_visible_devices_are_left_alone_where_set(monkeypatch, ten):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
+@pytest.mark.parametrize("visible, seen", [("3,1", "3,1"), (None, "0,1")])
+def test_each_process_has_a_gpu_of_its_own(monkeypatch, ten, visible, seen):
+    found = []
+
+    def is_available():
+        found.append(os.environ["CUDA_VISIBLE_DEVICES"])  # CUDA starts here
+        return True
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    for name, value in {"RANK": 3, "LOCAL_RANK": 1, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    config = ten(use_gpu=True)
+    assert config["device"] == torch.device("cuda", 1) and config["gpu_id"] == "0"
+    assert set(found) == {seen} and os.environ.get("CUDA_VISIBLE_DEVICES") == visible
+    assert config["state"] == "error" and not config["show_progress"]
+
+
 def test_use_gpu_false_gives_the_cpu(monkeypatch, ten):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert ten(use_gpu=True)["device"] == torch.device("cuda")
