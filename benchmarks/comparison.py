@@ -80,8 +80,8 @@ samplers.
 {metrics_table(table, PAPER.get((model, dataset), {}))}
 
 What the selected targets are worth by themselves: Recall@10 of recommending to everybody the ten items that are most
-often targets of the selected samples. What is not above it has learnt nothing from the histories. Best validation
-result is the {config["valid_metric"]} that training stopped by.
+often targets of the selected samples. A Recall@10 that is not above it gives no sign of anything learnt from the
+histories. Best validation result is the {config["valid_metric"]} that training stopped by.
 
 {popularity_table(table, splits, config)}
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
@@ -81,10 +82,13 @@ def _full_disk_told(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         # The libraries that write files have errors of their own for it; some repeat the system's words.
-        full = os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(path.parent).free == 0
-        if isinstance(error, InputError) or not full:
+        if isinstance(error, InputError) or not (os.strerror(errno.ENOSPC) in str(error) or _is_full(path.parent)):
             raise
         raise InputError(f"{path}: no space left on the disk; free some, and the same command goes on") from error
+
+
+def _is_full(folder: Path) -> bool:
+    return folder.is_dir() and shutil.disk_usage(folder).free == 0
 
 
 def _flush(path: Path) -> None:
@@ -172,7 +176,7 @@ class RunFolder:
                 "to be on a file system that all of them share"
             )
 
-    @property
+    @cached_property
     def own(self) -> "RunFolder":
         """Where this process keeps what no other asks for; the folder itself if this process writes to it."""
         return self if self.written else RunFolder(self / f"{_PROCESS}{processes.number()}")
@@ -220,6 +224,8 @@ class RunFolder:
         if self.written:
             for folder in self.path.glob(f"{_PROCESS}*"):
                 shutil.rmtree(folder)
+        else:
+            self.__dict__.pop("own", None)  # the main process removes it
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -33,7 +33,7 @@ _COLLECTED = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label"
 
 
 class _Collector(Collector):
-    """RecBole's, but over what all processes collected, and it fails on nothing that is no tensor: the counts that
+    """RecBole's, over what all processes collected. RecBole's own fails on what is no tensor: the counts that
     ItemCoverage, AveragePopularity and others need."""
 
     def get_data_struct(self):

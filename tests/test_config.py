@@ -506,8 +506,8 @@ def test_loss_as_validation_metric_is_better_smaller(ten):
 
 @pytest.mark.parametrize("metric", ["NDCG@10", "ndcg@5", "Recall@20", "loss"])
 def test_a_validation_metric_that_is_measured_passes(metric, ten):
-    ten(valid_metric=metric).check_valid_metric()
-    ten(valid_metric="GAUC", metrics=["GAUC", "Recall"]).check_valid_metric()
+    assert ten(valid_metric=metric).check_valid_metric() is None
+    assert ten(valid_metric="GAUC", metrics=["GAUC", "Recall"]).check_valid_metric() is None
 
 
 @pytest.mark.parametrize("metric", ["NDCG@7", "MRR@10", "NDCG", "accuracy"])

@@ -120,7 +120,12 @@ def test_yaml_files(tmp_path, text):
 @given(st.binary(max_size=60))
 def test_yaml_files_of_bytes(tmp_path, content):
     (tmp_path / "x.yaml").write_bytes(content)
-    one_line(lambda: read_yaml(tmp_path / "x.yaml"))
+    read = one_line(lambda: read_yaml(tmp_path / "x.yaml"))
+    assert read is None or isinstance(read, dict)
+
+
+# Of YAML and of Python's literals.
+PLAIN = {str, bytes, bool, int, float, complex, list, tuple, set, dict, type(...)}
 
 
 @fuzzed(500)
@@ -128,7 +133,8 @@ def test_yaml_files_of_bytes(tmp_path, content):
 @example("1" * 5000)
 @example("(" * 1000)
 def test_values(text):
-    parse_value(text)
+    value = parse_value(text)
+    assert value is None or type(value) in PLAIN
 
 
 options = ["--seed", "--seed=1", "--topk=[", "--", "-x", "--=", "1", "=", "--a=b=c"]
@@ -152,7 +158,9 @@ values = st.recursive(
 @fuzzed(100)
 @given(st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=2))
 def test_values_of_keys(tmp_path, keys):
-    one_line(lambda: Config("BIGRec", "ten", config_dict={"data_path": str(tmp_path), "use_gpu": False, **keys}))
+    given = {"data_path": str(tmp_path), "use_gpu": False, **keys}
+    config = one_line(lambda: Config("BIGRec", "ten", config_dict=given))
+    assert config is None or keys.keys() <= config.final_config_dict.keys()
 
 
 keys_and_values = st.sampled_from(KEYS).flatmap(lambda key: yaml_texts.map(lambda value: f"--{key}={value}"))

@@ -301,3 +301,24 @@ def test_a_killed_process_holds_no_lock(tmp_path):
         first.kill()
     with RunFolder.opened(tmp_path) as run:
         assert not run.has("held.json")
+
+
+def test_a_process_that_is_not_the_main_one_writes_only_to_a_folder_of_its_own(tmp_path):
+    main = RunFolder(tmp_path)
+    other = RunFolder(tmp_path, written=False)
+    write(main, "a.txt", "main")
+    write(other, "a.txt", "thrown away")
+    write(other.own, "b.unfinished", "kept")
+    assert (tmp_path / "a.txt").read_text() == "main" and not other.has("a.txt")
+    assert RunFolder(tmp_path, written=False).own.has("b.unfinished")
+    main.discard_unfinished()
+    other.discard_unfinished()
+    assert not other.own.has("b.unfinished")
+    assert main.own is main
+
+
+def test_a_folder_that_cannot_be_made_is_said_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        with atomic_path(tmp_path / "file" / "folder" / "x"):
+            pass

@@ -25,7 +25,7 @@ class ScoreCheckpoint:
     """
 
     def __init__(self, folder: RunFolder | None = None) -> None:
-        self.folder = folder and folder.own
+        self.folder = folder
 
     def fill(
         self,
@@ -76,14 +76,14 @@ class ScoreCheckpoint:
 
     def _kept(self, name: str, samples: CandidateSamples) -> dict[str, np.ndarray] | None:
         file = name + _SUFFIX
-        if self.folder is None or not self.folder.has(file):
+        if self.folder is None or not self.folder.own.has(file):
             return None
-        with np.load(self.folder / file) as arrays:
+        with np.load(self.folder.own / file) as arrays:
             return dict(arrays) if np.array_equal(arrays["rows"], samples.rows) else None
 
     def _write(self, name: str, **arrays: np.ndarray) -> None:
         if self.folder is not None:
-            with self.folder.output(name + _SUFFIX) as path, open(path, "wb") as stream:
+            with self.folder.own.output(name + _SUFFIX) as path, open(path, "wb") as stream:
                 np.savez(stream, **arrays)
 
 
