@@ -3,9 +3,10 @@
     python benchmarks/comparison.py --model TIGER --dataset games --data_path PATH --checkpoint_dir FOLDER
 
 DEALRec, its ablations, Random and CCS run with all seeds, the other samplers with the first three, fine-tuning on all
-candidates with the first. Any configuration key can follow. Finished runs in FOLDER are not run again, so seeds can be
-run by several processes and a last call puts them together. Writes benchmarks/results/<dataset>-<model>.md after every
-seed.
+candidates with the first. Any configuration key can follow and holds for all samplers; keys that a sampler alone has
+stand in CHOSEN. Each finished run adds a row to benchmarks/results/<dataset>-<model>-runs.csv and is not run again
+while the row is there, so the table can be measured in parts, on several machines; the page <dataset>-<model>.md is
+made of the rows.
 """
 
 import argparse
@@ -14,19 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import common
+import numpy as np
 import pandas as pd
 import yaml
+from filelock import FileLock
 from popularity import recall_of_popularity
 
 from recbole_dealrec import compare_samplers
 from recbole_dealrec.comparison import COSTS, holm, paired_p
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, load_splits
-from recbole_dealrec.run_folder import read_json
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
+from recbole_dealrec.run_folder import atomic_path, read_json
 from recbole_dealrec.values import parse_command_line
 
 MAIN = ["DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "Random", "CCS"]
 OTHERS = ["EL2N", "GraNd", "TF-DCon", "RecRanker", "S2L", "GORACS"]
+# Keys of one sampler, chosen on the validation part: results/<dataset>-<model>-trials.md.
+CHOSEN = {
+    ("TIGER", "games"): {
+        "DEALRec": {"hard_prune_ratio": 0, "effort_weight": 0.1},
+        "InfluenceOnly": {"hard_prune_ratio": 0},
+        "EffortOnly": {"hard_prune_ratio": 0},
+    },
+}
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
 # Table 2 of the paper, 1,024-shot, the same metrics.
 PAPER = {
@@ -53,57 +64,115 @@ def main() -> None:
     parser.add_argument("--full", type=int, default=1, help="seeds of the fine-tuning on all candidates")
     arguments, rest = parser.parse_known_args()
     keys = {"show_progress": False, "topk": [10, 20], **parse_command_line(rest)}
-    runs = []
+    table = Runs(arguments.model, arguments.dataset, keys)
     for place, seed in enumerate(arguments.seeds):
-        samplers = arguments.main + (arguments.others if place < 3 else []) + ["Full"] * (place < arguments.full)
-        chosen = {"model": arguments.model, "dataset": arguments.dataset, "config_dict": keys}
-        runs.append(compare_samplers(samplers, [seed], **chosen)["runs"])
-        name = f"{arguments.dataset}-{arguments.model}".lower()
-        common.write(name, report(arguments.model, arguments.dataset, keys, runs))
+        for sampler in arguments.main + (arguments.others if place < 3 else []) + ["Full"] * (place < arguments.full):
+            table.run(sampler, seed)
+    common.write(table.name, report(table))
 
 
-def report(model: str, dataset: str, keys: dict[str, Any], runs: list[pd.DataFrame]) -> str:
-    table = pd.concat(runs)
-    config = yaml.safe_load((Path(table["run_dir"].iloc[0]) / "config.yaml").read_text(encoding="utf-8"))
-    splits = load_splits(Config(model, dataset, config_dict=keys))
-    resolved = {key: value for key, value in config.items() if key not in ("data_path", "checkpoint_dir", "seed")}
-    return f"""# {dataset}, {model}, {config["n_fewshot"]} samples
+class Runs:
+    """The table's rows, kept in a file of results.
 
-{common.header()}. {NOTES[model]}
+    Args:
+        model: recommender that is fine-tuned.
+        dataset: name of the dataset.
+        keys: configuration keys of all runs.
+    """
+
+    def __init__(self, model: str, dataset: str, keys: dict[str, Any]) -> None:
+        self.name = f"{dataset}-{model}".lower()
+        self.file = common.RESULTS / f"{self.name}-runs.csv"
+        self.chosen = CHOSEN.get((model, dataset), {})
+        self.paper = PAPER.get((model, dataset), {})
+        self.run_keys = {"model": model, "dataset": dataset}
+        self.config = Config(
+            model, dataset, config_dict={**keys, "sampler": "DEALRec", **self.chosen.get("DEALRec", {})}
+        )
+        self._keys = keys
+        self.splits = load_splits(self.config)
+        self.samples = CandidateSamples.from_dataset(self.splits.train, self.config["samples_per_user"])
+        parts = {"valid": self.splits.valid, "test": self.splits.test}
+        self._queries = {name: QueryDataLoader(part.config, part).positives for name, part in parts.items()}
+
+    def rows(self) -> pd.DataFrame:
+        """The rows so far, by seed within each sampler."""
+        if not self.file.is_file():
+            return pd.DataFrame(columns=["sampler", "seed"])
+        order = {name: place for place, name in enumerate([*MAIN, *OTHERS, "Full"])}
+        return pd.read_csv(self.file).sort_values(["sampler", "seed"], key=lambda column: column.replace(order))
+
+    def run(self, sampler: str, seed: int) -> None:
+        """Add the row of one run, unless it is there."""
+        rows = self.rows()
+        if ((rows["sampler"] == sampler) & (rows["seed"] == seed)).any():
+            return
+        keys = {**self._keys, **self.chosen.get(sampler, {})}
+        run = compare_samplers([sampler], [seed], config_dict=keys, **self.run_keys)["runs"].iloc[0].to_dict()
+        result = read_json(Path(run.pop("run_dir")) / "result.json")
+        targets = self.samples.item_id[result["selected"]]
+        run["best validation result"] = result["best_valid_result"].get(self.config["valid_metric"].lower())
+        run |= {f"popularity, {part}": popularity for part, popularity in self.popularity(targets).items()}
+        with FileLock(f"{self.config['checkpoint_dir']}/.rows.lock"), atomic_path(self.file) as file:
+            pd.concat([self.rows(), pd.DataFrame([run])]).to_csv(file, index=False)
+
+    def popularity(self, targets: np.ndarray) -> dict[str, float]:
+        """Recall@10 on each part of recommending to everybody the ten most frequent of these targets."""
+        return {part: recall_of_popularity(positives, targets) for part, positives in self._queries.items()}
+
+
+def report(table: Runs) -> str:
+    config, runs = table.config, table.rows()
+    resolved = {
+        key: value for key, value in config.resolved().items() if key not in ("data_path", "checkpoint_dir", "seed")
+    }
+    return f"""# {config["dataset"]}, {config["model"]}, {config["n_fewshot"]} samples
+
+{common.header()}. {NOTES[config["model"]]} A row for each run: [{table.file.name}]({table.file.name}).
 
 ## Metrics
 
 Means and standard deviations over seeds, on all test queries, over the full catalogue. The p values are of paired t
 tests over the seeds against Random, alternative: the mean is greater; corrected by Holm's method for the number of
-samplers.
+samplers. {chosen_keys(table)}
 
-{metrics_table(table, PAPER.get((model, dataset), {}))}
+{metrics_table(runs, table.paper)}
 
 What the selected targets are worth by themselves: Recall@10 of recommending to everybody the ten items that are most
 often targets of the selected samples. A Recall@10 that is not above it gives no sign of anything learnt from the
 histories. Best validation result is the {config["valid_metric"]} that training stopped by.
 
-{popularity_table(table, splits, config)}
+{popularity_table(table, runs)}
 
 ## Cost
 
-Seconds on this machine, where other work ran beside some of the runs; they compare samplers, not machines. A selection
-includes the surrogates and scores that it uses, whichever run they were computed for.
+Seconds on one of two cores, where other work ran beside some of the runs; they compare samplers, not machines. A
+selection includes the surrogates and scores that it uses, whichever run they were computed for.
 
-{cost_table(table)}
+{cost_table(runs)}
 
 ## Data
 
-{data_table(splits, config["samples_per_user"])}
+{data_table(table)}
 
 ## Configuration
 
-That of {table["sampler"].iloc[0]}; the other samplers differ in the keys of `properties/sampler/`.
+That of DEALRec; the other samplers differ in the keys of `properties/sampler/` and those above.
 
 ```yaml
 {yaml.safe_dump(resolved, allow_unicode=True).rstrip()}
 ```
 """
+
+
+def chosen_keys(table: Runs) -> str:
+    if not table.chosen:
+        return "All samplers have their defaults."
+    keys = "; ".join(
+        f"{name}: {', '.join(f'`{k}: {v}`' for k, v in keys.items())}" for name, keys in table.chosen.items()
+    )
+    page = f"{table.name}-trials.md"
+    return f"Chosen on the validation part ([{page}]({page})): {keys}; the rest are defaults."
 
 
 def metrics_table(runs: pd.DataFrame, paper: dict[str, str]) -> str:
@@ -123,28 +192,17 @@ def metrics_table(runs: pd.DataFrame, paper: dict[str, str]) -> str:
     return common.table(columns[:width], [row[:width] for row in rows])
 
 
-def popularity_table(runs: pd.DataFrame, splits: Splits, config: dict[str, Any]) -> str:
-    samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
-    parts = {"valid": splits.valid, "test": splits.test}
-    queries = {name: QueryDataLoader(part.config, part).positives for name, part in parts.items()}
-    results = {run: read_json(Path(run) / "result.json") for run in runs["run_dir"]}
-    for name, positives in queries.items():
-        runs[name] = [
-            recall_of_popularity(positives, samples.item_id[results[run]["selected"]]) for run in runs["run_dir"]
-        ]
-    runs["best"] = [results[run]["best_valid_result"].get(config["valid_metric"].lower()) for run in runs["run_dir"]]
-    columns = ["valid", "test", "recall@10", "best"]
-    rows = [
-        [name, *(spread(part[column]) for column in columns)] for name, part in runs.groupby("sampler", sort=False)
-    ]
-    everything = [recall_of_popularity(positives, samples.item_id) for positives in queries.values()]
+def popularity_table(table: Runs, runs: pd.DataFrame) -> str:
+    columns = ["popularity, valid", "popularity, test", "recall@10", "best validation result"]
+    rows = [[name, *(spread(part[column]) for column in columns)] for name, part in runs.groupby("sampler", sort=False)]
+    everything = table.popularity(table.samples.item_id).values()
     names = ["sampler", "popularity, validation", "popularity, test", "Recall@10, test", "best validation result"]
     return common.table(names, [*rows, ["all candidates", *(f"{value:.4f}" for value in everything), "", ""]])
 
 
 def against_random(by_seed: dict[str, pd.DataFrame], names: Iterable[str], metric: str) -> list[float]:
-    random = by_seed["Random"][metric]
-    return list(holm([paired_p(by_seed[name][metric], random[by_seed[name].index]) for name in names]))
+    pairs = [by_seed[name].join(by_seed["Random"], how="inner", rsuffix=" of Random") for name in names]
+    return list(holm([paired_p(pair[metric], pair[f"{metric} of Random"]) for pair in pairs]))
 
 
 def cost_table(runs: pd.DataFrame) -> str:
@@ -158,8 +216,8 @@ def cost_table(runs: pd.DataFrame) -> str:
     return common.table(columns, rows)
 
 
-def data_table(splits: Splits, samples_per_user: int) -> str:
-    samples = CandidateSamples.from_dataset(splits.train, samples_per_user)
+def data_table(table: Runs) -> str:
+    splits, samples = table.splits, table.samples
     rows = [
         ("users", splits.train.user_num - 1),
         ("items", splits.train.item_num - 1),
