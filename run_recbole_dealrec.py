@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from recbole_dealrec import processes
+from recbole_dealrec.dry_run import dry_run_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.launch import launch
 from recbole_dealrec.listing import list_text
@@ -29,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", help="seeds to compare samplers with: 1,2,3")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
     parser.add_argument("--stage", default=STAGES[-1], help=f"the last stage: {', '.join(STAGES)}")
+    parser.add_argument("--dry_run", action="store_true", help="print configuration, stages and what is cached")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     several = parser.add_argument_group("several processes", "RecBole's options; torchrun and accelerate do as well")
     several.add_argument("--nproc", type=int, default=1, help="processes on this machine")
@@ -80,7 +82,9 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
         "stage": arguments.stage,
     }
     samplers = arguments.sampler.split(",")
-    if arguments.seeds is None and len(samplers) == 1:
+    if arguments.dry_run:
+        print(dry_run_text(samplers, arguments.seeds and _whole_numbers(arguments.seeds), **common))
+    elif arguments.seeds is None and len(samplers) == 1:
         run_recbole_dealrec(sampler=arguments.sampler, **common)
     else:
         compare_samplers(samplers, arguments.seeds and _whole_numbers(arguments.seeds), **common)

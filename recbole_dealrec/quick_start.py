@@ -54,10 +54,10 @@ def run_recbole_dealrec(
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
     """
-    _check_stage(stage)
-    config = _checked_config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
+    check_stage(stage)
+    config = checked_config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     _start_logging(config)
-    splits, samples = _checked_data([config])
+    splits, samples = checked_data([config])
     path = Path(config["checkpoint_dir"]) / run_name(config, splits)
     with (
         processes.joined(config["device"].type == "cpu"),
@@ -102,18 +102,15 @@ def compare_samplers(
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
     """
-    _check_stage(stage)
+    check_stage(stage)
     keys = dict(config_dict or {})
     _check_named_once("sampler", samplers, keys)
     if seeds is None:
-        seeds = [_checked_config(model, dataset, config_file_list, {**keys, "sampler": samplers[0]})["seed"]]
+        seeds = [checked_config(model, dataset, config_file_list, {**keys, "sampler": samplers[0]})["seed"]]
     else:
         _check_named_once("seed", seeds, keys)
     configs = [
-        [
-            _checked_config(model, dataset, config_file_list, {**keys, "sampler": name, "seed": seed})
-            for name in samplers
-        ]
+        [checked_config(model, dataset, config_file_list, {**keys, "sampler": name, "seed": seed}) for name in samplers]
         for seed in seeds
     ]
     _start_logging(configs[0][0])
@@ -127,7 +124,12 @@ def compare_samplers(
     return {"runs": runs, "table": table, "comparison_dir": str(folder)}
 
 
-def _check_stage(stage: str) -> None:
+def check_stage(stage: str) -> None:
+    """Refuse a stage that there is not.
+
+    Raises:
+        InputError: its name is none of ``STAGES``.
+    """
     if stage not in STAGES:
         raise InputError(f"no stage '{stage}'; the stages are {', '.join(STAGES)}")
 
@@ -142,7 +144,7 @@ def _check_named_once(key: str, values: Sequence, keys: Mapping[str, Any]) -> No
 def _runs_of_seed(configs: Sequence[Config], stage: str) -> Iterator[dict[str, Any]]:
     """A row of the comparison for each configuration; these differ in keys of the selection alone."""
     first, parent = configs[0], Path(configs[0]["checkpoint_dir"])
-    splits, samples = _checked_data(configs)
+    splits, samples = checked_data(configs)
     with RunFolder.opened(parent / shared_name(first, splits)) as shared:
         stages = SharedStages(first, splits, samples, shared)
         for config in configs:
@@ -165,9 +167,14 @@ def _row(pipeline: Pipeline, stage: str) -> dict[str, Any]:
     }
 
 
-def _checked_config(
+def checked_config(
     model: str, dataset: str, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any]
 ) -> Config:
+    """Configuration of a run, with all that can be refused before the data are read.
+
+    Raises:
+        InputError: it cannot be used.
+    """
     if model not in MODELS:
         raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
     if Path(dataset).name != dataset or dataset in (".", ".."):
@@ -179,7 +186,7 @@ def _checked_config(
     return config
 
 
-def _checked_data(configs: Sequence[Config]) -> tuple[Splits, CandidateSamples]:
+def checked_data(configs: Sequence[Config]) -> tuple[Splits, CandidateSamples]:
     """Splits and candidates of runs that differ in keys of the selection alone, before anything is written.
 
     Raises:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
+from recbole_dealrec.dry_run import dry_run_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.sampler.base import _REGISTRY
@@ -64,6 +65,29 @@ def test_a_comparison_stops_after_a_stage(keys):
     for folder in runs["run_dir"]:
         assert pd.read_csv(Path(folder) / "scores.csv")["selected"].sum() == 24
         assert not (Path(folder) / "fine_tuning.json").exists()
+
+
+def test_a_dry_run_tells_what_is_cached_and_writes_nothing(keys, tmp_path):
+    def planned(samplers, stage="evaluate"):
+        text = dry_run_text(samplers, None, "BIGRec", "movies", [], keys, stage)
+        return [" ".join(line.split()) for line in text.splitlines()]
+
+    lines = planned(["CCS"])
+    assert not any(tmp_path.iterdir())
+    assert "n_fewshot: 24" in lines and "sampler: CCS" in lines
+    done = ["score el2n", "select selection"]
+    to_do = ["finetune fine-tuning to do", "evaluate evaluation to do"]
+    assert lines[-4:] == [*(f"{name} to do" for name in done), *to_do]
+    assert planned(["CCS"], "select")[-2:] == [f"{name} to do" for name in done]
+
+    result = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
+    lines = planned(["CCS"])
+    assert lines[-4:] == [*(f"{name} cached" for name in done), *to_do]
+    assert lines[-5].endswith(result["run_dir"])
+    (Path(result["run_dir"]) / "el2n.npy").write_bytes(b"altered")
+    assert planned(["CCS"])[-4] == "score el2n to do"
+    compared = planned(["CCS", "Random"])
+    assert [line.split(",")[0] for line in compared if "run folder" in line] == ["CCS", "Random"]
 
 
 def test_an_unknown_stage_lists_the_known_ones(keys, tmp_path):
