@@ -34,5 +34,8 @@ setup(
         "scikit-learn>=1.4",
         "filelock>=3.12",
     ],
-    extras_require={**EXTRAS, "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", *chain(*EXTRAS.values())]},
+    extras_require={
+        **EXTRAS,
+        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "trl>=1", "datasets>=4.7", *chain(*EXTRAS.values())],
+    },
 )

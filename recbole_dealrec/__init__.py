@@ -4,7 +4,7 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-__all__ = ["compare_samplers", "recommend", "run_recbole_dealrec"]
+__all__ = ["compare_samplers", "recommend", "run_recbole_dealrec", "select_fewshot"]
 
 
 def __getattr__(name: str):
@@ -12,5 +12,6 @@ def __getattr__(name: str):
     if name == "recommend":
         return import_module("recbole_dealrec.recommend")  # a module that can be called
     if name in __all__:
-        return getattr(import_module("recbole_dealrec.quick_start"), name)
+        home = "frame" if name == "select_fewshot" else "quick_start"
+        return getattr(import_module(f"recbole_dealrec.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,33 +10,9 @@ import pandas as pd
 import pytest
 
 import recbole_dealrec
-from recbole_dealrec import recommend, run_recbole_dealrec
+from recbole_dealrec import recommend
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.run_folder import RunFolder
-
-SMALL = {
-    "title_field": "movie_title", "show_progress": False, "use_gpu": False, "sampler": "Random", "n_fewshot": 64,
-    "epochs": 2, "n_valid": 20, "MAX_ITEM_LIST_LENGTH": 20,
-}  # fmt: skip
-TINY_T5 = {"t5_num_layers": 1, "t5_num_heads": 2, "t5_d_model": 16, "t5_d_kv": 8, "t5_d_ff": 16}
-KINDS = {
-    "BIGRec": {"tiny_steps": 20, "num_beams": 4},
-    "TIGER": {**TINY_T5, "max_history_items": 5},
-}
-
-
-@pytest.fixture(scope="module")
-def finished(movies_path, tmp_path_factory):
-    """``finished(model)``: result of a run of it on 200 users of ml-100k."""
-    results = {}
-
-    def run(model):
-        if model not in results:
-            keys = {"data_path": str(movies_path), "checkpoint_dir": str(tmp_path_factory.mktemp(model))}
-            results[model] = run_recbole_dealrec(model, "movies", config_dict={**SMALL, **keys, **KINDS[model]})
-        return results[model]
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +24,9 @@ def sequences(movies_path):
     return rows.groupby("user_id")["item_id"].apply(list).tolist()
 
 
-@pytest.mark.parametrize("model", KINDS)
-def test_what_is_recommended_is_what_the_evaluation_ranked(model, finished, sequences):
-    result = finished(model)
+@pytest.mark.parametrize("model", ["BIGRec", "TIGER"])
+def test_what_is_recommended_is_what_the_evaluation_ranked(model, finished_run, sequences):
+    result = finished_run(model)
     found = recommend(result["run_dir"], [items[:-1] for items in sequences], k=50)
     assert list(found) == ["history", "rank", "item", "title", "score"] and len(found) == 50 * len(sequences)
     targets = np.array([items[-1] for items in sequences])
@@ -63,9 +39,9 @@ def test_what_is_recommended_is_what_the_evaluation_ranked(model, finished, sequ
         assert result["test_result"][f"ndcg@{k}"] == pytest.approx(ndcg, abs=6e-5)
 
 
-def test_each_history_has_its_best_items_in_order(finished, movies_path, sequences):
+def test_each_history_has_its_best_items_in_order(finished_run, movies_path, sequences):
     histories = [sequences[0][:9], sequences[1][:2], sequences[2][:30]]
-    found = recommend(finished("BIGRec")["run_dir"], histories, k=7)
+    found = recommend(finished_run("BIGRec")["run_dir"], histories, k=7)
     assert found["history"].tolist() == [0] * 7 + [1] * 7 + [2] * 7
     assert found["rank"].tolist() == [*range(1, 8)] * 3
     assert found.groupby("history")["score"].apply(lambda scores: scores.is_monotonic_decreasing).all()
@@ -73,12 +49,12 @@ def test_each_history_has_its_best_items_in_order(finished, movies_path, sequenc
     lines = (movies_path / "movies" / "movies.item").read_text(encoding="utf-8").splitlines()[1:]
     titles = {line.split("\t")[0]: line.split("\t")[1] for line in lines}
     assert [titles[item] for item in found["item"]] == found["title"].tolist()
-    alone = recommend(finished("BIGRec")["run_dir"], histories[1:2], k=7)
+    alone = recommend(finished_run("BIGRec")["run_dir"], histories[1:2], k=7)
     pd.testing.assert_series_equal(alone["score"], found["score"][7:14].reset_index(drop=True), rtol=1e-4)
 
 
-def test_known_items_are_left_out_when_asked(finished):
-    run_dir = finished("TIGER")["run_dir"]
+def test_known_items_are_left_out_when_asked(finished_run):
+    run_dir = finished_run("TIGER")["run_dir"]
     whole = recommend(run_dir, [["50", "172"]], k=50)
     known = whole.loc[:2, "item"].tolist()
     whole = recommend(run_dir, [known], k=50)
@@ -102,15 +78,15 @@ def test_known_items_are_left_out_when_asked(finished):
         ([["50"]], 51, "k is 51; this run of TIGER ranks 50 items; give a k from 1 to that"),
     ],
 )
-def test_what_cannot_be_recommended_from_is_named(histories, k, message, finished):
+def test_what_cannot_be_recommended_from_is_named(histories, k, message, finished_run):
     with pytest.raises(InputError, match=message):
-        recommend(finished("TIGER")["run_dir"], histories, k)
+        recommend(finished_run("TIGER")["run_dir"], histories, k)
 
 
-def test_only_a_finished_unaltered_run_recommends(finished, tmp_path):
+def test_only_a_finished_unaltered_run_recommends(finished_run, tmp_path):
     with pytest.raises(InputError, match="no run folder"):
         recommend(tmp_path, [["50"]])
-    folder = shutil.copytree(finished("TIGER")["run_dir"], tmp_path / "copy")
+    folder = shutil.copytree(finished_run("TIGER")["run_dir"], tmp_path / "copy")
     weights = folder / "model" / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-4])
@@ -122,16 +98,16 @@ def test_only_a_finished_unaltered_run_recommends(finished, tmp_path):
         recommend(folder, [["50"]])
 
 
-def test_a_run_folder_of_tiger_stands_alone_and_is_only_read(finished, tmp_path):
-    folder = shutil.copytree(finished("TIGER")["run_dir"], tmp_path / "elsewhere" / "copy")
+def test_a_run_folder_of_tiger_stands_alone_and_is_only_read(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run("TIGER")["run_dir"], tmp_path / "elsewhere" / "copy")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     found = recommend(folder, [["50", "172"]])
-    pd.testing.assert_frame_equal(found, recommend(finished("TIGER")["run_dir"], [["50", "172"]]))
+    pd.testing.assert_frame_equal(found, recommend(finished_run("TIGER")["run_dir"], [["50", "172"]]))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_a_run_with_the_embedded_model_moves_with_it(finished, tmp_path):
-    run_dir = Path(finished("BIGRec")["run_dir"])
+def test_a_run_with_the_embedded_model_moves_with_it(finished_run, tmp_path):
+    run_dir = Path(finished_run("BIGRec")["run_dir"])
     folder = shutil.copytree(run_dir, tmp_path / "copy")
     with pytest.raises(InputError, match="tiny-llm-movies-.*: no such folder; .*embedded language model"):
         recommend(folder, [["50"]])
@@ -148,10 +124,10 @@ def test_the_name_is_the_function_whichever_was_imported_first(tmp_path):
             function(tmp_path, [["50"]], k=1)
 
 
-def test_the_module_prints_what_the_function_returns(finished, monkeypatch, capsys):
+def test_the_module_prints_what_the_function_returns(finished_run, monkeypatch, capsys):
     import recbole_dealrec.recommend as module
 
-    run_dir = finished("TIGER")["run_dir"]
+    run_dir = finished_run("TIGER")["run_dir"]
     expected = recommend(run_dir, [["50", "172"], ["181"]], 3)
     arguments = [run_dir, "--history", "50 172", "--history", "181", "--k", "3"]
     command = [sys.executable, "-m", "recbole_dealrec.recommend", *arguments]
