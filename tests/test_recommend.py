@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import recbole_dealrec
-from recbole_dealrec import recommend
+from recbole_dealrec import recommend, run_recbole_dealrec
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.run_folder import RunFolder
 
@@ -37,6 +37,24 @@ def test_what_is_recommended_is_what_the_evaluation_ranked(model, finished_run, 
         recall, ndcg = len(ranks) / len(sequences), (1 / np.log2(ranks + 1)).sum() / len(sequences)
         assert result["test_result"][f"recall@{k}"] == pytest.approx(recall, abs=6e-5)
         assert result["test_result"][f"ndcg@{k}"] == pytest.approx(ndcg, abs=6e-5)
+
+
+def test_a_query_with_several_targets_and_titles_grounded_by_embedding(split, checkpoint, tmp_path):
+    keys = {"sampler": "Random", "n_fewshot": 2, "epochs": 0, "topk": [3], "max_new_tokens": 6}
+    config = split(llm_path=checkpoint("llama"), metric_decimal_place=9, surrogate_valid_metric="NDCG@3", **keys)
+    result = run_recbole_dealrec(dataset="split", config_dict=config.resolved())
+    rows = pd.read_csv(tmp_path / "split" / "split.test.inter", sep="\t", names=["user", "history", "item"], skiprows=1)
+    queries = {key: items.tolist() for key, items in rows.groupby(["user", "history"])["item"]}
+    assert [len(targets) for targets in queries.values()] == [3, 1, 1]
+    found = recommend(result["run_dir"], [history.split() for _, history in queries], k=3)
+    gains = 1 / np.log2(np.arange(2, 5))
+    recalls, ndcgs = [], []
+    for (_, rows), targets in zip(found.groupby("history"), queries.values(), strict=True):
+        hits = rows["item"].isin(targets).to_numpy()
+        recalls.append(hits.sum() / len(targets))
+        ndcgs.append(gains[hits].sum() / gains[: len(targets)].sum())
+    assert result["test_result"]["recall@3"] == pytest.approx(np.mean(recalls)) and np.mean(recalls) > 0
+    assert result["test_result"]["ndcg@3"] == pytest.approx(np.mean(ndcgs))
 
 
 def test_each_history_has_its_best_items_in_order(finished_run, movies_path, sequences):

@@ -1,4 +1,4 @@
-"""After ``pip install examples/sampler_package``: python run_recbole_dealrec.py --sampler=TargetBalanced"""
+"""After ``pip install ./examples/sampler_package``: python run_recbole_dealrec.py --sampler=TargetBalanced"""
 
 import numpy as np
 import pandas as pd
