@@ -103,8 +103,9 @@ def _best(
     """Scores, float64, and internal ids, int64, of the ``k`` best items of each history, [n, k] each."""
     config = model.config
     model.eval()
-    accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=config["device"].type == "cpu")
-    model.network = accelerator.prepare_model(model.network, evaluation_mode=True)
+    if config["mixed_precision"] != "no":  # a process has one Accelerator; it is left to those who need it
+        accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=config["device"].type == "cpu")
+        model.network = accelerator.prepare_model(model.network, evaluation_mode=True)
     scores, best = np.empty((len(items), k)), np.empty((len(items), k), dtype=np.int64)
     for rows, interaction in _batches(items, config):
         of_items = model.full_sort_predict(interaction)
