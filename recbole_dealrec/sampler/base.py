@@ -34,8 +34,12 @@ class FewShotSampler(ABC):
             ``valid_distance``.
 
     Attributes:
+        needs: names of the scorers that :meth:`sample` asks, in order. ``--stage=score`` and ``--dry_run`` go by them;
+            those that are not named here are computed with the selection.
         columns: after :meth:`sample`, what is worth keeping of each candidate, arrays [n] by name.
     """
+
+    needs: tuple[str, ...] = ()
 
     def __init__(self, config: Config, scorers: Mapping[str, Scorer]) -> None:
         self.config = config
