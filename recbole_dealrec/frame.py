@@ -72,7 +72,8 @@ def _select(config: Config) -> pd.DataFrame:
     splits = load_splits(config)
     candidates = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
     with RunFolder.opened(Path(config["checkpoint_dir"]) / run_name(config, splits)) as folder:
-        selected = Pipeline(config, SharedStages(config, splits, candidates, folder), folder).select()
+        pipeline = Pipeline(config, SharedStages(config, splits, candidates, folder), folder)
+        selected = pipeline.run(last="select")["selected"]
         scores = pd.read_csv(folder / "scores.csv").drop(columns=["user", "target", "selected"])
         with open(folder / "fewshot.jsonl", encoding="utf-8") as stream:
             prompts = pd.DataFrame(map(json.loads, stream))
