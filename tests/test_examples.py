@@ -36,7 +36,7 @@ def run_example(monkeypatch, tmp_path):
 def test_the_samples_train_in_trl(finished_run, run_example, tmp_path):
     run_dir = Path(finished_run("BIGRec")["run_dir"])
     (llm,) = run_dir.parent.glob("tiny-llm-*")
-    options = ["--model", llm, "--output", "adapter", "--epochs", 2, "--learning_rate", 0.02]
+    options = ["--model", llm, "--output", "adapter", "--epochs", 3, "--learning_rate", 0.02]
     run_example("sft_trainer.py", run_dir / "fewshot.jsonl", *options)
 
     rows = load_dataset("json", data_files=str(run_dir / "fewshot.jsonl"), split="train", cache_dir=str(tmp_path))
