@@ -215,7 +215,10 @@ def _start_logging(config: Config) -> None:
         root.removeHandler(handler)
         handler.close()
     others = set(root.handlers)
-    init_logger(config)
+    try:
+        init_logger(config)
+    except OSError as error:
+        raise InputError(f"{Path('log').absolute()}: RecBole cannot write its log here ({error.strerror})") from error
     for handler in set(root.handlers) - others:
         handler.of_recbole = True
     getLogger("httpx").setLevel(WARNING)
