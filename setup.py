@@ -38,6 +38,14 @@ setup(
     ],
     extras_require={
         **EXTRAS,
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "ruff>=0.12", *chain(*EXTRAS.values())],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6",
+            "ruff>=0.12",
+            "trl>=1",
+            "datasets>=4.7",
+            *chain(*EXTRAS.values()),
+        ],
     },
 )
