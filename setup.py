@@ -33,6 +33,7 @@ setup(
         "pandas<3",
         "scikit-learn>=1.4",
         "filelock>=3.12",
+        "tqdm>=4.66",
     ],
     extras_require={**EXTRAS, "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", *chain(*EXTRAS.values())]},
 )
