@@ -125,8 +125,8 @@ def _append(remote: _Remote, part: Path, bar: tqdm) -> None:
     with _open(Request(remote.url, headers=headers)) as response:
         begins = have if response.headers.get("Content-Range", "").startswith(f"bytes {have}-") else 0
         bar.n = begins
-        with open(part, "ab" if begins else "wb") as stream:
-            while begins < remote.size and (chunk := response.read(min(_CHUNK, remote.size - begins))):
+        with open(part, "ab" if begins else "wb", buffering=0) as stream:  # a kill loses nothing that came
+            while begins < remote.size and (chunk := response.read1(min(_CHUNK, remote.size - begins))):
                 stream.write(chunk)
                 begins += len(chunk)
                 bar.update(len(chunk))

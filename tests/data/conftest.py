@@ -16,6 +16,7 @@ class FileServer(ThreadingHTTPServer):
 
     Attributes:
         breaks: numbers of bytes after which the next answers end, one an answer.
+        holds: numbers of bytes after which the next answers stop, one an answer, until ``released``.
         ranges: whether it knows ranges.
         redirects: addresses by path.
         asked: (method, path, range) of each request.
@@ -24,7 +25,7 @@ class FileServer(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.breaks, self.redirects, self.asked, self.ranges = {}, [], {}, [], True
-        self.etags = {}
+        self.etags, self.holds, self.released = {}, [], threading.Event()
 
     def url(self, path):
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
@@ -66,7 +67,10 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.end_headers()
-        if with_body:
+        if with_body and server.holds:
+            self.wfile.write(body[start : start + server.holds.pop(0)])
+            server.released.wait(30)
+        elif with_body:
             most = server.breaks.pop(0) if server.breaks else len(body)
             self.wfile.write(body[start : start + most])
 

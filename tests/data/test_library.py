@@ -1,6 +1,7 @@
 """Datasets by name, from archives of RecBole's layout on a server of this machine."""
 
 import random
+import time
 
 import pytest
 import yaml
@@ -168,6 +169,25 @@ def load(data_path, table, results):
     library.URL_TABLE = table
     keys = {"data_path": str(data_path), "use_gpu": False, "show_progress": False}
     results.put(len(load_splits(Config("BIGRec", "games", config_dict=keys)).train))
+
+
+def test_a_killed_process_leaves_what_the_next_goes_on_with(publish, path, server, tmp_path, forkserver, make_config):
+    publish("amazon-video-games-18", "/Amazon_Video_Games.zip", amazon_texts())
+    server.holds = [400]
+    results = forkserver.Queue()
+    process = forkserver.Process(target=load, args=(path, tmp_path / "url.yaml", results))
+    process.start()
+    deadline = time.monotonic() + 60
+    while sum(file.stat().st_size for file in path.glob(".games.download/*.part")) < 400:
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    server.released.set()
+    assert names(path) == [".games.download", ".games.lock"]
+    load_splits(make_config("games", path))
+    assert server.asked[-1] == ("GET", "/Amazon_Video_Games.zip", "bytes=400-")
+    assert names(path) == [".games.lock", "games"]
 
 
 def test_of_several_processes_one_downloads(publish, path, server, tmp_path, forkserver):

@@ -3,6 +3,8 @@
 from collections.abc import Container, Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from recbole_dealrec.data.convert.amazon import Amazon
 from recbole_dealrec.data.convert.atomic_source import AtomicSource
 from recbole_dealrec.data.convert.dealrec import AuthorsFolder
@@ -70,7 +72,8 @@ def _recognised(source: Path) -> AuthorsFolder | Source:
 def _convert_rows(
     source: Source, new: Path, name: str, min_rating: float | None, core: int, split: bool
 ) -> dict[str, int]:
-    interactions = Interactions.of(source.rows(), min_rating).in_time_order()
+    rows = tqdm(source.rows(), desc=name, unit=" rows", unit_scale=True, disable=None)  # shown on a terminal only
+    interactions = Interactions.of(rows, min_rating).in_time_order()
     if core:
         interactions = interactions.k_core(core)
         if not len(interactions):
