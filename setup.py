@@ -35,6 +35,7 @@ setup(
         "pandas<3",
         "scikit-learn>=1.4",
         "filelock>=3.12",
+        "tqdm>=4.66",
     ],
     extras_require={
         **EXTRAS,

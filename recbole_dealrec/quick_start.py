@@ -182,7 +182,7 @@ def checked_config(
     """
     if model not in MODELS:
         raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
-    if Path(dataset).name != dataset or dataset in (".", ".."):
+    if Path(dataset).name != dataset or dataset in ("", ".", ".."):
         raise InputError(f"dataset '{dataset}': a dataset is named by its folder alone; data_path says where that lies")
     config = Config(model, dataset, config_file_list, config_dict)
     get_sampler(config["sampler"])
