@@ -9,7 +9,6 @@ writes it to benchmarks/results/effort-part.md after every seed.
 import argparse
 import logging
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +20,7 @@ import yaml
 from scipy.stats import spearmanr
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.config import Config
-from recbole_dealrec.data import load_splits
-from recbole_dealrec.digest import run_name, shared_name
-from recbole_dealrec.run_folder import RunFolder, read_json
+from recbole_dealrec.run_folder import read_json
 from recbole_dealrec.sampler import coverage_enhanced_selection
 from recbole_dealrec.scorer.partial_effort import part_size, stratified_part
 from recbole_dealrec.values import parse_command_line
@@ -80,21 +76,14 @@ def main() -> None:
 
 
 def run(dataset: str, keys: dict[str, Any], ratio: float) -> Run:
-    keys = {**keys, "sampler": "DEALRec"}
-    full, part = (Config("BIGRec", dataset, config_dict={**keys, "effort_sample_ratio": r}) for r in (1.0, ratio))
-    splits, parent = load_splits(part), Path(keys["checkpoint_dir"])
-    folder, shared = parent / run_name(part, splits), parent / shared_name(full, splits)
-    with RunFolder.opened(folder) as target:
-        for file in [*shared.glob("surrogate*"), shared / "influence.npy"]:
-            with target.output(file.name) as path:
-                shutil.copy(file, path)
     logged = LoggedSpearman()
     logging.getLogger().addFilter(logged)
     try:
-        run_recbole_dealrec(dataset=dataset, config_dict={**keys, "effort_sample_ratio": ratio})
+        config_dict = {**keys, "effort_sample_ratio": ratio}
+        result = run_recbole_dealrec(dataset=dataset, sampler="DEALRec", config_dict=config_dict, shared=True)
     finally:
         logging.getLogger().removeFilter(logged)
-    return read(folder)._replace(held_out=logged.value)
+    return read(result["run_dir"])._replace(held_out=logged.value)
 
 
 def read(folder: str | Path) -> Run:

@@ -10,7 +10,6 @@ Writes benchmarks/results/<dataset>-<model>-trials.md after every trial.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from scipy.stats import rankdata
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, train_loader
-from recbole_dealrec.digest import run_name, shared_name
+from recbole_dealrec.digest import run_name
 from recbole_dealrec.pipeline import Pipeline
 from recbole_dealrec.run_folder import RunFolder, read_json
 from recbole_dealrec.stages import SharedStages
@@ -51,14 +50,10 @@ def run(model: str, dataset: str, keys: dict[str, Any], trial: dict[str, Any]) -
     config = Config(model, dataset, config_dict={**keys, **trial})
     splits, parent = load_splits(config), Path(config["checkpoint_dir"])
     samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
-    base = parent / shared_name(Config(model, dataset, config_dict=keys), splits)
     with (
-        RunFolder.opened(parent / shared_name(config, splits)) as shared,
-        RunFolder.opened(parent / run_name(config, splits), shared) as folder,
+        SharedStages.opened(config, splits, samples) as stages,
+        RunFolder.opened(parent / run_name(config, splits), stages.folder) as folder,
     ):
-        if shared.path != base:
-            take_over(base, shared)
-        stages = SharedStages(config, splits, samples, shared)
         pipeline = Pipeline(config, stages, folder)
         selected = pipeline.select()
         pipeline.fine_tune(selected)
@@ -70,14 +65,6 @@ def run(model: str, dataset: str, keys: dict[str, Any], trial: dict[str, Any]) -
     popularity = recall_of_popularity(QueryDataLoader(config, splits.valid).positives, samples.item_id[selected])
     name = ", ".join(f"{key} {value}" for key, value in trial.items()) or "defaults"
     return {"trial": name, **ranks, "items": len(set(samples.item_id[selected])), "popularity": popularity, **result}
-
-
-def take_over(base: Path, shared: RunFolder) -> None:
-    """Surrogates and effort, on which keys of the influence have no bearing."""
-    for file in [*base.glob("surrogate*"), base / "effort.npy"]:
-        if not shared.has(file.name):
-            with shared.output(file.name) as path:
-                shutil.copy(file, path)
 
 
 def validated(pipeline: Pipeline) -> dict[str, float]:

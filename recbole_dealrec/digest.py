@@ -9,15 +9,21 @@ from pathlib import Path
 import numpy as np
 from huggingface_hub import try_to_load_from_cache
 
-from recbole_dealrec.config import Config
+from recbole_dealrec.config import Config, properties_folder
 from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.run_folder import checksum
+from recbole_dealrec.values import read_yaml
 
 # Keys that change how a run is carried out, not what comes out.
 _NEUTRAL_KEYS = {
     "show_progress", "state", "gpu_id", "use_gpu", "device", "checkpoint_dir", "data_path", "log_wandb",
     "wandb_project", "save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "worker",
     "config_files", "tokens_per_batch", "micro_batch_size", "eval_batch_size", "surrogate_eval_batch_size",
+}  # fmt: skip
+_EFFORT_KEYS = {"effort_parameters", "effort_sample_ratio"}
+_INFLUENCE_KEYS = {
+    "hessian_solver", "hessian_damping", "hessian_samples", "lissa_depth", "lissa_scale", "lissa_repeats",
+    "lissa_damping", "curvature", "n_surrogates", "influence_parameters", "influence_on",
 }  # fmt: skip
 _CHECKPOINT_KEYS = ("llm_path", "text_encoder_path")  # what is there counts, not what the folder is called
 # Keys that surrogates, scores and the language model before fine-tuning do not depend on.
@@ -38,6 +44,30 @@ def shared_name(config: Config, splits: Splits) -> str:
     """Folder of what runs have in common whose keys differ in ``SELECTION_KEYS`` and ``FINE_TUNING_KEYS`` alone."""
     digest = _digest(config, splits, _NEUTRAL_KEYS | SELECTION_KEYS | FINE_TUNING_KEYS)
     return f"{config['dataset']}-{config['model']}-shared-{digest}"
+
+
+def surrogate_score_name(config: Config, splits: Splits) -> str:
+    """Folder of scores that are computed on surrogates alone, whichever recommender is fine-tuned how."""
+    return _surrogate_folder(config, splits, "scores", _recommender_keys())
+
+
+def surrogate_name(config: Config, splits: Splits) -> str:
+    """Folder of the surrogates, whatever is computed on them."""
+    return _surrogate_folder(config, splits, "surrogates", _recommender_keys() | _INFLUENCE_KEYS)
+
+
+def _surrogate_folder(config: Config, splits: Splits, kind: str, ignored: Set[str]) -> str:
+    digest = _digest(config, splits, _NEUTRAL_KEYS | SELECTION_KEYS | FINE_TUNING_KEYS | ignored)
+    return f"{config['dataset']}-{config['surrogate_model']}-{kind}-{digest}"
+
+
+@cache
+def _recommender_keys() -> frozenset[str]:
+    """Keys of the recommenders and of effort, which surrogates and their scores do not depend on."""
+    folder = properties_folder()
+    files = [*folder.glob("model/*.yaml"), *folder.glob("llm/*.yaml")]
+    read = {"model"}.union(*map(read_yaml, files)) - read_yaml(folder / "overall.yaml").keys()
+    return frozenset(read | _EFFORT_KEYS)
 
 
 def _digest(config: Config, splits: Splits, ignored: Set[str]) -> str:

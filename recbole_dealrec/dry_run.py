@@ -8,7 +8,7 @@ import yaml
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, Splits
-from recbole_dealrec.digest import run_name, shared_name
+from recbole_dealrec.digest import run_name, shared_name, surrogate_score_name
 from recbole_dealrec.pipeline import STAGES
 from recbole_dealrec.quick_start import check_stage, checked_config, checked_data
 from recbole_dealrec.run_folder import whole_outputs
@@ -46,17 +46,18 @@ def dry_run_text(
 def _run_text(config: Config, splits: Splits, samples: CandidateSamples, alone: bool, stage: str) -> str:
     parent = Path(config["checkpoint_dir"])
     folder = parent / run_name(config, splits)
-    scores = folder if alone else parent / shared_name(config, splits)
+    places = [folder] if alone else [parent / name(config, splits) for name in (surrogate_score_name, shared_name)]
     lines = [f"{config['sampler']}, seed {config['seed']}, {len(samples)} candidate samples; run folder {folder}"]
-    for last, name, place, outputs in _stages(config, folder, scores):
+    whole = {place: whole_outputs(place) for place in {folder, *places}}
+    for last, name, within, outputs in _stages(config, [folder], places):
         if STAGES.index(last) <= STAGES.index(stage):
-            cached = set(outputs) <= whole_outputs(place)
+            cached = set(outputs) <= set().union(*(whole[place] for place in within))
             lines.append(f"  {last:<9} {name:<25} {'cached' if cached else 'to do'}")
     return "\n".join(lines)
 
 
-def _stages(config: Config, folder: Path, scores: Path) -> list[tuple[str, str, Path, list[str]]]:
-    """Stage of the command line, what is done in it, and where its outputs are and their names, in order."""
+def _stages(config: Config, folder: list[Path], scores: list[Path]) -> list[tuple[str, str, list[Path], list[str]]]:
+    """Stage of the command line, what is done in it, folders that its outputs may be in and their names, in order."""
     needed = get_sampler(config["sampler"]).needs
     return [
         *(("score", name, scores, [f"{name}.npy"]) for name in needed),

@@ -80,8 +80,8 @@ class Pipeline:
         self.folder.output_json("result.json", result)
         write_report(self.folder, self.config, result)
         log_summary(self.config, result)
-        for folder in (self.folder, self.stages.folder):
-            folder.discard_unfinished()
+        self.folder.discard_unfinished()
+        self.stages.discard_unfinished()
         return {**result, "selected": selected}
 
     def select(self) -> np.ndarray:

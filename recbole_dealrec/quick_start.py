@@ -14,7 +14,7 @@ from recbole_dealrec import processes
 from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, Splits, check_topk, load_splits
-from recbole_dealrec.digest import run_name, shared_name
+from recbole_dealrec.digest import run_name
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS
 from recbole_dealrec.model.surrogate import build_surrogate
@@ -61,15 +61,14 @@ def run_recbole_dealrec(
     config = checked_config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     _start_logging(config)
     splits, samples = checked_data([config])
-    parent = Path(config["checkpoint_dir"])
-    path = parent / run_name(config, splits)
+    path = Path(config["checkpoint_dir"]) / run_name(config, splits)
     with (
         processes.joined(config["device"].type == "cpu"),
         _kept_or_temporary(path, saved) as path,
-        RunFolder.opened(parent / shared_name(config, splits)) if shared else nullcontext() as common,
-        RunFolder.opened(path, common) as folder,
+        SharedStages.opened(config, splits, samples) if shared else nullcontext() as stages,
+        RunFolder.opened(path, stages and stages.folder) as folder,
     ):
-        pipeline = Pipeline(config, SharedStages(config, splits, samples, common or folder), folder)
+        pipeline = Pipeline(config, stages or SharedStages(config, splits, samples, folder), folder)
         getLogger().info(f"{len(samples)} candidate samples; run folder {path}")
         result = pipeline.run(stage)
     return {**result, "run_dir": str(path) if saved else ""}
@@ -150,10 +149,9 @@ def _runs_of_seed(configs: Sequence[Config], stage: str) -> Iterator[dict[str, A
     """A row of the comparison for each configuration; these differ in keys of the selection alone."""
     first, parent = configs[0], Path(configs[0]["checkpoint_dir"])
     splits, samples = checked_data(configs)
-    with RunFolder.opened(parent / shared_name(first, splits)) as shared:
-        stages = SharedStages(first, splits, samples, shared)
+    with SharedStages.opened(first, splits, samples) as stages:
         for config in configs:
-            with RunFolder.opened(parent / run_name(config, splits), shared) as folder:
+            with RunFolder.opened(parent / run_name(config, splits), stages.folder) as folder:
                 getLogger().info(f"{config['sampler']}, seed {config['seed']}; run folder {folder.path}")
                 yield _row(Pipeline(config, stages, folder), stage)
 

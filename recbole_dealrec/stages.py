@@ -1,7 +1,9 @@
 """What every sampler starts from: surrogates, scores and the language model, each computed once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -9,6 +11,7 @@ from torch import nn
 from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk
+from recbole_dealrec.digest import shared_name, surrogate_name, surrogate_score_name
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
 from recbole_dealrec.run_folder import RunFolder
@@ -37,32 +40,67 @@ class SharedStages:
         config: configuration of a run; none of ``SELECTION_KEYS`` and ``FINE_TUNING_KEYS`` matters here.
         splits: training, validation and test part.
         samples: candidate samples of the training part.
-        folder: where surrogates and scores are kept; what is there is not computed again.
+        folder: where the scores of the language model are kept; what is there is not computed again.
+        score_folder: where the scores of the surrogates are kept; None for ``folder``.
+        surrogate_folder: where the surrogates are kept; None for ``folder``.
 
     Attributes:
         scorers: scorers by name, each built and run when its scores are first asked for.
     """
 
-    def __init__(self, config: Config, splits: Splits, samples: CandidateSamples, folder: RunFolder) -> None:
+    def __init__(
+        self,
+        config: Config,
+        splits: Splits,
+        samples: CandidateSamples,
+        folder: RunFolder,
+        score_folder: RunFolder | None = None,
+        surrogate_folder: RunFolder | None = None,
+    ) -> None:
         self.config = config
         self.splits = splits
         self.samples = samples
         self.folder = folder
+        self.score_folder = score_folder or folder
+        self.surrogate_folder = surrogate_folder or folder
         self._llm: LLMRecommender | None = None
         self._checkpoint = ScoreCheckpoint(folder)
-        builders = {
+        of_surrogates = {
             "influence": self._influence_scorer,
-            "effort": self._effort_scorer,
             "grand": lambda: GraNdScorer(self.surrogates(), config),
             "el2n": lambda: EL2NScorer(self.surrogates(), config),
             "loss_trajectory": lambda: LossTrajectoryScorer(lambda watch: self._surrogate(0, watch), config),
             "surrogate_representation": lambda: SurrogateRepresentationScorer(self._surrogate(0), config),
+        }
+        of_llm = {
+            "effort": self._effort_scorer,
             "llm_representation": lambda: LLMRepresentationScorer(self.llm, self._checkpoint),
             "valid_distance": lambda: ValidDistanceScorer(
                 self.llm, CandidateSamples.from_dataset(splits.valid), config, self._checkpoint
             ),
         }
-        self.scorers: dict[str, Scorer] = {name: _StoredScorer(folder, name, build) for name, build in builders.items()}
+        self.scorers: dict[str, Scorer] = {
+            name: _StoredScorer(place, name, build)
+            for place, builders in ((self.score_folder, of_surrogates), (folder, of_llm))
+            for name, build in builders.items()
+        }
+
+    @classmethod
+    @contextmanager
+    def opened(cls, config: Config, splits: Splits, samples: CandidateSamples) -> Iterator["SharedStages"]:
+        """Stages in folders of their own under ``checkpoint_dir``, which other runs use too."""
+        parent = Path(config["checkpoint_dir"])
+        with (
+            RunFolder.opened(parent / surrogate_name(config, splits)) as surrogate_folder,
+            RunFolder.opened(parent / surrogate_score_name(config, splits), surrogate_folder) as score_folder,
+            RunFolder.opened(parent / shared_name(config, splits), surrogate_folder) as folder,
+        ):
+            yield cls(config, splits, samples, folder, score_folder, surrogate_folder)
+
+    def discard_unfinished(self) -> None:
+        """Remove what only an interrupted run needs."""
+        for folder in {self.folder, self.score_folder, self.surrogate_folder}:
+            folder.discard_unfinished()
 
     @property
     def llm(self) -> LLMRecommender:
@@ -100,10 +138,10 @@ class SharedStages:
         stage = "surrogate" if number == 0 else f"surrogate {number}"
         name = "surrogate" if number == 0 else f"surrogate-{number}"
         weights, finished = f"{name}.safetensors", f"{name}.json"
-        trainer = SafetensorsTrainer(config, model, self.folder, weights)
-        if watch or not (self.folder.has(weights) and self.folder.has(finished)):
+        trainer = SafetensorsTrainer(config, model, self.surrogate_folder, weights)
+        if watch or not (self.surrogate_folder.has(weights) and self.surrogate_folder.has(finished)):
             check_topk(config, self.splits.train)
-            with self.folder.stage(stage):
+            with self.surrogate_folder.stage(stage):
                 train_data = surrogate_loader(config, self.splits.train, model)
                 valid_data = QueryDataLoader(config, self.splits.valid)
                 options = {
@@ -111,16 +149,16 @@ class SharedStages:
                     "callback_fn": watch and (lambda epoch, score: watch(model)),
                 }
                 _, result = processes.on_main(lambda: trainer.fit(train_data, valid_data, **options))
-                self.folder.output_json(finished, result)
+                self.surrogate_folder.output_json(finished, result)
         else:
-            self.folder.reuse(stage)
-        trainer.load(self.folder / weights)
+            self.surrogate_folder.reuse(stage)
+        trainer.load(self.surrogate_folder / weights)
         return model
 
     def _influence_scorer(self) -> InfluenceScorer:
         on_valid = self.config["influence_on"] == "valid"
         risk_samples = CandidateSamples.from_dataset(self.splits.valid) if on_valid else None
-        return InfluenceScorer(self.surrogates(), self.config, risk_samples, self._checkpoint)
+        return InfluenceScorer(self.surrogates(), self.config, risk_samples, ScoreCheckpoint(self.score_folder))
 
     def _effort_scorer(self) -> Scorer:
         effort = EffortScorer(self.llm, self.config, self._checkpoint)

@@ -169,9 +169,10 @@ def test_what_samplers_share_is_computed_once(compared):
     _, folder, counts = compared
     fine_tunings = len(SAMPLERS) * len(SEEDS)
     assert counts == {"fit": KEYS["n_surrogates"] * len(SEEDS) + fine_tunings, "llm": len(SEEDS)}
-    shared = list((folder / "saved").glob("movies-BIGRec-shared-*"))
-    assert len(shared) == len(SEEDS)
-    assert all((path / "surrogate-1.safetensors").exists() and (path / "el2n.npy").exists() for path in shared)
+    for kind, file in (("SASRec-surrogates", "surrogate-1.safetensors"), ("SASRec-scores", "el2n.npy")):
+        shared = list((folder / "saved").glob(f"movies-{kind}-*"))
+        assert len(shared) == len(SEEDS) and all((path / file).exists() for path in shared)
+    assert len(list((folder / "saved").glob("movies-BIGRec-shared-*"))) == len(SEEDS)
 
 
 def test_a_compared_run_comes_out_as_it_would_alone(compared, keys, tmp_path):

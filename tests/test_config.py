@@ -299,6 +299,8 @@ WRONG_VALUES = {
     "title_field": ["", None],
     "llm_path": ["", None],
     "llm_dtype": ["float8"],
+    "llm_quantization": ["nf4", 4],
+    "llm_device_map": ["balanced", 0],
     "trust_remote_code": ["maybe", 1],
     "tiny_steps": [0],
     "lora_r": [0, 2.5],

@@ -1,11 +1,12 @@
 import shutil
 
-from recbole_dealrec.digest import checkpoint_content, run_name, shared_name
+import pytest
+
+from recbole_dealrec.data import load_splits
+from recbole_dealrec.digest import checkpoint_content, run_name, shared_name, surrogate_name, surrogate_score_name
 
 
 def test_a_checkpoint_is_known_by_its_content(ten, checkpoint, tmp_path):
-    from recbole_dealrec.data import load_splits
-
     folder = tmp_path / "here"
     shutil.copytree(checkpoint("llama"), folder)
     config = ten(llm_path=str(folder))
@@ -37,3 +38,35 @@ def test_a_downloaded_checkpoint_is_known_by_its_commit(tmp_path, monkeypatch):
 
 def test_names_of_what_is_built_stay_names():
     assert (checkpoint_content("tiny"), checkpoint_content("tfidf")) == ("tiny", "tfidf")
+
+
+NAMES = (surrogate_name, surrogate_score_name, shared_name, run_name)
+
+
+@pytest.mark.parametrize(
+    "keys, changed",
+    [
+        ({}, []),
+        ({"tokens_per_batch": 100}, []),
+        ({"effort_weight": 2.0, "learning_rate": 0.1}, [run_name]),
+        ({"lora_r": 4}, [shared_name, run_name]),
+        ({"effort_sample_ratio": 0.5}, [shared_name, run_name]),
+        ({"influence_on": "valid"}, [surrogate_score_name, shared_name, run_name]),
+        ({"surrogate_epochs": 3}, NAMES),
+        ({"samples_per_user": 2}, NAMES),
+        ({"seed": 3}, NAMES),
+    ],
+)
+def test_folders_are_named_after_the_keys_that_matter_to_them(ten, keys, changed):
+    before, config = ten(), ten(**keys)
+    splits = load_splits(before)
+    assert [name for name in NAMES if name(config, splits) != name(before, splits)] == list(changed)
+
+
+def test_recommenders_share_their_surrogates(ten):
+    config = ten()
+    splits = load_splits(config)
+    tiger = ten(model="TIGER", semantic_id="rqvae")
+    assert surrogate_name(tiger, splits) == surrogate_name(config, splits)
+    assert surrogate_score_name(tiger, splits) == surrogate_score_name(config, splits)
+    assert shared_name(tiger, splits) != shared_name(config, splits)

@@ -76,6 +76,8 @@ def test_the_best_by_validation_is_evaluated_and_stages_are_shared(keys, capsys)
     assert len(list(saved.glob("*/surrogate.safetensors"))) == len(list(saved.glob("*/effort.npy"))) == 1
     assert len(list(saved.glob("*/fine_tuning.json"))) == 4
     assert read_json(Path(result["run_dir"]) / "result.json")["test_result"] == result["test_result"]
+    objective_function({**keys, "lora_r": 2})
+    assert len(list(saved.glob("*/surrogate.safetensors"))) == len(list(saved.glob("*/influence.npy"))) == 1
     again = tune(file, config_dict=keys)
     assert again["trials"] == result["trials"]
 

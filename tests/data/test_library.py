@@ -8,7 +8,7 @@ import yaml
 
 from recbole_dealrec.data import CandidateSamples, library, load_splits
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.quick_start import _checked_config
+from recbole_dealrec.quick_start import checked_config
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 # The columns of RecBole's processed Amazon Reviews 2018.
@@ -160,7 +160,7 @@ def test_what_is_no_archive_is_told(publish, make_config, path, server):
 @pytest.mark.parametrize("name", ["../games", "/etc", "a/b", ".", "..", ""])
 def test_a_name_cannot_leave_the_data_folder(name):
     with pytest.raises(InputError, match="a dataset is named by its folder alone"):
-        _checked_config("BIGRec", name, None, {})
+        checked_config("BIGRec", name, None, {})
 
 
 def load(data_path, table, results):
