@@ -1,18 +1,26 @@
 """Whatever is read: a value or an InputError of one line, never anything else, and soon."""
 
 import contextlib
+import gzip
 import io
+import json
 import runpy
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from recbole_dealrec.config import Config, properties_folder
 from recbole_dealrec.data import SequentialDataset
+from recbole_dealrec.data.archive import unpack
 from recbole_dealrec.data.atomic import AtomicFile
+from recbole_dealrec.data.convert import convert
+from recbole_dealrec.data.convert.npy import read_object
 from recbole_dealrec.data.title import read_titles
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.values import parse_command_line, parse_value, read_yaml
@@ -181,3 +189,81 @@ def test_the_command_line_as_a_whole(tmp_path, arguments):
     assert helped or ended.value.code == 2 and "error: " in lines[-1]
     assert not any("Traceback" in line for line in lines)
     assert not (tmp_path / "saved").exists()
+
+
+def converted(source, folder):
+    """What a conversion counts, if it passes: then its files are whole; if it does not, nothing is left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    counts = one_line(lambda: convert(source, folder))
+    if counts is None:
+        assert not folder.exists() and not list(folder.parent.glob(f".{folder.name}.*"))
+        return
+    inter, item = AtomicFile(folder / f"{folder.name}.inter"), AtomicFile(folder / f"{folder.name}.item")
+    inter.check_rows({"user_id": "token", "item_id": "token", "timestamp": "float"})
+    inter.check_numbers("timestamp")
+    assert len(list(inter.rows())) == counts["interactions"] + 1
+    tokens = ["[PAD]", *(row[0] for _, row in list(item.rows())[1:])]
+    assert len(tokens) == counts["items"] + 1 and len(read_titles(item, "item_id", "title", tokens)) == len(tokens)
+
+
+cells = st.sampled_from(
+    [b"u1", b"i1", b"7", b"1e400", b"-1.5", b"", b'"', b'"a, b"', b"\0", b"\xff", b"NA", b"\r", b"\t", b" "]
+)
+csv_lines = st.lists(st.lists(cells, min_size=3, max_size=5).map(b",".join) | st.binary(max_size=8), max_size=6)
+
+
+@fuzzed(300)
+@given(csv_lines, st.booleans())
+@example([b"u,i,1,\xc2\x85A\xe2\x80\xa8B"], True)
+def test_conversion_of_csv(tmp_path, lines, with_header):
+    file = tmp_path / "shop.csv"
+    file.write_bytes(b"\n".join([b"user,item,time,title"] * with_header + [b"u,i,1,A"] * with_header + lines))
+    converted(file, tmp_path / "shop")
+
+
+REVIEW = {"reviewerID": "u", "asin": "i", "overall": 5.0, "unixReviewTime": 1}
+json_values = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.just(10**400) | st.just([1])
+)
+reviews = st.lists(
+    st.dictionaries(st.sampled_from(sorted(REVIEW)), json_values).map(lambda keys: {**REVIEW, **keys}), max_size=4
+)
+
+
+@fuzzed(200)
+@given(reviews, json_values, st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=2))
+def test_conversion_of_json_lines(tmp_path, reviews, title, damages):
+    source = tmp_path / "source"
+    source.mkdir(exist_ok=True)
+    content = bytearray(gzip.compress("\n".join(map(json.dumps, [REVIEW, *reviews])).encode()))
+    for place, value in damages:
+        content[place % len(content)] = value
+    (source / "a.json.gz").write_bytes(content)
+    (source / "meta.json").write_text(json.dumps({"asin": "i", "title": title}) + '\n{"asin": "i", "title": "A"}')
+    converted(source, tmp_path / "shop")
+
+
+@fuzzed(300)
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=3), st.integers(0, 10_000))
+def test_numpy_files(tmp_path, damages, size):
+    file = tmp_path / "maps.npy"
+    np.save(file, {"seqid2title": {"1": "A"}, "array": np.arange(3)})
+    content = bytearray(file.read_bytes())
+    for place, value in damages:
+        content[place % len(content)] = value
+    file.write_bytes(content[: max(size % (2 * len(content)), 1)])
+    one_line(lambda: read_object(file))
+
+
+@fuzzed(300)
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=3))
+def test_archives(tmp_path, damages):
+    file = tmp_path / "data.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.inter", "some text " * 20)
+        archive.writestr("x.item", "more")
+    content = bytearray(file.read_bytes())
+    for place, value in damages:
+        content[place % len(content)] = value
+    file.write_bytes(content)
+    one_line(lambda: unpack(file, {".inter": tmp_path / "y.inter", ".item": tmp_path / "y.item"}))

@@ -1,8 +1,10 @@
 """Zip archives from elsewhere, looked at before anything is unpacked."""
 
+import errno
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -11,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from recbole_dealrec.errors import InputError
 
 _MOST_EXPANSION = 200  # times the archive; text shrinks about tenfold, what shrinks more is made to fill a disk
+# What zipfile raises for archives that are cut short, altered, encrypted or of another compression.
+_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, NotImplementedError, RuntimeError)
 
 
 def unpack(archive: Path, files: Mapping[str, Path]) -> None:
@@ -33,7 +37,11 @@ def unpack(archive: Path, files: Mapping[str, Path]) -> None:
             for suffix, member in wanted.items():
                 with opened.open(member) as stream, open(files[suffix], "wb") as file:
                     shutil.copyfileobj(stream, file, 2**20)  # never more than the size that was checked
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (*_DAMAGES, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place before the file's beginning
+            raise
         raise InputError(f"{archive}: a damaged archive, or none that can be read ({error}); remove it") from error
 
 

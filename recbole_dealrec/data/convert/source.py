@@ -6,6 +6,7 @@ import html
 import json
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -53,7 +54,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 if len(line) == _LONGEST_LINE:
                     raise InputError(f"{path}, row {number}: longer than {_LONGEST_LINE} characters; not taken")
                 yield number, line
-    except (OSError, EOFError, UnicodeError) as error:
+    except (OSError, EOFError, UnicodeError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read, perhaps cut short ({error})") from error
 
 
@@ -101,7 +102,7 @@ def number(value: Any, path: Path, row: int, name: str) -> float:
     """
     try:
         result = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         result = math.nan
     if not math.isfinite(result):
         raise InputError(f"{path}, row {row}: {name} is {value!r}, which is no number")
