@@ -82,7 +82,7 @@ class Pipeline:
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
                 valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
                 trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
-                self.folder.output_json("fine_tuning.json", {"best_valid_result": trainer.best_valid_result})
+                self.folder.output_json("fine_tuning.json", trainer.summary())
         return read_json(self.folder / "fine_tuning.json")["best_valid_result"]
 
     def evaluate(self) -> dict[str, float]:

@@ -110,8 +110,8 @@ class SharedStages:
                     "show_progress": config["show_progress"],
                     "callback_fn": watch and (lambda epoch, score: watch(model)),
                 }
-                _, result = processes.on_main(lambda: trainer.fit(train_data, valid_data, **options))
-                self.folder.output_json(finished, result)
+                processes.on_main(lambda: trainer.fit(train_data, valid_data, **options))
+                self.folder.output_json(finished, trainer.summary())
         else:
             self.folder.reuse(stage)
         trainer.load(self.folder / weights)
