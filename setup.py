@@ -22,7 +22,10 @@ setup(
     python_requires=">=3.10,<3.12",
     packages=[*find_packages(include=["recbole_dealrec", "recbole_dealrec.*"]), "recbole_dealrec.properties"],
     package_dir={"recbole_dealrec": "recbole_dealrec", "recbole_dealrec.properties": "properties"},
-    package_data={"recbole_dealrec.properties": ["*.yaml", "*/*.yaml"]},
+    package_data={
+        "recbole_dealrec.properties": ["*.yaml", "*/*.yaml"],
+        "recbole_dealrec.report": ["templates/*"],
+    },
     install_requires=[
         "recbole==1.2.1",
         "torch>=2.5,<2.14",
@@ -33,6 +36,9 @@ setup(
         "pandas<3",
         "scikit-learn>=1.4",
         "filelock>=3.12",
+        "jinja2>=3",
+        "plotly>=5.15",
+        "psutil>=5.9",
     ],
     extras_require={**EXTRAS, "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", *chain(*EXTRAS.values())]},
 )

@@ -19,6 +19,7 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.pipeline import Pipeline
+from recbole_dealrec.report import write_comparison_report
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.stages import SharedStages
@@ -90,7 +91,7 @@ def compare_samplers(
 
     Returns:
         ``runs`` (DataFrame, one row a run), ``table`` (DataFrame, as :func:`comparison_table` describes it) and
-        ``comparison_dir``, the folder with both as CSV and the table as LaTeX.
+        ``comparison_dir``, the folder with both as CSV, the table as LaTeX and ``report.html``.
 
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
@@ -113,6 +114,7 @@ def compare_samplers(
         runs = pd.DataFrame([row for of_seed in configs for row in _runs_of_seed(of_seed)])
         table = comparison_table(runs)
         folder = processes.on_main(lambda: write_comparison(Path(configs[0][0]["checkpoint_dir"]), runs, table))
+        processes.on_main(lambda: write_comparison_report(folder, runs, table))
     log_comparison(table, folder)
     return {"runs": runs, "table": table, "comparison_dir": str(folder)}
 
