@@ -24,7 +24,10 @@ setup(
     python_requires=">=3.10,<3.12",
     packages=[*find_packages(include=["recbole_dealrec", "recbole_dealrec.*"]), "recbole_dealrec.properties"],
     package_dir={"recbole_dealrec": "recbole_dealrec", "recbole_dealrec.properties": "properties"},
-    package_data={"recbole_dealrec.properties": ["*.yaml", "*/*.yaml"]},
+    package_data={
+        "recbole_dealrec.properties": ["*.yaml", "*/*.yaml"],
+        "recbole_dealrec.report": ["templates/*"],
+    },
     install_requires=[
         "recbole==1.2.1",
         "torch>=2.5,<2.14",
@@ -36,6 +39,9 @@ setup(
         "scikit-learn>=1.4",
         "filelock>=3.12",
         "tqdm>=4.66",
+        "jinja2>=3",
+        "plotly>=5.15",
+        "psutil>=5.9",
     ],
     extras_require={
         **EXTRAS,

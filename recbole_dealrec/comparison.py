@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student_t
 from scipy.stats import ttest_rel
 from texttable import Texttable
 
@@ -30,8 +31,9 @@ def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each quantity and sampler: ``quantity``, ``sampler``, ``mean``, ``std`` (of a sample, NaN for one
-        seed), ``seeds`` (their number), and in the first sampler's rows ``p`` and ``against``, the sampler it is tested
-        against. There is no ``p`` below two seeds or where all differences are equal.
+        seed), ``seeds`` (their number), ``low`` and ``high`` (95 % confidence interval of the mean, Student's t; NaN
+        for one seed), and in the first sampler's rows ``p`` and ``against``, the sampler it is tested against. There is
+        no ``p`` below two seeds or where all differences are equal.
     """
     samplers = list(dict.fromkeys(runs["sampler"]))
     by_seed = runs.sort_values("seed").set_index("sampler")
@@ -42,7 +44,9 @@ def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
         for sampler in samplers
         for values in [by_seed.loc[[sampler], quantity]]
     ]
-    table = pd.DataFrame(rows).assign(p=np.nan, against="")
+    table = pd.DataFrame(rows)
+    half = interval_half_width(table["std"], table["seeds"])
+    table = table.assign(low=table["mean"] - half, high=table["mean"] + half, p=np.nan, against="")
     first, *others = samplers
     if others:
         metrics = [name for name in quantities if name not in COSTS]
@@ -52,6 +56,17 @@ def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
         table.loc[tested, "p"] = holm(p)
         table.loc[tested, "against"] = best.to_numpy()
     return table
+
+
+def interval_half_width(std: np.ndarray, n: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """Half the width of a confidence interval of a mean, by Student's t; NaN below two values.
+
+    Args:
+        std: standard deviation of a sample.
+        n: number of values.
+        level: confidence.
+    """
+    return student_t.ppf((1 + level) / 2, np.asarray(n) - 1) * std / np.sqrt(n)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -61,7 +61,7 @@ def _stages(config: Config, folder: list[Path], scores: list[Path]) -> list[tupl
     needed = get_sampler(config["sampler"]).needs
     return [
         *(("score", name, scores, [f"{name}.npy"]) for name in needed),
-        ("select", "selection", folder, ["scores.csv", "fewshot.jsonl"]),
+        ("select", "selection", folder, ["scores.csv", "fewshot.jsonl", "examples.json"]),
         ("finetune", "fine-tuning", folder, ["fine_tuning.json", config.model_class.weights_folder]),
         ("evaluate", "evaluation", folder, ["test_result.json"]),
     ]

@@ -11,7 +11,8 @@ import yaml
 from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
-from recbole_dealrec.report import log_summary, write_report
+from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.report import example_places, log_summary, selection_statistics, write_report
 from recbole_dealrec.run_folder import RunFolder, read_json
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.stages import SharedStages
@@ -75,6 +76,9 @@ class Pipeline:
             "test_result": test_result,
             "n_candidates": len(self.samples),
             "seconds": self.folder.seconds,
+            "memory_mib": self.folder.memory,
+            "training": self._training_curves(),
+            "selection": self._statistics(),
             "selected": selected.tolist(),
         }
         self.folder.output_json("result.json", result)
@@ -86,11 +90,12 @@ class Pipeline:
 
     def select(self) -> np.ndarray:
         """Indices of the selected candidates, int64 [n_fewshot]."""
-        if self.folder.has("scores.csv") and self.folder.has("fewshot.jsonl"):
+        if all(map(self.folder.has, ("fewshot.jsonl", "examples.json", "scores.csv"))):
             return np.flatnonzero(pd.read_csv(self.folder / "scores.csv", usecols=["selected"])["selected"])
         with self.folder.stage("selection"):
             selected = processes.broadcast(np.asarray(self.sampler.sample(self.samples), dtype=np.int64))
         self._write_fewshot(self.samples[selected])
+        self._write_examples()
         self._write_scores(selected)
         self.folder.synchronise()
         return selected
@@ -105,7 +110,7 @@ class Pipeline:
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
                 valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
                 trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
-                self.folder.output_json("fine_tuning.json", {"best_valid_result": trainer.best_valid_result})
+                self.folder.output_json("fine_tuning.json", trainer.summary())
         return read_json(self.folder / "fine_tuning.json")["best_valid_result"]
 
     def evaluate(self) -> dict[str, float]:
@@ -120,6 +125,19 @@ class Pipeline:
                 test_result = trainer.test(test_data, self.config["show_progress"])
                 self.folder.output_json("test_result.json", test_result)
         return read_json(self.folder / "test_result.json")
+
+    def _statistics(self) -> dict[str, Any]:
+        scores = pd.read_csv(self.folder / "scores.csv")
+        return selection_statistics(scores, self.samples, item_counts(self.splits.train))
+
+    def _training_curves(self) -> dict[str, dict[str, Any]]:
+        """Curves of the fine-tuning and of the surrogates that the run used, by stage, as far as they were kept."""
+        files = {
+            "fine-tuning": self.folder / "fine_tuning.json",
+            **self.stages.surrogate_trainings(self.folder.seconds),
+        }
+        trainings = {stage: read_json(file) for stage, file in files.items()}
+        return {stage: training["curve"] for stage, training in trainings.items() if "curve" in training}
 
     def _trainer(self) -> LLMTrainer:
         llm = self.stages.llm
@@ -140,6 +158,13 @@ class Pipeline:
         with self.folder.output("fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
             for row in self.stages.llm.instructions(samples):
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _write_examples(self) -> None:
+        ranked_by, places = example_places(self.sampler.columns, self.samples.item_length)
+        named = [(name, index) for name, indices in places.items() for index in indices.tolist()]
+        rows = self.stages.llm.instructions(self.samples[np.array([index for _, index in named], dtype=np.int64)])
+        examples = [{"place": name, "sample": index, **row} for (name, index), row in zip(named, rows, strict=True)]
+        self.folder.output_json("examples.json", {"ranked_by": ranked_by, "samples": examples})
 
 
 def _no_formulas(tokens: np.ndarray) -> list[str]:

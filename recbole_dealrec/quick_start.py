@@ -19,6 +19,7 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.pipeline import STAGES, Pipeline
+from recbole_dealrec.report import write_comparison_report
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.stages import SharedStages
@@ -100,8 +101,8 @@ def compare_samplers(
 
     Returns:
         ``runs`` (DataFrame, one row a run), ``table`` (DataFrame, as :func:`comparison_table` describes it) and
-        ``comparison_dir``, the folder with both as CSV and the table as LaTeX; before the stage evaluate ``runs``
-        alone, without metrics.
+        ``comparison_dir``, the folder with both as CSV, the table as LaTeX and ``report.html``; before the stage
+        evaluate ``runs`` alone, without metrics.
 
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
@@ -124,6 +125,7 @@ def compare_samplers(
             return {"runs": runs}
         table = comparison_table(runs)
         folder = processes.on_main(lambda: write_comparison(Path(configs[0][0]["checkpoint_dir"]), runs, table))
+        processes.on_main(lambda: write_comparison_report(folder, runs, table))
     log_comparison(table, folder)
     return {"runs": runs, "table": table, "comparison_dir": str(folder)}
 

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from recbole_dealrec import processes
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.peak_memory import PeakMemory
 
 UNFINISHED = ".unfinished"
 _BLOCK = 1 << 20  # bytes that are read at a time for a checksum
@@ -159,7 +160,7 @@ def check_outputs(path: Path, names: Sequence[str]) -> None:
 
 
 class RunFolder:
-    """Outputs of the stages of one run, how long each stage took, and which others it used.
+    """Outputs of the stages of one run, how long each stage took, its peak memory, and which others it used.
 
     Every output has a checksum in ``checksums.json``. One whose checksum does not match when the folder is opened, or
     that has none, is not used. Of several processes the main one alone writes; what the others write is thrown away,
@@ -177,6 +178,7 @@ class RunFolder:
         self._checksums: dict[str, list[str]] = {}
         self._stages: dict[str, dict[str, Any]] = {}
         self._open = shared._open if shared else [_OpenStage()]
+        self._memory = shared._memory if shared else PeakMemory()
         if written:
             path.mkdir(parents=True, exist_ok=True)
             self._checksums = self._read_whole_outputs()
@@ -266,6 +268,11 @@ class RunFolder:
         used = {name: seconds for stage in self._stages.values() for name, seconds in stage["used"].items()}
         return {**used, **own}
 
+    @property
+    def memory(self) -> dict[str, dict[str, float]]:
+        """Peak memory in MiB of the main process, as :class:`PeakMemory` names it, in the stages of :attr:`seconds`."""
+        return {name: peak for stage in self._stages.values() for name, peak in stage.get("memory", {}).items()}
+
     def cost(self, name: str, without: str | None = None) -> float:
         """Seconds of a finished stage and of all stages it used but one, whenever and for whichever run those ran.
 
@@ -278,18 +285,25 @@ class RunFolder:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Log and time a stage, which all processes take part in; its time is kept once it ends without an error."""
+        """Log and measure a stage, which all processes take part in.
+
+        Time and memory do not count the stages inside, and are kept once the stage ends without an error.
+        """
         getLogger().info(f"stage {name}")
+        self._open[-1].note(self._memory.take())
         self._open.append(_OpenStage())
         start = perf_counter()
         try:
-            yield
+            with self._memory.watched():
+                yield
         finally:
             total = perf_counter() - start
             ended = self._open.pop()
+            ended.note(self._memory.take())
             self._open[-1].inner_seconds += total
         own = total - ended.inner_seconds
-        self._stages[name] = {"seconds": round(own, 3), "used": ended.used}
+        memory = {**ended.used_memory, name: ended.memory}
+        self._stages[name] = {"seconds": round(own, 3), "used": ended.used, "memory": memory}
         self.output_json(_STAGES, self._stages)
         self.synchronise()
         self.reuse(name)
@@ -299,6 +313,7 @@ class RunFolder:
         """Note that the stage that is going on uses a finished one."""
         if stage := self._stages.get(name):
             self._open[-1].used.update({**stage["used"], name: stage["seconds"]})
+            self._open[-1].used_memory.update(stage.get("memory", {}))
 
     def _read_whole_outputs(self) -> dict[str, list[str]]:
         """Checksums of the outputs that match one of theirs; what is left of an interrupted write is removed."""
@@ -323,7 +338,14 @@ class RunFolder:
 
 @dataclass
 class _OpenStage:
-    """A stage that is going on: seconds of the stages inside it, and seconds of each stage it used."""
+    """A stage that is going on: seconds of the stages inside it, its peak memory, and both of each stage it used."""
 
     inner_seconds: float = 0.0
+    memory: dict[str, float] = field(default_factory=dict)
     used: dict[str, float] = field(default_factory=dict)
+    used_memory: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def note(self, memory: dict[str, float]) -> None:
+        """Peak memory in a part of the stage."""
+        for name, value in memory.items():
+            self.memory[name] = max(value, self.memory.get(name, 0.0))

@@ -1,6 +1,6 @@
 """What every sampler starts from: surrogates, scores and the language model, each computed once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +121,12 @@ class SharedStages:
         """Trained surrogates, ``n_surrogates`` of them, each with a seed of its own that follows from ``seed``."""
         return [self._surrogate(number) for number in range(self.config["n_surrogates"])]
 
+    def surrogate_trainings(self, used: Container[str]) -> dict[str, Path]:
+        """Files on the training of the surrogates among the stages that were used, by stage."""
+        names = map(_surrogate_names, range(self.config["n_surrogates"]))
+        folder = self.surrogate_folder
+        return {stage: folder / file for stage, _, file in names if stage in used and folder.has(file)}
+
     def seed(self) -> None:
         """Start a stage from the seed, so that a stage read from disk leaves the next one as it was."""
         init_seed(self.config["seed"], self.config["reproducibility"])
@@ -135,9 +141,7 @@ class SharedStages:
         config["seed"] = surrogate_seed(self.config["seed"], number)
         init_seed(config["seed"], config["reproducibility"])
         model = build_surrogate(config, self.splits.train)
-        stage = "surrogate" if number == 0 else f"surrogate {number}"
-        name = "surrogate" if number == 0 else f"surrogate-{number}"
-        weights, finished = f"{name}.safetensors", f"{name}.json"
+        stage, weights, finished = _surrogate_names(number)
         trainer = SafetensorsTrainer(config, model, self.surrogate_folder, weights)
         if watch or not (self.surrogate_folder.has(weights) and self.surrogate_folder.has(finished)):
             check_topk(config, self.splits.train)
@@ -148,8 +152,8 @@ class SharedStages:
                     "show_progress": config["show_progress"],
                     "callback_fn": watch and (lambda epoch, score: watch(model)),
                 }
-                _, result = processes.on_main(lambda: trainer.fit(train_data, valid_data, **options))
-                self.surrogate_folder.output_json(finished, result)
+                processes.on_main(lambda: trainer.fit(train_data, valid_data, **options))
+                self.surrogate_folder.output_json(finished, trainer.summary())
         else:
             self.surrogate_folder.reuse(stage)
         trainer.load(self.surrogate_folder / weights)
@@ -165,6 +169,12 @@ class SharedStages:
         if self.config["effort_sample_ratio"] == 1:
             return effort
         return PartialEffortScorer(effort, self._surrogate(0), self.scorers["influence"].score, self.config)
+
+
+def _surrogate_names(number: int) -> tuple[str, str, str]:
+    """Stage, and files of the weights and of the finished training, of a run's surrogate."""
+    name = "surrogate" if number == 0 else f"surrogate-{number}"
+    return name.replace("-", " "), f"{name}.safetensors", f"{name}.json"
 
 
 def surrogate_seed(seed: int, number: int) -> int:

@@ -1,9 +1,11 @@
 """RecBole trainers whose checkpoints are safetensors: one for surrogates, one that fine-tunes a language model."""
 
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache
@@ -19,7 +21,7 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.memory import out_of_memory
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.run_folder import UNFINISHED, RunFolder
-from recbole_dealrec.training_state import random_state, set_random_state
+from recbole_dealrec.training_state import TrainingCurve, random_state, set_random_state
 
 from recbole.data.interaction import Interaction  # isort: skip
 from recbole.evaluator import Collector  # isort: skip
@@ -68,6 +70,9 @@ class SafetensorsTrainer(Trainer):
         model: RecBole model.
         folder: run folder that keeps the best weights.
         name: their file or folder in it.
+
+    Attributes:
+        curve: losses and validation results so far.
     """
 
     def __init__(self, config: Config, model: nn.Module, folder: RunFolder, name: str) -> None:
@@ -79,6 +84,7 @@ class SafetensorsTrainer(Trainer):
         self._state_file = f"{name}.state{UNFINISHED}"
         self._keeps_state = False
         self._place = 0, 0  # epoch and forward pass
+        self.curve = TrainingCurve()
 
     def fit(self, train_data, *args, saved: bool = True, callback_fn=None, **kwargs):
         self._keeps_state = saved and callback_fn is None
@@ -90,6 +96,10 @@ class SafetensorsTrainer(Trainer):
         finally:
             self.tensorboard.close()
 
+    def summary(self) -> dict[str, Any]:
+        """``best_valid_result`` and, as plain values, the ``curve`` of a training that has ended."""
+        return {"best_valid_result": self.best_valid_result, "curve": asdict(self.curve)}
+
     def state(self, train_data, epoch: int) -> dict[str, Any]:
         """All that training depends on before ``epoch``, as tensors and plain values."""
         return {
@@ -98,6 +108,7 @@ class SafetensorsTrainer(Trainer):
             "optimizer": self.optimizer.state_dict(),
             "best": (self.best_valid_score, self.cur_step, self.best_valid_result),
             "random": processes.gather(random_state(train_data.generator)),
+            "curve": asdict(self.curve),
         }
 
     def _set_state(self, state: dict[str, Any], train_data) -> None:
@@ -106,6 +117,7 @@ class SafetensorsTrainer(Trainer):
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_valid_score, self.cur_step, self.best_valid_result = state["best"]
         set_random_state(state["random"][processes.number() % len(state["random"])], train_data.generator)
+        self.curve = TrainingCurve(**state["curve"])
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return self.model.state_dict()
@@ -113,7 +125,9 @@ class SafetensorsTrainer(Trainer):
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
         self._keep_state(train_data, epoch_idx)
         self._place = epoch_idx, 0
-        return super()._train_epoch(train_data, epoch_idx, loss_func or self._loss, show_progress)
+        sums = super()._train_epoch(train_data, epoch_idx, loss_func or self._loss, show_progress)
+        self.curve.add_loss(np.sum(sums) / len(train_data))  # a model with several losses gives a tuple
+        return sums
 
     def _loss(self, interaction: Interaction) -> torch.Tensor:
         epoch, batch = self._place
@@ -145,7 +159,9 @@ class SafetensorsTrainer(Trainer):
     def _valid_epoch(self, valid_data, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(valid_data, show_progress)
         # NumPy's numbers are no plain values, which is all that a state may hold.
-        return float(score), {metric: float(value) for metric, value in result.items()}
+        result = {metric: float(value) for metric, value in result.items()}
+        self.curve.add_result(self._place[0], result)
+        return float(score), result
 
     def save(self, path: Path) -> None:
         """Write the model's weights."""
@@ -266,6 +282,7 @@ class LLMTrainer(SafetensorsTrainer):
             loss = self._step(interaction)
             total, count = total + loss * len(interaction), count + len(interaction)
             progress.set_postfix(loss=f"{loss:.4f}")
+        self.curve.add_loss(total / count)
         return total / count
 
     def _step(self, interaction: Interaction) -> float:
@@ -310,6 +327,7 @@ class LLMTrainer(SafetensorsTrainer):
         if self.valid_metric != "loss":
             return super()._valid_epoch(valid_data, show_progress)
         loss = self._mean_loss(valid_data, show_progress)
+        self.curve.add_result(self._place[0], {"loss": loss})
         return loss, {"loss": loss}
 
     @torch.no_grad()

@@ -1,10 +1,37 @@
 """All that training depends on between two epochs, so that an interrupted one ends as it would have."""
 
 import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+
+
+@dataclass
+class TrainingCurve:
+    """What a training was like; plain values, so that a state and JSON can hold it.
+
+    Attributes:
+        train_loss: mean training loss of each epoch, from epoch 0 on.
+        valid_epoch: epochs after which there was an evaluation.
+        valid_result: the values of each metric at these evaluations.
+    """
+
+    train_loss: list[float] = field(default_factory=list)
+    valid_epoch: list[int] = field(default_factory=list)
+    valid_result: dict[str, list[float]] = field(default_factory=dict)
+
+    def add_loss(self, loss: float) -> None:
+        """The next epoch's mean training loss."""
+        self.train_loss.append(float(loss))
+
+    def add_result(self, epoch: int, result: Mapping[str, float]) -> None:
+        """The evaluation after an epoch."""
+        self.valid_epoch.append(epoch)
+        for metric, value in result.items():
+            self.valid_result.setdefault(metric, []).append(value)
 
 
 def random_state(loader_generator: torch.Generator) -> dict[str, Any]:

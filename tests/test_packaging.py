@@ -20,5 +20,6 @@ def test_the_wheel_holds_every_property_file(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"recbole_dealrec/{file.relative_to(ROOT)}" for file in ROOT.glob("properties/**/*.yaml")}
     expected |= {str(file.relative_to(ROOT)) for file in ROOT.glob("recbole_dealrec/**/*.py")}
+    expected |= {str(file.relative_to(ROOT)) for file in ROOT.glob("recbole_dealrec/report/templates/*")}
     assert expected <= names
     assert not {name for name in names if name.startswith(("tests/", "benchmarks/"))}

@@ -128,6 +128,15 @@ def test_the_best_adapter_by_loss_is_kept(trainer):
     assert run._valid_epoch(valid_data)[0] == pytest.approx(min(seen), rel=1e-5)
 
 
+def test_the_curve_holds_every_epoch_and_every_evaluation(trainer):
+    run, train_data, valid_data = trainer(epochs=4, eval_step=2)
+    seen = []
+    run.fit(train_data, valid_data, callback_fn=lambda epoch, score: seen.append((epoch, score)))
+    assert run.curve.train_loss == [run.train_loss_dict[epoch] for epoch in range(4)]
+    assert list(zip(run.curve.valid_epoch, run.curve.valid_result["loss"], strict=True)) == seen and len(seen) == 2
+    assert run.summary()["best_valid_result"] == {"loss": min(score for _, score in seen)}
+
+
 def test_a_metric_can_stop_training(trainer):
     run, train_data, valid_data = trainer(valid_metric="NDCG@5", grounding="trie", topk=[5])
     score, result = run.fit(train_data, valid_data)
@@ -188,6 +197,7 @@ def test_fine_tuning_that_was_interrupted_ends_as_it_would_have(trainer, monkeyp
         again, train_data, valid_data = trainer(name, **keys)
         torch.manual_seed(99 if call > 2 else 0)  # what was drawn meanwhile does not matter
         assert again.fit(train_data, valid_data) == expected, name
+        assert again.curve == whole.curve, name
         resumed = load_file(again.folder / name / "adapter_model.safetensors")
         assert all(torch.equal(resumed[key], value) for key, value in adapter.items()), name
 

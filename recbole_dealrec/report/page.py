@@ -1,0 +1,29 @@
+"""One self-contained HTML page from a template, the style sheet, plotly's script and what the page shows."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, **shown: Any) -> str:
+    """The page of a template; text is escaped, and a ``<data value=...>`` has all digits of a number."""
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["number"] = number
+    style = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, plotly=Markup(get_plotlyjs()), **shown)
+
+
+def number(value: float, form: str = ",.0f") -> Markup:
+    """A number as a person reads it; a dash where there is none."""
+    if value != value:
+        return Markup("–")
+    return Markup('<data value="{}">{}</data>').format(repr(float(value)), format(value, form))

@@ -1,0 +1,27 @@
+"""The table in the terminal."""
+
+from logging import getLogger
+from typing import Any
+
+from texttable import Texttable
+
+from recbole_dealrec.config import Config
+
+
+def log_summary(config: Config, result: dict[str, Any]) -> None:
+    """Log the metrics and the time of each stage as a table."""
+    table = Texttable()
+    table.set_deco(Texttable.HEADER)
+    table.set_cols_dtype(["t", "t", "t", "t"])
+    table.set_cols_align(["l", "r", "l", "r"])
+    table.set_header_align(["l", "r", "l", "r"])
+    metrics = [(metric, f"{value:.4f}") for metric, value in result["test_result"].items()]
+    stages = [(stage, f"{seconds:.1f}") for stage, seconds in result["seconds"].items()]
+    rows = max(len(metrics), len(stages))
+    metrics += [("", "")] * (rows - len(metrics))
+    stages += [("", "")] * (rows - len(stages))
+    table.header(["test metric", "value", "stage", "seconds"])
+    table.add_rows([[*left, *right] for left, right in zip(metrics, stages, strict=True)], header=False)
+    title = f"{config['dataset']}, {config['model']}, {config['sampler']}: "
+    chosen = f"{len(result['selected'])} of {result['n_candidates']} candidate samples"
+    getLogger().info(f"{title}{chosen}\n{table.draw()}")
