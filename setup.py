@@ -34,5 +34,9 @@ setup(
         "scikit-learn>=1.4",
         "filelock>=3.12",
     ],
-    extras_require={**EXTRAS, "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", *chain(*EXTRAS.values())]},
+    extras_require={
+        **EXTRAS,
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
+        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "markdown-it-py>=3", *chain(*EXTRAS.values())],
+    },
 )

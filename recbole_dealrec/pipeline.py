@@ -41,7 +41,7 @@ class Pipeline:
         self.sampler.check(len(self.samples))
 
     def run(self) -> dict[str, Any]:
-        """All stages; returns what :func:`recbole_dealrec.run_recbole_dealrec` does, but for ``run_dir``."""
+        """All stages; returns what ``recbole_dealrec.run_recbole_dealrec`` does, but for ``run_dir``."""
         with self.folder.output("config.yaml") as file:
             file.write_text(yaml.safe_dump(self.config.resolved(), allow_unicode=True), encoding="utf-8")
         selected = self.select()

@@ -34,7 +34,7 @@ class FewShotSampler(ABC):
             ``valid_distance``.
 
     Attributes:
-        columns: after :meth:`sample`, what is worth keeping of each candidate, arrays [n] by name.
+        columns: after ``sample``, what is worth keeping of each candidate, arrays [n] by name.
     """
 
     def __init__(self, config: Config, scorers: Mapping[str, Scorer]) -> None:
@@ -84,7 +84,7 @@ def register_sampler(name: str) -> Callable[[type[FewShotSampler]], type[FewShot
     Packages of their own name the class in the entry-point group ``recbole_dealrec.samplers``.
 
     Raises:
-        TypeError: the class is not a :class:`FewShotSampler`.
+        TypeError: the class is not a ``FewShotSampler``.
         ValueError: the name is taken by another class.
     """
 

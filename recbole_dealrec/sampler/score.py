@@ -13,7 +13,7 @@ class ScoreSampler(FewShotSampler):
     """Selects by a score.
 
     Attributes:
-        source: name of the scorer that gives the score, unless :meth:`scores` says otherwise.
+        source: name of the scorer that gives the score, unless ``scores`` says otherwise.
     """
 
     source: str
@@ -41,7 +41,7 @@ class HighestSampler(ScoreSampler):
 
 
 class CoverageSampler(ScoreSampler):
-    """Coverage-enhanced selection, as :func:`coverage_enhanced_selection` describes it.
+    """Coverage-enhanced selection, as ``coverage_enhanced_selection`` describes it.
 
     Reads ``n_groups`` and ``hard_prune_ratio``.
     """
