@@ -1,53 +1,107 @@
 """Command line: python run_recbole_dealrec.py --dataset=games [--sampler=A,B --seeds=1,2] [--key=value ...]."""
 
 import argparse
+import shutil
 import sys
+import traceback
 
 from recbole_dealrec import processes
+from recbole_dealrec.dry_run import dry_run_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.launch import launch
+from recbole_dealrec.listing import list_text
+from recbole_dealrec.options import help_text
+from recbole_dealrec.pipeline import STAGES
 from recbole_dealrec.quick_start import compare_samplers, run_recbole_dealrec
 from recbole_dealrec.values import parse_command_line
 
 
-def main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="DEALRec for RecBole. Any configuration key can follow as --key=value.", allow_abbrev=False
+        description="DEALRec for RecBole. Any configuration key can follow as --key=value.",
+        allow_abbrev=False,
+        add_help=False,
     )
+    parser.add_argument("--help", "-h", action="store_true", help="show this and all configuration keys")
+    parser.add_argument("--list", action="store_true", help="list datasets, models and samplers")
     parser.add_argument("--model", "-m", default="BIGRec", help="recommender to fine-tune")
     parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the dataset")
     parser.add_argument("--sampler", "-s", default="DEALRec", help="few-shot sampler, or several: A,B,C")
     parser.add_argument("--seeds", help="seeds to compare samplers with: 1,2,3")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    parser.add_argument("--stage", default=STAGES[-1], help=f"the last stage: {', '.join(STAGES)}")
+    parser.add_argument("--dry_run", action="store_true", help="print configuration, stages and what is cached")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     several = parser.add_argument_group("several processes", "RecBole's options; torchrun and accelerate do as well")
     several.add_argument("--nproc", type=int, default=1, help="processes on this machine")
     several.add_argument("--world_size", type=int, default=-1, help="processes on all machines")
     several.add_argument("--ip", default="localhost", help="address of the first machine")
     several.add_argument("--port", type=int, default=5678, help="free port of the first machine")
     several.add_argument("--group_offset", type=int, default=0, help="number of this machine's first process")
+    return parser
+
+
+def main() -> int:
+    parser = _parser()
     arguments, rest = parser.parse_known_args()
     try:
-        if processes.launched_count() == 1 and max(arguments.nproc, arguments.world_size) > 1:
-            return launch(
-                __file__, sys.argv[1:], arguments.nproc, arguments.world_size, arguments.ip, arguments.port,
-                arguments.group_offset,
-            )  # fmt: skip
-        overrides = parse_command_line(rest)
-        files = arguments.config_files.split()
-        samplers = arguments.sampler.split(",")
-        if arguments.seeds is None and len(samplers) == 1:
-            run_recbole_dealrec(arguments.model, arguments.dataset, arguments.sampler, files, overrides)
-        else:
-            seeds = arguments.seeds and _whole_numbers(arguments.seeds)
-            compare_samplers(samplers, seeds, arguments.model, arguments.dataset, files, overrides)
+        if arguments.help or arguments.list:
+            print(_text(parser, arguments, rest))
+            return 0
+        return _run(arguments, rest)
     except InputError as error:
         number = processes.launched_number()
         print(f"error: {f'process {number}: ' if number else ''}{error}", file=sys.stderr)
+        _show_traceback(arguments)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        told = " ".join(str(error).split())
+        print(
+            f"error: {type(error).__name__}: {told} ({frame.filename}:{frame.lineno}); --debug shows the traceback",
+            file=sys.stderr,
+        )
+        _show_traceback(arguments)
+        return 1
+
+
+def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    if processes.launched_count() == 1 and max(arguments.nproc, arguments.world_size) > 1:
+        return launch(
+            __file__, sys.argv[1:], arguments.nproc, arguments.world_size, arguments.ip, arguments.port,
+            arguments.group_offset,
+        )  # fmt: skip
+    common = {
+        "model": arguments.model,
+        "dataset": arguments.dataset,
+        "config_file_list": arguments.config_files.split(),
+        "config_dict": parse_command_line(rest),
+        "stage": arguments.stage,
+    }
+    samplers = arguments.sampler.split(",")
+    if arguments.dry_run:
+        print(dry_run_text(samplers, arguments.seeds and _whole_numbers(arguments.seeds), **common))
+    elif arguments.seeds is None and len(samplers) == 1:
+        run_recbole_dealrec(sampler=arguments.sampler, **common)
+    else:
+        compare_samplers(samplers, arguments.seeds and _whole_numbers(arguments.seeds), **common)
     return 0
+
+
+def _text(parser: argparse.ArgumentParser, arguments: argparse.Namespace, rest: list[str]) -> str:
+    """What ``--help`` or ``--list`` prints."""
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+    if arguments.help:
+        return f"{parser.format_help()}\n{help_text(width)}"
+    return list_text(str(parse_command_line(rest).get("data_path", "dataset/")), width)
+
+
+def _show_traceback(arguments: argparse.Namespace) -> None:
+    if arguments.debug:
+        traceback.print_exc()
 
 
 def _whole_numbers(text: str) -> list[int]:

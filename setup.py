@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
+    "quant": ["bitsandbytes>=0.49"],
     "goracs": ["POT>=0.9.5"],
     "rqvae": ["vector-quantize-pytorch>=1.20"],
     "text": ["sentence-transformers>=5"],
@@ -37,6 +38,13 @@ setup(
     extras_require={
         **EXTRAS,
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
-        "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.12", "markdown-it-py>=3", *chain(*EXTRAS.values())],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6",
+            "ruff>=0.12",
+            "markdown-it-py>=3",
+            *chain(*EXTRAS.values()),
+        ],
     },
 )

@@ -2,21 +2,29 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from recbole_dealrec.options import Option, recbole_section, sections
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = "reference/configuration.md"
+_INTRODUCTION = """# Configuration
+
+Every key with its type and default, made from the files in `properties/`. Of two values for a key the later
+wins: overall, model, llm (for `llm_path: tiny`), dataset, sampler, then `--config_files`, then the command line or
+`config_dict`. An unknown key is an error. `python run_recbole_dealrec.py --help` shows the same."""
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 
 
 def _pages_outside() -> dict[str, str]:
-    """Page of each file that lies outside docs/, by its path in the repository."""
+    """Page, or plain file, of each file that lies outside docs/, by its path in the repository."""
     pages = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-    results = sorted(ROOT.glob("benchmarks/results/*.md"))
+    results = sorted(ROOT.glob("benchmarks/results/*"))
     return pages | {file.relative_to(ROOT).as_posix(): f"results/{file.name}" for file in results}
 
 
@@ -26,7 +34,7 @@ _SOURCES = {page: source for source, page in PAGES.items()}
 
 def on_config(config: MkDocsConfig) -> None:
     """Put the pages of results where the navigation has ``results``."""
-    results = sorted(page for page in _SOURCES if page.startswith("results/"))
+    results = sorted(page for page in _SOURCES if page.startswith("results/") and page.endswith(".md"))
     config.nav = [{"Results": results} if entry == {"Results": "results"} else entry for entry in config.nav]
 
 
@@ -38,10 +46,21 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def _configuration() -> str:
-    """The property files, one after the other."""
-    files = sorted(ROOT.glob("properties/**/*.yaml"), key=lambda file: (file.parent != ROOT / "properties", file))
-    parts = [f"## {file.relative_to(ROOT)}\n\n```yaml\n{file.read_text(encoding='utf-8')}```\n" for file in files]
-    return "\n".join(["# Configuration\n", *parts])
+    """Tables of all keys: those of the property files, and RecBole's own."""
+    parts = [_INTRODUCTION]
+    for section in [*sections(), recbole_section()]:
+        parts += [f"## {section.name}", section.title]
+        for group in section.groups:
+            if group.title != section.title:
+                parts.append(f"### {group.title}")
+            parts.append(_table(group.options))
+    return "\n\n".join(parts)
+
+
+def _table(options: Iterable[Option]) -> str:
+    rows = [(f"`{option.key}`", option.type, f"`{option.shown_default()}`", option.comment) for option in options]
+    cells = [("key", "type", "default", "meaning"), ("---",) * 4, *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells)
 
 
 def on_page_markdown(markdown: str, page: Page, **_) -> str:

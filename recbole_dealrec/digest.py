@@ -3,11 +3,15 @@
 import hashlib
 import json
 from collections.abc import Set
+from functools import cache
+from pathlib import Path
 
 import numpy as np
+from huggingface_hub import try_to_load_from_cache
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits
+from recbole_dealrec.run_folder import checksum
 
 # Keys that change how a run is carried out, not what comes out.
 _NEUTRAL_KEYS = {
@@ -15,6 +19,7 @@ _NEUTRAL_KEYS = {
     "wandb_project", "save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "worker",
     "config_files", "tokens_per_batch", "micro_batch_size", "eval_batch_size", "surrogate_eval_batch_size",
 }  # fmt: skip
+_CHECKPOINT_KEYS = ("llm_path", "text_encoder_path")  # what is there counts, not what the folder is called
 # Keys that surrogates, scores and the language model before fine-tuning do not depend on.
 SELECTION_KEYS = {"sampler", "n_fewshot", "effort_weight", "n_groups", "hard_prune_ratio"}
 FINE_TUNING_KEYS = {
@@ -36,8 +41,9 @@ def shared_name(config: Config, splits: Splits) -> str:
 
 
 def _digest(config: Config, splits: Splits, ignored: Set[str]) -> str:
-    """Twelve hexadecimal digits of the resolved keys that are not ignored, of rows, item tokens and titles."""
+    """Twelve hexadecimal digits of the keys that are not ignored, checkpoints, rows, item tokens and titles."""
     keys = {key: value for key, value in config.resolved().items() if key not in ignored}
+    keys.update({key: checkpoint_content(keys[key]) for key in _CHECKPOINT_KEYS if key in keys})
     hashed = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode())
     for part in (splits.train, splits.valid, splits.test):
         samples = CandidateSamples.from_dataset(part)
@@ -46,3 +52,25 @@ def _digest(config: Config, splits: Splits, ignored: Set[str]) -> str:
     tokens = splits.train.field2id_token[splits.train.iid_field]
     hashed.update("\n".join([*map(str, tokens), *splits.train.titles]).encode())
     return hashed.hexdigest()[:12]
+
+
+def checkpoint_content(path: str) -> str:
+    """What tells a checkpoint from any other.
+
+    Args:
+        path: folder, Hugging Face id, or a name that is neither.
+
+    Returns:
+        SHA-256 of all files of a folder, the commit of what was downloaded, or the name itself.
+    """
+    if Path(path).is_dir():
+        files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+        return _content(path, tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    downloaded = try_to_load_from_cache(path, "config.json") if "/" in path else None
+    return f"{path}@{Path(downloaded).parent.name}" if isinstance(downloaded, str) else path
+
+
+@cache
+def _content(path: str, state: tuple) -> str:
+    """Checksum of a folder; ``state`` changes when a file does."""
+    return checksum(Path(path))

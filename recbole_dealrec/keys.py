@@ -121,6 +121,8 @@ _CHECKS = {
     "title_field": _TEXT,
     "llm_path": _TEXT,
     "llm_dtype": _one_of("auto", "float32", "bfloat16", "float16"),
+    "llm_quantization": ("~, 4bit or 8bit", lambda value: value in (None, "4bit", "8bit")),
+    "llm_device_map": ("~ or auto", lambda value: value in (None, "auto")),
     "trust_remote_code": _FLAG,
     "tiny_steps": _COUNT,
     "prompt_noun": _ANY_TEXT,

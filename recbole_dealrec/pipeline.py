@@ -17,6 +17,7 @@ from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.stages import SharedStages
 from recbole_dealrec.trainer import LLMTrainer
 
+STAGES = ("score", "select", "finetune", "evaluate")
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]+$)")  # a number with a sign is none
 
 
@@ -40,13 +41,35 @@ class Pipeline:
         self.sampler = get_sampler(config["sampler"])(config, stages.scorers)
         self.sampler.check(len(self.samples))
 
-    def run(self) -> dict[str, Any]:
-        """All stages; returns what ``recbole_dealrec.run_recbole_dealrec`` does, but for ``run_dir``."""
+    def run(self, last: str = STAGES[-1]) -> dict[str, Any]:
+        """The stages up to and including the ``last`` one.
+
+        Returns:
+            What ``recbole_dealrec.run_recbole_dealrec`` does, but for ``run_dir``.
+        """
         with self.folder.output("config.yaml") as file:
             file.write_text(yaml.safe_dump(self.config.resolved(), allow_unicode=True), encoding="utf-8")
+        if last == "score":
+            self.score()
+            return {"seconds": self.folder.seconds}
         selected = self.select()
+        if last == "select":
+            return {"selected": selected, "seconds": self.folder.seconds}
         best_valid_result = self.fine_tune(selected)
-        test_result = self.evaluate()
+        if last == "finetune":
+            seconds = self.folder.seconds
+            return {"best_valid_result": best_valid_result, "selected": selected, "seconds": seconds}
+        return self._finish(selected, best_valid_result, self.evaluate())
+
+    def score(self) -> None:
+        """Scores that the sampler needs, kept in the folder of the shared stages."""
+        for name in self.sampler.needs:
+            self.stages.scorers[name].score(self.samples)
+
+    def _finish(
+        self, selected: np.ndarray, best_valid_result: dict[str, float], test_result: dict[str, float]
+    ) -> dict[str, Any]:
+        """Write result and report, and remove what only an interrupted run needs."""
         result = {
             "best_valid_result": best_valid_result,
             "test_result": test_result,

@@ -18,7 +18,7 @@ from recbole_dealrec.digest import run_name, shared_name
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS
 from recbole_dealrec.model.surrogate import build_surrogate
-from recbole_dealrec.pipeline import Pipeline
+from recbole_dealrec.pipeline import STAGES, Pipeline
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.stages import SharedStages
@@ -33,6 +33,7 @@ def run_recbole_dealrec(
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
+    stage: str = STAGES[-1],
 ) -> dict[str, Any]:
     """Score the candidate samples, select few, fine-tune the language model on them and evaluate it.
 
@@ -43,17 +44,20 @@ def run_recbole_dealrec(
         config_file_list: YAML files of configuration keys.
         config_dict: configuration keys that win over all files.
         saved: whether the run folder is kept; a run whose folder is there goes on from its finished stages.
+        stage: the last stage: score, select, finetune or evaluate. A later call goes on from there.
 
     Returns:
         ``best_valid_result`` and ``test_result`` (metric to value), ``selected`` (int64 indices of the candidate
-        samples), ``seconds`` (stage to wall time) and ``run_dir`` (empty if not saved).
+        samples), ``seconds`` (stage to wall time) and ``run_dir`` (empty if not saved); before the last stage those of
+        them that are known by then.
 
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
     """
-    config = _checked_config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
+    check_stage(stage)
+    config = checked_config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     _start_logging(config)
-    splits, samples = _checked_data([config])
+    splits, samples = checked_data([config])
     path = Path(config["checkpoint_dir"]) / run_name(config, splits)
     with (
         processes.joined(config["device"].type == "cpu"),
@@ -62,7 +66,7 @@ def run_recbole_dealrec(
     ):
         pipeline = Pipeline(config, SharedStages(config, splits, samples, folder), folder)
         getLogger().info(f"{len(samples)} candidate samples; run folder {path}")
-        result = pipeline.run()
+        result = pipeline.run(stage)
     return {**result, "run_dir": str(path) if saved else ""}
 
 
@@ -73,6 +77,7 @@ def compare_samplers(
     dataset: str = "ml-100k",
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
+    stage: str = STAGES[-1],
 ) -> dict[str, Any]:
     """Run every sampler with every seed and compare their metrics and costs.
 
@@ -87,34 +92,46 @@ def compare_samplers(
         dataset: name of the dataset's folder and files.
         config_file_list: YAML files of configuration keys.
         config_dict: configuration keys that win over all files; no ``sampler``, and no ``seed`` beside ``seeds``.
+        stage: the last stage of each run: score, select, finetune or evaluate.
 
     Returns:
         ``runs`` (DataFrame, one row a run), ``table`` (DataFrame, as ``comparison_table`` describes it) and
-        ``comparison_dir``, the folder with both as CSV and the table as LaTeX.
+        ``comparison_dir``, the folder with both as CSV and the table as LaTeX; before the stage evaluate ``runs``
+        alone, without metrics.
 
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
     """
+    check_stage(stage)
     keys = dict(config_dict or {})
     _check_named_once("sampler", samplers, keys)
     if seeds is None:
-        seeds = [_checked_config(model, dataset, config_file_list, {**keys, "sampler": samplers[0]})["seed"]]
+        seeds = [checked_config(model, dataset, config_file_list, {**keys, "sampler": samplers[0]})["seed"]]
     else:
         _check_named_once("seed", seeds, keys)
     configs = [
-        [
-            _checked_config(model, dataset, config_file_list, {**keys, "sampler": name, "seed": seed})
-            for name in samplers
-        ]
+        [checked_config(model, dataset, config_file_list, {**keys, "sampler": name, "seed": seed}) for name in samplers]
         for seed in seeds
     ]
     _start_logging(configs[0][0])
     with processes.joined(configs[0][0]["device"].type == "cpu"):
-        runs = pd.DataFrame([row for of_seed in configs for row in _runs_of_seed(of_seed)])
+        runs = pd.DataFrame([row for of_seed in configs for row in _runs_of_seed(of_seed, stage)])
+        if stage != STAGES[-1]:
+            return {"runs": runs}
         table = comparison_table(runs)
         folder = processes.on_main(lambda: write_comparison(Path(configs[0][0]["checkpoint_dir"]), runs, table))
     log_comparison(table, folder)
     return {"runs": runs, "table": table, "comparison_dir": str(folder)}
+
+
+def check_stage(stage: str) -> None:
+    """Refuse a stage that there is not.
+
+    Raises:
+        InputError: its name is none of ``STAGES``.
+    """
+    if stage not in STAGES:
+        raise InputError(f"no stage '{stage}'; the stages are {', '.join(STAGES)}")
 
 
 def _check_named_once(key: str, values: Sequence, keys: Mapping[str, Any]) -> None:
@@ -124,20 +141,22 @@ def _check_named_once(key: str, values: Sequence, keys: Mapping[str, Any]) -> No
         raise InputError(f"configuration key '{key}' is given beside the values to compare; leave one of them out")
 
 
-def _runs_of_seed(configs: Sequence[Config]) -> Iterator[dict[str, Any]]:
+def _runs_of_seed(configs: Sequence[Config], stage: str) -> Iterator[dict[str, Any]]:
     """A row of the comparison for each configuration; these differ in keys of the selection alone."""
     first, parent = configs[0], Path(configs[0]["checkpoint_dir"])
-    splits, samples = _checked_data(configs)
+    splits, samples = checked_data(configs)
     with RunFolder.opened(parent / shared_name(first, splits)) as shared:
         stages = SharedStages(first, splits, samples, shared)
         for config in configs:
             with RunFolder.opened(parent / run_name(config, splits), shared) as folder:
                 getLogger().info(f"{config['sampler']}, seed {config['seed']}; run folder {folder.path}")
-                yield _row(Pipeline(config, stages, folder))
+                yield _row(Pipeline(config, stages, folder), stage)
 
 
-def _row(pipeline: Pipeline) -> dict[str, Any]:
-    config, folder, result = pipeline.config, pipeline.folder, pipeline.run()
+def _row(pipeline: Pipeline, stage: str) -> dict[str, Any]:
+    config, folder, result = pipeline.config, pipeline.folder, pipeline.run(stage)
+    if stage != STAGES[-1]:
+        return {"sampler": config["sampler"], "seed": config["seed"], "run_dir": str(folder.path)}
     return {
         "sampler": config["sampler"],
         "seed": config["seed"],
@@ -148,9 +167,14 @@ def _row(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def _checked_config(
+def checked_config(
     model: str, dataset: str, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any]
 ) -> Config:
+    """Configuration of a run, with all that can be refused before the data are read.
+
+    Raises:
+        InputError: it cannot be used.
+    """
     if model not in MODELS:
         raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
     if Path(dataset).name != dataset or dataset in (".", ".."):
@@ -162,7 +186,7 @@ def _checked_config(
     return config
 
 
-def _checked_data(configs: Sequence[Config]) -> tuple[Splits, CandidateSamples]:
+def checked_data(configs: Sequence[Config]) -> tuple[Splits, CandidateSamples]:
     """Splits and candidates of runs that differ in keys of the selection alone, before anything is written.
 
     Raises:
@@ -198,7 +222,10 @@ def _start_logging(config: Config) -> None:
         root.removeHandler(handler)
         handler.close()
     others = set(root.handlers)
-    init_logger(config)
+    try:
+        init_logger(config)
+    except OSError as error:
+        raise InputError(f"{Path('log').absolute()}: RecBole cannot write its log here ({error.strerror})") from error
     for handler in set(root.handlers) - others:
         handler.of_recbole = True
     getLogger("httpx").setLevel(WARNING)

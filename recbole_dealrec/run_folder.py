@@ -126,6 +126,15 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def whole_outputs(path: Path) -> set[str]:
+    """Names of the outputs of a run folder that are as they were written; only reads."""
+    try:
+        recorded = read_json(path / _CHECKSUMS)
+    except (FileNotFoundError, ValueError):
+        return set()
+    return {name for name, expected in recorded.items() if (path / name).exists() and checksum(path / name) in expected}
+
+
 class RunFolder:
     """Outputs of the stages of one run, how long each stage took, and which others it used.
 

@@ -73,6 +73,7 @@ class SafetensorsTrainer(Trainer):
 
     def __init__(self, config: Config, model: nn.Module, folder: RunFolder, name: str) -> None:
         super().__init__(config, model)
+        self.tensorboard.close()  # its thread; the first value opens it again
         self.eval_collector = _Collector(config)
         self.folder, self.name = folder, name
         self.saved_model_file = folder / name
@@ -85,7 +86,10 @@ class SafetensorsTrainer(Trainer):
         if self._keeps_state and self.folder.has(self._state_file):
             self._set_state(torch.load(self.folder / self._state_file, self.device, weights_only=True), train_data)
             self.logger.info(f"{self.name}: training goes on with epoch {self.start_epoch}")
-        return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
+        try:
+            return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
+        finally:
+            self.tensorboard.close()
 
     def state(self, train_data, epoch: int) -> dict[str, Any]:
         """All that training depends on before ``epoch``, as tensors and plain values."""

@@ -214,6 +214,7 @@ def _save_checkpoint(kind, folder):
     gpt2 = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 4, "eos_token_id": 0, "bos_token_id": 0}
     configuration = {
         "llama": lambda: transformers.LlamaConfig(**sizes),
+        "wide llama": lambda: transformers.LlamaConfig(**{**sizes, "hidden_size": 64}),  # blocks of 64 are quantised
         "qwen2": lambda: transformers.Qwen2Config(**sizes),
         "mistral": lambda: transformers.MistralConfig(**sizes),
         "gpt2": lambda: transformers.GPT2Config(**gpt2),

@@ -361,3 +361,9 @@ def test_histories_of_ten_thousand_items_in_benchmark_files(write_benchmark, mak
     train = load_splits(make_config("deep", path, **keys)).train
     samples = CandidateSamples.from_dataset(train)
     assert train.field2id_token["item_id"][samples.history(0)].tolist() == items[-50:]
+
+
+def test_a_log_that_cannot_be_written(run_script, movies_path):
+    Path("log").write_text("a file where RecBole's folder goes")
+    code, lines = run_script("--dataset=movies", f"--data_path={movies_path}", "--title_field=movie_title")
+    assert code == 2 and len(lines) == 1 and str(Path("log").absolute()) in lines[0]

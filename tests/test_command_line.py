@@ -1,6 +1,15 @@
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from recbole_dealrec.config import properties_folder
+from recbole_dealrec.listing import list_text
+from recbole_dealrec.options import Group, Option, read_section
+from recbole_dealrec.sampler import FewShotSampler, RandomSampler, base, register_sampler
+from recbole_dealrec.values import read_yaml
 
 SCRIPT = Path(__file__).parents[1] / "run_recbole_dealrec.py"
 
@@ -13,3 +22,95 @@ def test_the_process_exits_with_2(tmp_path):
     assert done.stderr.strip().splitlines()[-1] == (
         "error: unknown configuration key 'n_group'; did you mean 'n_groups'?"
     )
+
+
+def test_help_lists_every_key_with_its_type_and_default(run_help):
+    text = " ".join(run_help(90).split())
+    for file in properties_folder().glob("**/*.yaml"):
+        for key in read_yaml(file):
+            assert f"--{key} (" in text, key
+    assert "--n_fewshot (int) Number of samples the LLM is fine-tuned on. [default: 1024]" in text
+    assert "--t5_dropout_rate (float) Dropout. [default: 0.1]" in text
+    assert "weight_decay 0.0" in text and "eval_step 1" in text  # RecBole's
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_fits_the_terminal(run_help, width):
+    assert max(map(len, run_help(width).splitlines())) <= width
+
+
+@pytest.fixture
+def run_help(monkeypatch, capsys):
+    def run(width):
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--help"])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_options_are_read_from_property_files(tmp_path):
+    file = tmp_path / "some.yaml"
+    file.write_text(
+        "# What it is.\n\n# First group\na: 3   # (int) Sentence with # and (brackets).\n\n"
+        'b: >-  # (str) Text.\n  two\n  lines\n\n# Second\nc:  # (dict) Mapping.\n  d: ~\ne: "x\\n"  # (str) Line.\n'
+    )
+    section = read_section(file, "some")
+    assert (section.name, section.title) == ("some", "What it is.")
+    assert section.groups == (
+        Group(
+            "First group",
+            (Option("a", "int", 3, "Sentence with # and (brackets)."), Option("b", "str", "two lines", "Text.")),
+        ),
+        Group("Second", (Option("c", "dict", {"d": None}, "Mapping."), Option("e", "str", "x\n", "Line."))),
+    )
+    shown = [option.shown_default() for group in section.groups for option in group.options]
+    assert shown == ["3", "two lines", "{d: null}", '"x\\n"']
+
+
+def test_list_names_datasets_models_and_samplers(write_dataset, monkeypatch):
+    path = write_dataset("mine", {"u": ["a", "b", "c"]})
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @register_sampler("Plugin")
+    class Plugin(FewShotSampler):
+        """Rule of another package, with ``n_fewshot``.
+
+        More on it.
+        """
+
+    lines = list_text(str(path), 200).splitlines()
+    assert "  mine            no property file (there)" in lines
+    assert any(line.startswith("  ml-100k ") and "comes with RecBole" in line for line in lines)
+    assert any(line.startswith("  games ") and "not there" in line for line in lines)
+    assert any(line.startswith("  TIGER ") for line in lines)
+    assert "  Plugin          Rule of another package, with n_fewshot." in lines
+    assert not any("More on it" in line for line in lines)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_unexpected_error_is_one_line(run_script, movies_path, monkeypatch, debug):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @register_sampler("Failing")
+    class Failing(RandomSampler):
+        def check(self, n_candidates):
+            raise ZeroDivisionError("two\nlines")
+
+    code, lines = run_script(
+        "--dataset=movies", f"--data_path={movies_path}", "--title_field=movie_title", "--sampler=Failing",
+        *["--debug"] * debug,
+    )  # fmt: skip
+    told = [line for line in lines if line.startswith("error: ")]
+    assert code == 1 and len(told) == 1
+    assert told[0].startswith("error: ZeroDivisionError: two lines (") and __file__ in told[0] and "--debug" in told[0]
+    assert ("Traceback (most recent call last):" in lines) == debug
+
+
+def test_the_stage_is_checked(run_script):
+    code, lines = run_script("--stage=train")
+    assert code == 2
+    assert lines[-1] == "error: no stage 'train'; the stages are score, select, finetune, evaluate"

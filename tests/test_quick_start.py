@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -205,3 +206,14 @@ def test_tiger_runs_through_the_same_stages(movies_path, tmp_path):
     again = run_recbole_dealrec(model="TIGER", dataset="movies", config_dict=keys)
     assert again["test_result"] == result["test_result"]
     assert again["selected"].tolist() == result["selected"].tolist()
+
+
+def test_nothing_is_left_open(run, tmp_path):
+    def open_now():
+        return [len(os.listdir(f"/proc/self/{kind}")) for kind in ("fd", "task")]
+
+    quick = {"surrogate_epochs": 1, "epochs": 1, "tiny_steps": 2, "sampler": "InfluenceOnly"}
+    run(tmp_path, seed=1, **quick)
+    after_one = open_now()
+    run(tmp_path, seed=2, **quick)
+    assert open_now() == after_one

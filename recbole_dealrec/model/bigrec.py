@@ -82,7 +82,7 @@ class BIGRec(LLMRecommender):
         """Hidden state of each row's last token, adapter off, float32 [B, d]."""
         inputs = {key: value.to(self.device) for key, value in self._collate(batch).items()}
         with self._inference(), self.network.disable_adapter():
-            return self.network.get_base_model().base_model(**inputs).last_hidden_state[:, -1].float()
+            return self.network.get_base_model().base_model(**inputs).last_hidden_state[:, -1].float().to(self.device)
 
     def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
         items, place = np.unique(samples.item_id, return_inverse=True)

@@ -12,9 +12,17 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import is_bitsandbytes_available
 from transformers.utils.logging import disable_progress_bar
 
+from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
 from recbole_dealrec.errors import InputError
@@ -33,6 +41,10 @@ def check_llm(config: Config) -> None:
             ``lora_target_modules``, or no room for the prompt.
     """
     path, trusted = config["llm_path"], config["trust_remote_code"]
+    if config["llm_quantization"] and not is_bitsandbytes_available():
+        raise InputError('llm_quantization needs bitsandbytes: pip install "recbole-dealrec[quant]"')
+    if config["llm_device_map"] and processes.launched_count() > 1:
+        raise InputError("llm_device_map: auto is for one process; several would each take all GPUs")
     base = model_without_weights("llm_path", path, AutoModelForCausalLM.from_pretrained, trust_remote_code=trusted)
     _check_target_modules(base, config["lora_target_modules"])
     tokenizer = load_tokenizer(path, trusted)
@@ -68,12 +80,30 @@ def load_network(config: Config, path: str) -> PeftModel:
     """
     if not config["show_progress"]:
         disable_progress_bar()
-    dtype = config["llm_dtype"] if config["llm_dtype"] == "auto" else getattr(torch, config["llm_dtype"])
+    options = {
+        "trust_remote_code": config["trust_remote_code"],
+        "device_map": config["llm_device_map"] or config["device"],
+    }
+    options["dtype"] = config["llm_dtype"] if config["llm_dtype"] == "auto" else getattr(torch, config["llm_dtype"])
+    if config["llm_quantization"]:
+        options["quantization_config"] = _quantization(config["llm_quantization"])
     try:
-        base = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=config["trust_remote_code"])
+        base = AutoModelForCausalLM.from_pretrained(path, **options)
     except UNUSABLE as error:
         raise unusable("llm_path", path, error) from error
     return add_lora(config, base)
+
+
+def _quantization(kind: str) -> BitsAndBytesConfig:
+    """Weights of 4 bits in QLoRA's form (Dettmers et al., NeurIPS 2023), or of 8 bits (LLM.int8)."""
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def add_lora(config: Config, base: PreTrainedModel) -> PeftModel:
@@ -92,7 +122,7 @@ def add_lora(config: Config, base: PreTrainedModel) -> PeftModel:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers in a way that is about to change
-        return get_peft_model(base, lora).to(config["device"])
+        return get_peft_model(base, lora)
 
 
 def _check_target_modules(base: PreTrainedModel, targets: Sequence[str]) -> None:

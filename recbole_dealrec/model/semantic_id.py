@@ -48,9 +48,7 @@ def _write_ids(file: Path, config: Config, titles: Sequence[str]) -> None:
     getLogger().info(f"making semantic IDs, kept in {file}")
     options = {"device": str(config["device"]), "show_progress": config["show_progress"]}
     embeddings = embed_texts(titles, config)
-    ids = semantic_ids(
-        embeddings, config["semantic_id"], config["seed"], rqvae_steps=config["rqvae_steps"], **options
-    )
+    ids = semantic_ids(embeddings, config["semantic_id"], config["seed"], rqvae_steps=config["rqvae_steps"], **options)
     with atomic_path(file) as path, open(path, "wb") as stream:
         np.save(stream, ids)
 

@@ -1,6 +1,6 @@
 """Few-shot samplers behind one interface and a registry."""
 
-from recbole_dealrec.sampler.base import FewShotSampler, Scorer, get_sampler, register_sampler
+from recbole_dealrec.sampler.base import FewShotSampler, Scorer, get_sampler, register_sampler, sampler_names
 from recbole_dealrec.sampler.cluster import RecRankerSampler, S2LSampler, TFDConSampler
 from recbole_dealrec.sampler.coverage import coverage_enhanced_selection
 from recbole_dealrec.sampler.dealrec import (
@@ -34,4 +34,5 @@ __all__ = [
     "get_sampler",
     "overall_score",
     "register_sampler",
+    "sampler_names",
 ]

@@ -34,8 +34,12 @@ class FewShotSampler(ABC):
             ``valid_distance``.
 
     Attributes:
+        needs: names of the scorers that ``sample`` asks, in order. ``--stage=score`` and ``--dry_run`` go by them;
+            those that are not named here are computed with the selection.
         columns: after ``sample``, what is worth keeping of each candidate, arrays [n] by name.
     """
+
+    needs: tuple[str, ...] = ()
 
     def __init__(self, config: Config, scorers: Mapping[str, Scorer]) -> None:
         self.config = config
@@ -108,6 +112,10 @@ def get_sampler(name: str) -> type[FewShotSampler]:
         for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=name):
             register_sampler(name)(entry_point.load())
     if name not in _REGISTRY:
-        known = sorted({*_REGISTRY, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
-        raise InputError(f"no sampler '{name}'; known are {', '.join(known)}")
+        raise InputError(f"no sampler '{name}'; known are {', '.join(sampler_names())}")
     return _REGISTRY[name]
+
+
+def sampler_names() -> list[str]:
+    """Names of all samplers, those of other packages included."""
+    return sorted({*_REGISTRY, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})

@@ -38,9 +38,10 @@ class TFDConSampler(ClusterSampler):
     equal share, smallest cluster first, as in coverage-enhanced selection. The two representations weigh the same.
     """
 
+    needs = ("surrogate_representation", "llm_representation")
+
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        sources = ("surrogate_representation", "llm_representation")
-        points = np.hstack([_of_unit_spread(self.scorers[source].score(samples)) for source in sources])
+        points = np.hstack([_of_unit_spread(self.scorers[name].score(samples)) for name in self.needs])
         return self.draw_evenly(points, self.config["n_groups"])
 
 
@@ -51,6 +52,8 @@ class S2LSampler(ClusterSampler):
     A sample's trajectory is its loss at each evaluation of a small model's training, here the surrogate's. 100
     clusters, as in the released code; the smallest give first.
     """
+
+    needs = ("loss_trajectory",)
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         return self.draw_evenly(self.scorers["loss_trajectory"].score(samples), _S2L_CLUSTERS)
@@ -66,6 +69,8 @@ class RecRankerSampler(FewShotSampler):
     sample that comes up again is passed over, and where too few different ones were drawn, more are. A history counts
     at most ``MAX_ITEM_LIST_LENGTH`` interactions.
     """
+
+    needs = ("surrogate_representation",)
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         n_fewshot, random = self.config["n_fewshot"], np.random.default_rng(self.config["seed"])

@@ -14,6 +14,8 @@ class DEALRecSampler(CoverageSampler):
     The paper's text adds the raw scores; its released code normalises both first, as done here.
     """
 
+    needs = ("influence", "effort")
+
     def scores(self, samples: CandidateSamples) -> dict[str, np.ndarray]:
         influence = self.scorers["influence"].score(samples)
         effort = self.scorers["effort"].score(samples)
@@ -25,14 +27,14 @@ class DEALRecSampler(CoverageSampler):
 class InfluenceOnlySampler(CoverageSampler):
     """DEALRec without the effort: coverage-enhanced selection on the influence alone; the paper's figure 4."""
 
-    source = "influence"
+    needs = ("influence",)
 
 
 @register_sampler("EffortOnly")
 class EffortOnlySampler(CoverageSampler):
     """DEALRec without the influence: coverage-enhanced selection on the effort alone; the paper's figure 4."""
 
-    source = "effort"
+    needs = ("effort",)
 
 
 @register_sampler("Greedy")
@@ -43,6 +45,7 @@ class GreedySampler(HighestSampler):
     not be greedy.
     """
 
+    needs = DEALRecSampler.needs
     scores = DEALRecSampler.scores
 
 

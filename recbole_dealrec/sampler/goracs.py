@@ -33,6 +33,8 @@ class GORACSSampler(FewShotSampler):
         InputError: POT, which solves the transport, is not installed.
     """
 
+    needs = ("effort", "valid_distance")
+
     def __init__(self, config: Config, scorers: Mapping[str, Scorer]) -> None:
         super().__init__(config, scorers)
         try:

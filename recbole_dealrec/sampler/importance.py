@@ -11,7 +11,7 @@ class GraNdSampler(HighestSampler):
     ``recbole_dealrec.scorer.GraNdScorer`` says of which parameters and at which point of training.
     """
 
-    source = "grand"
+    needs = ("grand",)
 
 
 @register_sampler("EL2N")
@@ -21,7 +21,7 @@ class EL2NSampler(HighestSampler):
     ``recbole_dealrec.scorer.EL2NScorer`` says over which items and at which point of training.
     """
 
-    source = "el2n"
+    needs = ("el2n",)
 
 
 @register_sampler("CCS")
@@ -32,4 +32,4 @@ class CCSSampler(CoverageSampler):
     their smallest coresets, 10 % of the data.
     """
 
-    source = "el2n"
+    needs = ("el2n",)

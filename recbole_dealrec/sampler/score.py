@@ -10,17 +10,11 @@ from recbole_dealrec.sampler.coverage import draw_from_groups, n_after_pruning, 
 
 
 class ScoreSampler(FewShotSampler):
-    """Selects by a score.
-
-    Attributes:
-        source: name of the scorer that gives the score, unless ``scores`` says otherwise.
-    """
-
-    source: str
+    """Selects by a score: the one it needs, unless ``scores`` says otherwise."""
 
     def scores(self, samples: CandidateSamples) -> dict[str, np.ndarray]:
         """Scores of the candidates, float64 [n] by name; the last one is selected by, larger is more important."""
-        return {self.source: self.scorers[self.source].score(samples)}
+        return {name: self.scorers[name].score(samples) for name in self.needs}
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         self.columns = self.scores(samples)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
 
@@ -219,3 +220,19 @@ def test_what_is_no_title_is_cut(ten, checkpoint):
 def test_llm_dtype_sets_the_weights_type(ten, checkpoint):
     network = load_network(ten(llm_dtype="bfloat16"), checkpoint("llama"))
     assert network.get_base_model().lm_head.weight.dtype == torch.bfloat16
+
+
+def test_a_device_map_changes_no_score(bigrec):
+    scores = []
+    for choice in (None, "auto"):
+        model, splits = bigrec(llm_device_map=choice)
+        samples = CandidateSamples.from_dataset(splits.train)
+        interaction = samples.interaction(model.config, np.arange(len(samples)))
+        scores.append(model.full_sort_predict(interaction))
+    torch.testing.assert_close(*scores)
+
+
+def test_a_device_map_is_for_one_process(ten, checkpoint, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="llm_device_map: auto is for one process"):
+        check_llm(ten(llm_path=checkpoint("llama"), llm_device_map="auto"))

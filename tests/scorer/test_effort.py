@@ -35,6 +35,19 @@ def test_effort_is_the_norm_of_each_samples_gradient(bigrec, randomise_adapter, 
     np.testing.assert_allclose(scores, one_by_one(model, samples, wanted), rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_effort_on_quantised_weights(bigrec, randomise_adapter, kind):
+    model, splits = bigrec("wide llama", llm_quantization=kind, tokens_per_batch=500)
+    base = {type(module).__name__ for name, module in model.network.named_modules() if name.endswith("base_layer")}
+    assert base == {{"4bit": "Linear4bit", "8bit": "Linear8bitLt"}[kind]}
+    randomise_adapter(model.network)
+    model.eval()
+    samples = CandidateSamples.from_dataset(splits.train)
+    scores = EffortScorer(model, model.config).score(samples)
+    # The quantised products depend a little on what else is in the batch.
+    np.testing.assert_allclose(scores, one_by_one(model, samples, lambda name: True), rtol=0.02)
+
+
 def test_scoring_leaves_the_model_as_it_was(bigrec):
     model, splits = bigrec()
     model.train()

@@ -1,0 +1,67 @@
+"""What there is to choose from: datasets, models, samplers."""
+
+import textwrap
+from pathlib import Path
+
+from recbole_dealrec.model import MODELS  # first: it makes RecBole importable
+from recbole_dealrec.options import sections
+from recbole_dealrec.sampler import get_sampler, sampler_names
+from recbole_dealrec.values import read_yaml
+
+import recbole  # isort: skip
+
+_RECBOLE = Path(recbole.__file__).parent
+_COLUMNS = 18
+
+
+def list_text(data_path: str, width: int) -> str:
+    """Datasets, models and samplers with a line on each.
+
+    Args:
+        data_path: folder whose datasets are listed.
+        width: columns of the terminal.
+    """
+    samplers = {}
+    for name in sampler_names():
+        try:
+            samplers[name] = _first_line(get_sampler(name))
+        except Exception as error:  # a package of its own may fail in any way; the others are listed all the same
+            samplers[name] = f"cannot be loaded: {error}"
+    parts = {
+        f"datasets (data_path: {data_path})": _datasets(Path(data_path)),
+        "models": {name: _first_line(model) for name, model in MODELS.items()},
+        "samplers": samplers,
+    }
+    return "\n\n".join(_part(title, rows, width) for title, rows in parts.items())
+
+
+def _datasets(data_path: Path) -> dict[str, str]:
+    """Where each dataset is that has a property file or lies in ``data_path``."""
+    titles = {
+        section.name.partition("/")[2]: section.title for section in sections() if section.name.startswith("dataset/")
+    }
+    there = {file.parent.name for file in data_path.glob("*/*.inter") if file.name.startswith(f"{file.parent.name}.")}
+    archives = read_yaml(_RECBOLE / "properties" / "dataset" / "url.yaml")
+    rows = {}
+    for name in sorted(titles.keys() | there):
+        if name == "ml-100k":
+            place = "comes with RecBole"
+        elif name in there:
+            place = "there"
+        else:
+            place = "not there; downloaded when it is used" if name in archives else "not there; put its files there"
+        rows[name] = f"{titles.get(name, 'no property file')} ({place})"
+    return rows
+
+
+def _first_line(thing: type) -> str:
+    """First line of a class's docstring, without its markup."""
+    return (thing.__doc__ or "no description").strip().splitlines()[0].replace("``", "")
+
+
+def _part(title: str, rows: dict[str, str], width: int) -> str:
+    lines = [title]
+    for name, text in rows.items():
+        start = f"  {name:<{_COLUMNS - 3}} "
+        lines += textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * _COLUMNS)
+    return "\n".join(lines)
