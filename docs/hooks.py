@@ -18,7 +18,7 @@ _INTRODUCTION = """# Configuration
 Every key with its type and default, made from the files in `properties/`. Of two values for a key the later
 wins: overall, model, llm (for `llm_path: tiny`), dataset, sampler, then `--config_files`, then the command line or
 `config_dict`. An unknown key is an error. `python run_recbole_dealrec.py --help` shows the same."""
-_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
+_LINK = re.compile(r"\[([^\]]+)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def _pages_outside() -> dict[str, str]:
@@ -64,13 +64,19 @@ def _table(options: Iterable[Option]) -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, **_) -> str:
-    """Links that lead through the repository, as its browser follows them, lead through the site."""
+    """Links that lead through the repository, as its browser follows them, lead through the site.
+
+    Of a link to a file that the site does not hold, such as an example, the text is left.
+    """
     here = page.file.src_uri
     source = _SOURCES.get(here, f"docs/{here}")
 
     def site_link(link: re.Match[str]) -> str:
-        target = os.path.normpath(os.path.join(os.path.dirname(source), link[1]))
-        return os.path.relpath(_page_of(target), os.path.dirname(here) or ".") if _page_of(target) else link[1]
+        text, reference, anchor = link.groups(default="")
+        target = os.path.normpath(os.path.join(os.path.dirname(source), reference))
+        if _page_of(target):
+            return f"[{text}]({os.path.relpath(_page_of(target), os.path.dirname(here) or '.')}{anchor})"
+        return text if (ROOT / target).exists() else link[0]
 
     return _LINK.sub(site_link, markdown)
 

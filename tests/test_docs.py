@@ -98,8 +98,13 @@ def _write_data(folder):
         _write_rows(folder / f"dataset/games/games.{part}.inter", [header, *rows])
     events = [(user, item, 1000 + time) for user, history in histories.items() for time, item in enumerate(history)]
     _write_rows(folder / "dataset/mine/mine.inter", [("user_id:token", "item_id:token", "timestamp:float"), *events])
-    _write_rows(folder / "ratings.csv", [("reader", "book", "read_at"), *events])
+    _write_rows(folder / "loans.csv", [("reader", "book", "borrowed_at"), *events])
     _write_rows(folder / "books.csv", [("book", "title"), *items])
+    _write_rows(folder / "ratings.csv", [("user_id", "item_id", "timestamp"), *events])
+    _write_rows(folder / "items.csv", [("item_id", "title"), *items])
+    titles = dict(items)
+    rows = [(*event, titles[event[1]]) for event in events]
+    _write_rows(folder / "SOURCE.csv", [("user", "item", "time", "title"), *rows])
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +222,10 @@ class Reader:
         self.shell(shlex.join([*words, *(f"--{key}={value}" for key, value in over.items())]))
 
     def shell(self, command):
-        """Anything else, as it stands."""
+        """Anything else, as it stands, but for what is meant as a place to fill in and folders that are there."""
+        runs = sorted(self.folder.glob("saved/ml-100k-BIGRec-DEALRec-*"))
+        command = command.replace("saved/<run>", str(runs[0]) if runs else "saved/<run>")
+        command = command.replace("SOURCE dataset/mine", "SOURCE.csv dataset/converted")
         _shell(command, self.folder)
 
 
