@@ -45,6 +45,7 @@ setup(
     ],
     extras_require={
         **EXTRAS,
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -52,6 +53,7 @@ setup(
             "ruff>=0.12",
             "trl>=1",
             "datasets>=4.7",
+            "markdown-it-py>=3",
             *chain(*EXTRAS.values()),
         ],
     },

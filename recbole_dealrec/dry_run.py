@@ -26,7 +26,7 @@ def dry_run_text(
 ) -> str:
     """Resolved configuration of the first run, then of each run its folder, its stages, and which are cached.
 
-    Nothing is written. Arguments as for :func:`recbole_dealrec.compare_samplers`.
+    Nothing is written. Arguments as for ``recbole_dealrec.compare_samplers``.
 
     Raises:
         InputError: what a run itself would refuse at its start.

@@ -46,7 +46,7 @@ class Pipeline:
         """The stages up to and including the ``last`` one.
 
         Returns:
-            What :func:`recbole_dealrec.run_recbole_dealrec` does, but for ``run_dir``.
+            What ``recbole_dealrec.run_recbole_dealrec`` does, but for ``run_dir``.
         """
         with self.folder.output("config.yaml") as file:
             file.write_text(yaml.safe_dump(self.config.resolved(), allow_unicode=True), encoding="utf-8")

@@ -58,7 +58,7 @@ def count() -> int:
 
 
 def number() -> int:
-    """This process among :func:`count`."""
+    """This process among ``count``."""
     return dist.get_rank() if count() > 1 else 0
 
 

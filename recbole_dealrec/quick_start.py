@@ -87,7 +87,7 @@ def compare_samplers(
     """Run every sampler with every seed and compare their metrics and costs.
 
     The samplers of a seed share surrogates, scores and the language model before fine-tuning; each of these is computed
-    once. A run comes out as :func:`run_recbole_dealrec` alone would have it, and one whose folder is there goes on from
+    once. A run comes out as ``run_recbole_dealrec`` alone would have it, and one whose folder is there goes on from
     its finished stages.
 
     Args:
@@ -100,7 +100,7 @@ def compare_samplers(
         stage: the last stage of each run: score, select, finetune or evaluate.
 
     Returns:
-        ``runs`` (DataFrame, one row a run), ``table`` (DataFrame, as :func:`comparison_table` describes it) and
+        ``runs`` (DataFrame, one row a run), ``table`` (DataFrame, as ``comparison_table`` describes it) and
         ``comparison_dir``, the folder with both as CSV, the table as LaTeX and ``report.html``; before the stage
         evaluate ``runs`` alone, without metrics.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils.memory import clear_device_cache
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -168,7 +169,7 @@ class SafetensorsTrainer(Trainer):
         save_file(self.model.state_dict(), path)
 
     def load(self, path: Path) -> None:
-        """Read weights that :meth:`save` wrote into the model."""
+        """Read weights that ``save`` wrote into the model."""
         self.model.load_state_dict(load_file(path, device=str(self.device)))
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs) -> None:
@@ -188,7 +189,7 @@ class LLMTrainer(SafetensorsTrainer):
     ``train_batch_size`` samples of all processes together make one optimiser step, ``micro_batch_size`` of one process
     one forward pass; the gradient is the mean over the step's samples however they are cut. The learning rate warms up
     over ``warmup_steps`` and falls linearly to zero. ``valid_metric: loss`` stops early by the validation loss (the
-    paper), anything else by that metric. :meth:`test` goes on from the last batch that was kept, too.
+    paper), anything else by that metric. ``test`` goes on from the last batch that was kept, too.
     """
 
     _test_file = f"evaluation.state{UNFINISHED}"
@@ -196,6 +197,7 @@ class LLMTrainer(SafetensorsTrainer):
 
     def __init__(self, config: Config, model: LLMRecommender, folder: RunFolder, name: str) -> None:
         super().__init__(config, model, folder, name)
+        AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
         # Gradients are summed over the processes by _step, once for all forward passes of an optimiser step.
         model.network = self.accelerator.prepare_model(model.network, evaluation_mode=True)

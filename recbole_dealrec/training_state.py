@@ -47,7 +47,7 @@ def random_state(loader_generator: torch.Generator) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], loader_generator: torch.Generator) -> None:
-    """Set the generators to what :func:`random_state` gave."""
+    """Set the generators to what ``random_state`` gave."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"].cpu())

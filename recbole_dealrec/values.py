@@ -102,7 +102,7 @@ def parse_command_line(arguments: Sequence[str]) -> dict[str, Any]:
     """Configuration keys of a command line.
 
     Args:
-        arguments: ``--key=value``, ``--key value`` or ``--flag`` (true) each; values as :func:`parse_value` reads them,
+        arguments: ``--key=value``, ``--key value`` or ``--flag`` (true) each; values as ``parse_value`` reads them,
             but those of keys that hold text as they are.
 
     Raises:

@@ -55,6 +55,12 @@ def test_the_step_is_the_same_however_a_batch_is_cut(trainer):
             torch.testing.assert_close(other[name], value, atol=1e-6, rtol=1e-4)
 
 
+def test_each_run_of_a_process_has_its_own_precision(trainer):
+    for precision in ("no", "bf16", "no"):
+        run, *_ = trainer(mixed_precision=precision)
+        assert run.accelerator.mixed_precision == precision
+
+
 @pytest.mark.parametrize("at", [1, 2])
 def test_fine_tuning_goes_on_with_smaller_passes(trainer, monkeypatch, caplog, at):
     expected, train_data, valid_data = trainer("whole", learner="sgd")

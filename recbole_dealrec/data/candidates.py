@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,6 +10,9 @@ import torch
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 
 from recbole.data.interaction import Interaction  # isort: skip
+
+if TYPE_CHECKING:
+    from recbole_dealrec.data.dataset import SequentialDataset
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,11 @@ class CandidateSamples:
     rows: np.ndarray
 
     @classmethod
-    def from_dataset(cls, dataset, samples_per_user: int = 0) -> "CandidateSamples":
+    def from_dataset(cls, dataset: "SequentialDataset", samples_per_user: int = 0) -> "CandidateSamples":
         """Samples of one split of a RecBole sequential dataset.
 
         Args:
-            dataset: built :class:`recbole_dealrec.data.SequentialDataset`, whose rows hold history and target.
+            dataset: built dataset, whose rows hold history and target.
             samples_per_user: how many of a user's samples to take, latest first; 0 takes all.
 
         Returns:

@@ -186,7 +186,7 @@ def search(
     eos_token_id: int | None = None,
     pad_token_id: int = 0,
 ) -> Beams:
-    """The beam search of :func:`beam_search` for any decoder.
+    """The beam search of ``beam_search`` for any decoder.
 
     Args:
         logits: logits of the first token, [B, 1, vocab].

@@ -119,7 +119,7 @@ class BIGRec(LLMRecommender):
         self.network.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        """Load LoRA's matrices from a folder that :meth:`save` wrote.
+        """Load LoRA's matrices from a folder that ``save`` wrote.
 
         Raises:
             InputError: they are another model's.

@@ -22,7 +22,7 @@ def distances(queries: Tensor, items: Tensor, weights: Tensor) -> Tensor:
     Args:
         queries: embeddings of what was written, [B, d].
         items: embeddings of the items' titles, [n, d].
-        weights: of :func:`popularity_weights`, [n].
+        weights: of ``popularity_weights``, [n].
     """
     distance = torch.cdist(queries.float(), items.float(), compute_mode="donot_use_mm_for_euclid_dist")
     low, high = distance.amin(dim=1, keepdim=True), distance.amax(dim=1, keepdim=True)

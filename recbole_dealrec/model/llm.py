@@ -73,7 +73,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
 
 
 def load_network(config: Config, path: str) -> PeftModel:
-    """Causal language model at ``path`` with LoRA, see :func:`add_lora`.
+    """Causal language model at ``path`` with LoRA, see ``add_lora``.
 
     Raises:
         InputError: the model cannot be loaded, or has no module named in ``lora_target_modules``.

@@ -46,7 +46,7 @@ def split_prefix(batch: Mapping[str, Tensor], longest: int) -> tuple[dict[str, T
 
     Args:
         batch: [B, T] tensors.
-        longest: of :func:`longest_split`.
+        longest: of ``longest_split``.
 
     Returns:
         The prefix, [1, P] tensors without labels, and the rest, [B, T - P] tensors but for an ``attention_mask`` of
@@ -93,7 +93,7 @@ def prefix_states(model: nn.Module, prefix: Mapping[str, Tensor]) -> list[Tensor
 
 
 def prefix_cache(states: Sequence[Tensor]) -> Cache:
-    """Keys and values of :func:`prefix_states`, expanded to [B, ...], as ``past`` of ``sample_losses``."""
+    """Keys and values of ``prefix_states``, expanded to [B, ...], as ``past`` of ``sample_losses``."""
     return Cache(layers=[_PrefixLayer(*pair) for pair in zip(states[::2], states[1::2], strict=True)])
 
 

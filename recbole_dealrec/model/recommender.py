@@ -77,7 +77,7 @@ class LLMRecommender(SequentialRecommender, ABC):
     def representation_batches(
         self, samples: CandidateSamples, with_targets: bool = False
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """Indices and what :meth:`represent` takes of histories or, with targets, of whole samples.
+        """Indices and what ``represent`` takes of histories or, with targets, of whole samples.
 
         Batches are of similar length under ``tokens_per_batch``.
         """
@@ -104,7 +104,7 @@ class LLMRecommender(SequentialRecommender, ABC):
 
     @abstractmethod
     def load(self, folder: Path) -> None:
-        """Load what :meth:`save` wrote."""
+        """Load what ``save`` wrote."""
 
     def sample_losses(self, interaction: Interaction) -> Tensor:
         """Mean negative log-likelihood of each sample's labelled tokens, float32 [B]."""
@@ -112,7 +112,7 @@ class LLMRecommender(SequentialRecommender, ABC):
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """What :meth:`item_scores` gives, in parts where the memory does not suffice; RecBole's name for it."""
+        """What ``item_scores`` gives, in parts where the memory does not suffice; RecBole's name for it."""
         rows_of = Interaction.__getitem__
         return in_fitting_parts(self.item_scores, interaction, len(interaction), rows_of, torch.cat)
 

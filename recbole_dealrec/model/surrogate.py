@@ -57,7 +57,7 @@ class EveryPosition:
 
 
 def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRecommender:
-    """Fresh surrogate; ``config`` is :meth:`Config.surrogate`.
+    """Fresh surrogate; ``config`` is ``Config.surrogate``.
 
     Raises:
         InputError: the model is not sequential, its loss is not a softmax over the items, or its keys do not suit it.

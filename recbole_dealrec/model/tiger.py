@@ -148,7 +148,7 @@ class TIGER(LLMRecommender):
             json.dump(self._ids_by_token(), file, ensure_ascii=False)
 
     def load(self, folder: Path) -> None:
-        """Load the T5 from a folder that :meth:`save` wrote.
+        """Load the T5 from a folder that ``save`` wrote.
 
         Raises:
             InputError: it was trained with other semantic IDs.

@@ -34,9 +34,9 @@ class FewShotSampler(ABC):
             ``valid_distance``.
 
     Attributes:
-        needs: names of the scorers that :meth:`sample` asks, in order. ``--stage=score`` and ``--dry_run`` go by them;
+        needs: names of the scorers that ``sample`` asks, in order. ``--stage=score`` and ``--dry_run`` go by them;
             those that are not named here are computed with the selection.
-        columns: after :meth:`sample`, what is worth keeping of each candidate, arrays [n] by name.
+        columns: after ``sample``, what is worth keeping of each candidate, arrays [n] by name.
     """
 
     needs: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def register_sampler(name: str) -> Callable[[type[FewShotSampler]], type[FewShot
     Packages of their own name the class in the entry-point group ``recbole_dealrec.samplers``.
 
     Raises:
-        TypeError: the class is not a :class:`FewShotSampler`.
+        TypeError: the class is not a ``FewShotSampler``.
         ValueError: the name is taken by another class.
     """
 

@@ -130,7 +130,7 @@ def _largest_gain(cost: np.ndarray, minima: np.ndarray, bounds: np.ndarray) -> i
 
 
 def improve_by_swaps(cost: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Exchange chosen rows for others as long as that lowers :func:`transport_distance`; int64 [k].
+    """Exchange chosen rows for others as long as that lowers ``transport_distance``; int64 [k].
 
     With the columns' potentials g held, row e may have the potential min_j (cost_ej - g_j), so putting e in the place
     of i changes the distance by at least (that - f_i) / k. The pairs that this bound lets hope for most are tried.

@@ -8,7 +8,7 @@ from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler
 class GraNdSampler(HighestSampler):
     """The samples of the largest gradient norm on the surrogate (Paul et al., NeurIPS 2021, arXiv 2107.07075).
 
-    :class:`recbole_dealrec.scorer.GraNdScorer` says of which parameters and at which point of training.
+    ``recbole_dealrec.scorer.GraNdScorer`` says of which parameters and at which point of training.
     """
 
     needs = ("grand",)
@@ -18,7 +18,7 @@ class GraNdSampler(HighestSampler):
 class EL2NSampler(HighestSampler):
     """The samples of the largest prediction error on the surrogate (Paul et al., NeurIPS 2021, arXiv 2107.07075).
 
-    :class:`recbole_dealrec.scorer.EL2NScorer` says over which items and at which point of training.
+    ``recbole_dealrec.scorer.EL2NScorer`` says over which items and at which point of training.
     """
 
     needs = ("el2n",)

@@ -10,7 +10,7 @@ from recbole_dealrec.sampler.coverage import draw_from_groups, n_after_pruning, 
 
 
 class ScoreSampler(FewShotSampler):
-    """Selects by a score: the one it needs, unless :meth:`scores` says otherwise."""
+    """Selects by a score: the one it needs, unless ``scores`` says otherwise."""
 
     def scores(self, samples: CandidateSamples) -> dict[str, np.ndarray]:
         """Scores of the candidates, float64 [n] by name; the last one is selected by, larger is more important."""
@@ -35,7 +35,7 @@ class HighestSampler(ScoreSampler):
 
 
 class CoverageSampler(ScoreSampler):
-    """Coverage-enhanced selection, as :func:`coverage_enhanced_selection` describes it.
+    """Coverage-enhanced selection, as ``coverage_enhanced_selection`` describes it.
 
     Reads ``n_groups`` and ``hard_prune_ratio``.
     """

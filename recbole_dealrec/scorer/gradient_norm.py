@@ -67,11 +67,11 @@ def per_sample_gradient_norms(
 def gradient_norms(
     model: nn.Module, parameters: Sequence[str] | None = None
 ) -> Iterator[Callable[[Mapping[str, Tensor]], np.ndarray]]:
-    """What :func:`per_sample_gradient_norms` does, as a function of one batch; the model is prepared while it is open.
+    """What ``per_sample_gradient_norms`` does, as a function of one batch; the model is prepared while it is open.
 
     Raises:
-        ValueError: as :func:`per_sample_gradient_norms`.
-        TypeError: as :func:`per_sample_gradient_norms`.
+        ValueError: as ``per_sample_gradient_norms``.
+        TypeError: as ``per_sample_gradient_norms``.
     """
     targets = _find_targets(model, parameters)
     longest = longest_split(model)

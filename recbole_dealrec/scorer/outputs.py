@@ -25,7 +25,7 @@ class Logits(nn.Module):
         self.surrogate = surrogate
 
     def inputs(self, batch: Interaction) -> Any:
-        """What :meth:`forward` takes: all that comes before the first chosen parameter."""
+        """What ``forward`` takes: all that comes before the first chosen parameter."""
         return batch
 
     def forward(self, inputs: Any) -> Tensor:

@@ -52,7 +52,7 @@ class PartialEffortScorer:
         """Measured or predicted effort of each sample, float64 [n].
 
         Raises:
-            InputError: as :meth:`EffortScorer.score`.
+            InputError: as ``EffortScorer.score``.
         """
         count = part_size(len(samples), self.config["effort_sample_ratio"])
         if count == len(samples):
