@@ -14,8 +14,8 @@ from recbole_dealrec.errors import InputError
 
 @dataclass(frozen=True)
 class AtomicSource:
-    """One ``.inter`` file with user_id, item_id, timestamp and perhaps rating; one ``.item`` file with item_id and title,
-    or with a column such as movie_title."""
+    """One ``.inter`` file with user_id, item_id, timestamp and perhaps rating; one ``.item`` file with item_id and
+    title, or a column such as movie_title."""
 
     interactions: AtomicFile
     catalogue: AtomicFile
