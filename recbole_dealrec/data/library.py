@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data.archive import unpack
 from recbole_dealrec.data.convert import convert
@@ -56,12 +57,14 @@ def provide(config: Config) -> None:
         )
     kept = folder.with_name(f".{name}.download")
     try:
-        kept.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{name}.lock")):
             if not folder.exists():  # no other process was faster
-                archive = download(url, kept, config["show_progress"])
+                kept.mkdir(exist_ok=True)
+                # Processes other than the main one show no progress, and any of them may be the first here.
+                archive = download(url, kept, config["show_progress"] or processes.launched_number() > 0)
                 _build(archive, folder, paper)
-            shutil.rmtree(kept, ignore_errors=True)
+                shutil.rmtree(kept, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{kept}: {error.strerror or error}; the same command goes on from here") from error
 

@@ -293,6 +293,14 @@ def test_what_cannot_be_used_is_told_and_nothing_is_left(case, source, tmp_path,
     assert not (tmp_path / "data").exists() or not list((tmp_path / "data").iterdir())
 
 
+def test_another_title_column(source, tmp_path):
+    write_atomic(source)
+    text = (source / "old.item").read_text().replace("title:token", "movie_title:token_seq")
+    (source / "old.item").write_text(text)
+    convert(source, tmp_path / "mine")
+    assert 'B2\t"Quoted", twice\n' in (tmp_path / "mine" / "mine.item").read_text()
+
+
 def test_options_that_do_not_fit(source, tmp_path):
     with pytest.raises(InputError, match="min_rating: the source has no ratings"):
         convert(write_microlens(source), tmp_path / "mine", min_rating=4)

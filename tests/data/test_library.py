@@ -160,7 +160,7 @@ def test_what_is_no_archive_is_told(publish, make_config, path, server):
 def test_a_folder_that_cannot_be_made_is_told(publish, make_config, path):
     publish("ml-1m", "/ml-1m.zip", MOVIES)
     path.write_text("a file")
-    with pytest.raises(InputError, match="data/.ml-1m.download: Not a directory; the same command goes on from here"):
+    with pytest.raises(InputError, match="data/.ml-1m.download: File exists; the same command goes on from here"):
         load_splits(make_config("ml-1m", path))
 
 

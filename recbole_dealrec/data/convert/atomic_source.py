@@ -14,7 +14,8 @@ from recbole_dealrec.errors import InputError
 
 @dataclass(frozen=True)
 class AtomicSource:
-    """One ``.inter`` file with user_id, item_id, timestamp and perhaps rating; one ``.item`` file with a title."""
+    """One ``.inter`` file with user_id, item_id, timestamp and perhaps rating; one ``.item`` file with item_id and
+    title, or a column such as movie_title."""
 
     interactions: AtomicFile
     catalogue: AtomicFile
@@ -41,7 +42,9 @@ class AtomicSource:
     def titles(self) -> Iterator[tuple[str, str]]:
         """Titles; a row that is not whole, which nobody could mend in a published archive, is left out."""
         file = self.catalogue
-        item, title = self._places(file, "item_id", "title")
+        columns = list(file.columns())
+        named = [name for name in columns if name == "title"] or [name for name in columns if name.endswith("title")]
+        item, title = self._places(file, "item_id", named[0] if named else "title")
         width, broken = len(file.columns()), []
         for row, cells in islice(file.rows(), 1, None):
             if len(cells) == width:
