@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 EXTRAS = {
     "quant": ["bitsandbytes>=0.49"],
+    "hyper": ["hyperopt>=0.3"],
     "goracs": ["POT>=0.9.5"],
     "rqvae": ["vector-quantize-pytorch>=1.20"],
     "text": ["sentence-transformers>=5"],
@@ -34,6 +35,7 @@ setup(
         "pandas<3",
         "scikit-learn>=1.4",
         "filelock>=3.12",
+        "tqdm>=4.66",
     ],
     extras_require={
         **EXTRAS,
@@ -44,6 +46,8 @@ setup(
             "hypothesis>=6",
             "ruff>=0.12",
             "markdown-it-py>=3",
+            "trl>=1",
+            "datasets>=4.7",
             *chain(*EXTRAS.values()),
         ],
     },

@@ -1,13 +1,17 @@
 """DEALRec for RecBole: few-shot fine-tuning data for LLM recommenders, chosen by influence and effort."""
 
+from importlib import import_module
+
 __version__ = "0.1.0"
 
-__all__ = ["compare_samplers", "run_recbole_dealrec"]
+__all__ = ["compare_samplers", "recommend", "run_recbole_dealrec", "select_fewshot"]
 
 
 def __getattr__(name: str):
+    # What is asked for is imported then: it takes seconds, and not everyone who imports the package runs it.
+    if name == "recommend":
+        return import_module("recbole_dealrec.recommend")  # a module that can be called
     if name in __all__:
-        from recbole_dealrec import quick_start  # takes seconds, and not everyone who imports the package runs it
-
-        return getattr(quick_start, name)
+        home = "frame" if name == "select_fewshot" else "quick_start"
+        return getattr(import_module(f"recbole_dealrec.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

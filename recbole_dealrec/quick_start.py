@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ def run_recbole_dealrec(
     config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
     stage: str = STAGES[-1],
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Score the candidate samples, select few, fine-tune the language model on them and evaluate it.
 
@@ -45,6 +46,8 @@ def run_recbole_dealrec(
         config_dict: configuration keys that win over all files.
         saved: whether the run folder is kept; a run whose folder is there goes on from its finished stages.
         stage: the last stage: score, select, finetune or evaluate. A later call goes on from there.
+        shared: whether surrogates, scores and the language model before fine-tuning are kept in a folder of their own,
+            which other shared runs and comparisons use too, and not in the run folder.
 
     Returns:
         ``best_valid_result`` and ``test_result`` (metric to value), ``selected`` (int64 indices of the candidate
@@ -58,13 +61,15 @@ def run_recbole_dealrec(
     config = checked_config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     _start_logging(config)
     splits, samples = checked_data([config])
-    path = Path(config["checkpoint_dir"]) / run_name(config, splits)
+    parent = Path(config["checkpoint_dir"])
+    path = parent / run_name(config, splits)
     with (
         processes.joined(config["device"].type == "cpu"),
         _kept_or_temporary(path, saved) as path,
-        RunFolder.opened(path) as folder,
+        RunFolder.opened(parent / shared_name(config, splits)) if shared else nullcontext() as common,
+        RunFolder.opened(path, common) as folder,
     ):
-        pipeline = Pipeline(config, SharedStages(config, splits, samples, folder), folder)
+        pipeline = Pipeline(config, SharedStages(config, splits, samples, common or folder), folder)
         getLogger().info(f"{len(samples)} candidate samples; run folder {path}")
         result = pipeline.run(stage)
     return {**result, "run_dir": str(path) if saved else ""}
@@ -177,7 +182,7 @@ def checked_config(
     """
     if model not in MODELS:
         raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
-    if Path(dataset).name != dataset or dataset in (".", ".."):
+    if Path(dataset).name != dataset or dataset in ("", ".", ".."):
         raise InputError(f"dataset '{dataset}': a dataset is named by its folder alone; data_path says where that lies")
     config = Config(model, dataset, config_file_list, config_dict)
     get_sampler(config["sampler"])

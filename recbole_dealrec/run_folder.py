@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,6 +115,10 @@ def checksum(path: Path) -> str:
     return hashed.hexdigest()
 
 
+def _checksum_if_there(path: Path) -> str | None:
+    return checksum(path) if path.exists() else None
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON."""
     with atomic_path(path) as file:
@@ -132,7 +136,26 @@ def whole_outputs(path: Path) -> set[str]:
         recorded = read_json(path / _CHECKSUMS)
     except (FileNotFoundError, ValueError):
         return set()
-    return {name for name, expected in recorded.items() if (path / name).exists() and checksum(path / name) in expected}
+    return {name for name, expected in recorded.items() if _checksum_if_there(path / name) in expected}
+
+
+def check_outputs(path: Path, names: Sequence[str]) -> None:
+    """Refuse a run folder that lacks one of its outputs, or has one that is not as it was written; only reads.
+
+    Raises:
+        InputError: there is no such folder, its run is not finished, or an output was altered.
+    """
+    try:
+        recorded = read_json(path / _CHECKSUMS)
+    except OSError as error:
+        raise InputError(f"{path}: no run folder; a run's log names its own") from error
+    except ValueError as error:
+        raise InputError(f"{path / _CHECKSUMS}: not JSON any more; run the same command again") from error
+    for name in names:
+        if name not in recorded:
+            raise InputError(f"{path}: the run is not finished, there is no {name} yet; run the same command again")
+        if _checksum_if_there(path / name) not in recorded[name]:
+            raise InputError(f"{path / name}: missing, or altered since it was written; run the same command again")
 
 
 class RunFolder:
@@ -290,7 +313,7 @@ class RunFolder:
             return {}
         whole = {}
         for name, expected in recorded.items():
-            found = checksum(self / name) if (self / name).exists() else None
+            found = _checksum_if_there(self / name)
             if found in expected:
                 whole[name] = [found]
             else:

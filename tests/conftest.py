@@ -295,3 +295,31 @@ def randomise_adapter():
                 torch.nn.init.normal_(parameter, std=0.3)
 
     return randomise
+
+
+RUN_KEYS = {
+    "title_field": "movie_title", "show_progress": False, "use_gpu": False, "sampler": "Random", "n_fewshot": 64,
+    "epochs": 2, "n_valid": 20, "MAX_ITEM_LIST_LENGTH": 20,
+}  # fmt: skip
+MODEL_KEYS = {
+    "BIGRec": {"tiny_steps": 20, "num_beams": 4},
+    "TIGER": {**TINY_T5, "max_history_items": 5},
+}
+
+
+@pytest.fixture(scope="session")
+def finished_run(movies_path, tmp_path_factory):
+    """``finished_run(model)``: result of a run on ``movies``, kept by itself in a folder; copy it to change it."""
+    from recbole_dealrec import run_recbole_dealrec
+
+    results = {}
+
+    def run(model):
+        if model not in results:
+            paths = {"data_path": str(movies_path), "checkpoint_dir": str(tmp_path_factory.mktemp(model))}
+            results[model] = run_recbole_dealrec(
+                model, "movies", config_dict={**RUN_KEYS, **MODEL_KEYS[model], **paths}
+            )
+        return results[model]
+
+    return run

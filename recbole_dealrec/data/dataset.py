@@ -13,6 +13,7 @@ from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import Fields
+from recbole_dealrec.data.library import provide
 from recbole_dealrec.data.title import read_titles
 from recbole_dealrec.errors import InputError
 
@@ -86,7 +87,7 @@ class SequentialDataset(RecBoleSequentialDataset):
         return {**needed, Fields.of(self.config).history: "token_seq"}
 
     def _download(self) -> None:
-        raise InputError(f"{self.dataset_path}: no such dataset folder; put {self.dataset_name}.inter and .item there")
+        provide(self.config)
 
 
 def _check_present(values: pd.Series, file: AtomicFile) -> None:

@@ -16,7 +16,7 @@ from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.beam_search import beam_search
-from recbole_dealrec.model.embedded import embedded_llm
+from recbole_dealrec.model.embedded import embedded_llm, embedded_llm_folder
 from recbole_dealrec.model.grounding import distances, popularity_weights, rank_beams_first
 from recbole_dealrec.model.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
 from recbole_dealrec.model.recommender import LLMRecommender
@@ -59,6 +59,17 @@ class BIGRec(LLMRecommender):
         PromptTemplate(config)
         if config["llm_path"] != "tiny":
             check_llm(config)
+
+    @classmethod
+    def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> LLMRecommender:
+        if config["llm_path"] == "tiny":
+            base = embedded_llm_folder(config, dataset)
+            if not base.is_dir():
+                raise InputError(
+                    f"{base}: no such folder; {folder} was fine-tuned from the embedded language model that lay there, "
+                    "or the data have changed since"
+                )
+        return super().restored(config, dataset, folder)
 
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
         """Left-padded batch of prompts with the targets' titles as labels, as ``collate`` of ``llm.py`` makes it."""

@@ -12,6 +12,13 @@ from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.model.tiny import build_tiny_llm
 
 
+def embedded_llm_folder(config: Config, dataset: SequentialDataset) -> Path:
+    """Where ``embedded_llm`` keeps its model; named after all that determines it."""
+    known = json.dumps([_settings(config), dataset.titles[1:], item_counts(dataset)[1:].tolist()])
+    name = f"tiny-llm-{config['dataset']}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
+    return Path(config["checkpoint_dir"]) / name
+
+
 def embedded_llm(config: Config, dataset: SequentialDataset) -> str:
     """Folder of a small Llama that knows the catalogue's titles and their popularity, but no user's history.
 
@@ -22,24 +29,26 @@ def embedded_llm(config: Config, dataset: SequentialDataset) -> str:
         dataset: training part.
 
     Returns:
-        The folder; it is named after all that determines the model, so it is built once.
+        The folder, ``embedded_llm_folder``; built once.
     """
-    titles, counts = dataset.titles[1:], item_counts(dataset)[1:]
-    settings = {
+    folder = embedded_llm_folder(config, dataset)
+
+    def build() -> None:
+        getLogger().info(f"building the embedded language model in {folder}")
+        device, progress = str(config["device"]), config["show_progress"]
+        build_tiny_llm(
+            folder, dataset.titles[1:], item_counts(dataset)[1:], render=PromptTemplate.list_titles, device=device,
+            show_progress=progress, **_settings(config),
+        )  # fmt: skip
+
+    processes.on_main(lambda: folder.is_dir() or build())
+    return str(folder)
+
+
+def _settings(config: Config) -> dict[str, int]:
+    return {
         "titles_per_document": config["max_history_titles"] + 1,
         "steps": config["tiny_steps"],
         "seed": config["seed"],
         "max_length": config["max_prompt_length"],
     }
-    known = json.dumps([settings, titles, counts.tolist()])
-    name = f"tiny-llm-{config['dataset']}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
-    folder = Path(config["checkpoint_dir"]) / name
-
-    def build() -> None:
-        getLogger().info(f"building the embedded language model in {folder}")
-        device, progress = str(config["device"]), config["show_progress"]
-        render = PromptTemplate.list_titles
-        build_tiny_llm(folder, titles, counts, render=render, device=device, show_progress=progress, **settings)
-
-    processes.on_main(lambda: folder.is_dir() or build())
-    return str(folder)

@@ -41,6 +41,22 @@ class LLMRecommender(SequentialRecommender, ABC):
         self.config = config
 
     @classmethod
+    def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> "LLMRecommender":
+        """The recommender whose fine-tuned part ``save`` wrote to ``folder``; nothing is built anew.
+
+        Raises:
+            InputError: what it was fine-tuned from is not there any more, or is another.
+        """
+        recommender = cls(config, dataset)
+        recommender.load(folder)
+        return recommender
+
+    @classmethod
+    def most_ranked(cls, config: Config, n_items: int) -> int:
+        """How many of ``n_items`` a ranking orders."""
+        return n_items
+
+    @classmethod
     @abstractmethod
     def check(cls, config: Config) -> None:
         """Refuse a configuration that cannot be run, before hours of work.

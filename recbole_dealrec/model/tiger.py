@@ -39,19 +39,20 @@ class TIGER(LLMRecommender):
     Args:
         config: reads the keys of ``properties/model/TIGER.yaml``.
         dataset: training part, whose items and titles it takes.
+        codes: semantic IDs of items 1 to n_items - 1, int64 [n_items - 1, levels]; None for those of the titles.
 
     Attributes:
         network: the T5; all its parameters train.
-        codes: semantic IDs of items 1 to n_items - 1, int64 [n_items - 1, levels].
+        codes: the semantic IDs.
     """
 
     weights_folder = "model"
 
-    def __init__(self, config: Config, dataset: SequentialDataset) -> None:
+    def __init__(self, config: Config, dataset: SequentialDataset, codes: np.ndarray | None = None) -> None:
         super().__init__(config, dataset)
         if not config["show_progress"]:
             disable_progress_bar()
-        self.codes = catalogue_ids(config, dataset.titles[1:])
+        self.codes = catalogue_ids(config, dataset.titles[1:]) if codes is None else codes
         sizes = self.codes.max(axis=0) + 1
         vocab_size = int(sizes.sum()) + 1
         tokens = self.codes + 1 + np.cumsum(sizes) - sizes
@@ -65,6 +66,22 @@ class TIGER(LLMRecommender):
                 **{name: config[f"t5_{name}"] for name in _SHAPE},
             )
         ).to(self.device)  # fmt: skip
+
+    @classmethod
+    def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> LLMRecommender:
+        ids = json.loads((folder / _IDS_FILE).read_text(encoding="utf-8"))
+        tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
+        if ids.keys() != set(tokens):
+            raise InputError(
+                f"{folder}: trained on other items than {config['dataset']} has; run the same command again"
+            )
+        recommender = cls(config, dataset, np.array([ids[token] for token in tokens]))
+        recommender.load(folder)
+        return recommender
+
+    @classmethod
+    def most_ranked(cls, config: Config, n_items: int) -> int:
+        return min(config["num_beams"], n_items) if config["scoring"] == "beam" else n_items
 
     @classmethod
     def check(cls, config: Config) -> None:

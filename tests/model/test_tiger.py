@@ -228,6 +228,19 @@ def test_a_saved_model_loads_here_and_in_transformers(planted, tmp_path):
     torch.testing.assert_close(loaded(**inputs).logits, model.network(**inputs).logits)
 
 
+def test_a_saved_model_is_restored_with_its_own_ids(planted, tmp_path, monkeypatch):
+    model, splits = planted(num_beams=10)
+    model.save(tmp_path / "model")
+    monkeypatch.setattr(tiger_module, "catalogue_ids", None)  # none are made
+    restored = TIGER.restored(model.config, splits.train, tmp_path / "model").eval()
+    assert restored.codes.tolist() == [list(ids) for ids in IDS]
+    interaction = queries(model, splits)
+    torch.testing.assert_close(restored.full_sort_predict(interaction), model.full_sort_predict(interaction))
+    (tmp_path / "model" / "semantic_ids.json").write_text('{"i1": [0, 0]}')
+    with pytest.raises(InputError, match="model: trained on other items than ten has; run the same command again"):
+        TIGER.restored(model.config, splits.train, tmp_path / "model")
+
+
 def test_weights_of_other_ids_are_refused(planted, tmp_path):
     model, _ = planted()
     model.save(tmp_path / "model")

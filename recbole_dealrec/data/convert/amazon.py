@@ -1,0 +1,82 @@
+"""Amazon Reviews 2018 and 2023: JSON lines of reviews and of metadata, plain or compressed by gzip."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbole_dealrec.data.convert.interactions import Row
+from recbole_dealrec.data.convert.source import json_rows, number
+from recbole_dealrec.errors import InputError
+
+_ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+@dataclass(frozen=True)
+class _Edition:
+    """Names that an edition of the collection has for what is read of it."""
+
+    user: str
+    item: str
+    rating: str
+    time: str
+    ticks: float  # of a second
+
+
+_EDITIONS = (
+    _Edition("reviewerID", "asin", "overall", "unixReviewTime", 1),
+    _Edition("user_id", "parent_asin", "rating", "timestamp", 1000),
+)
+
+
+@dataclass(frozen=True)
+class Amazon:
+    """One category.
+
+    Attributes:
+        reviews: file of reviews.
+        metadata: file of items with titles.
+        edition: how the fields are called.
+    """
+
+    reviews: Path
+    metadata: Path
+    edition: _Edition
+
+    @classmethod
+    def found_in(cls, source: Path) -> "Amazon | None":
+        """The reviews and the metadata in a folder, told apart by the fields of their first line.
+
+        Raises:
+            InputError: the folder has reviews of an edition, and not one file each of reviews and metadata.
+        """
+        if not source.is_dir():
+            return None
+        files = sorted(path for path in source.iterdir() if path.name.endswith(_ENDINGS))
+        fields = {path: next(json_rows(path), (0, {}))[1].keys() for path in files}
+        for edition in _EDITIONS:
+            reviews = [path for path in files if {edition.user, edition.item, edition.rating} <= fields[path]]
+            metadata = [path for path in files if edition.item in fields[path] and edition.user not in fields[path]]
+            if reviews and (len(reviews), len(metadata)) != (1, 1):
+                raise InputError(
+                    f"{source}: {len(reviews)} files of reviews and {len(metadata)} of metadata with {edition.item}; "
+                    "put one of each there"
+                )
+            if reviews:
+                return cls(reviews[0], metadata[0], edition)
+        return None
+
+    def rows(self) -> Iterator[Row]:
+        edition, path = self.edition, self.reviews
+        for row, review in json_rows(path):
+            user, item = review.get(edition.user), review.get(edition.item)
+            if not isinstance(user, str) or not isinstance(item, str):
+                raise InputError(f"{path}, row {row}: no text for {edition.user} or {edition.item}")
+            time = number(review.get(edition.time), path, row, edition.time) / edition.ticks
+            yield Row(user, item, time, number(review.get(edition.rating), path, row, edition.rating))
+
+    def titles(self) -> Iterator[tuple[str, str]]:
+        for row, item in json_rows(self.metadata):
+            token, title = item.get(self.edition.item), item.get("title")
+            if not isinstance(token, str):
+                raise InputError(f"{self.metadata}, row {row}: no text for {self.edition.item}")
+            yield token, title if isinstance(title, str) else ""

@@ -1,0 +1,52 @@
+"""NumPy files that hold a pickled object, without running what a pickle may ask to run."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_dealrec.errors import InputError
+
+# What pickled arrays are made of; other containers, texts and numbers need no name.
+_ADMITTED = {
+    ("numpy", "ndarray"), ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"), ("collections", "OrderedDict"),
+}  # fmt: skip
+
+
+class _Unpickler(pickle.Unpickler):
+    """Admits containers, texts, numbers and NumPy arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(
+                f"it names {module}.{name}, and only containers, texts and arrays are admitted"
+            )
+        return super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it refers to something outside")
+
+
+def read_object(path: Path) -> Any:
+    """The one object of a ``.npy`` file, such as a dictionary.
+
+    Raises:
+        InputError: the file is no such file, or its pickle names anything but containers, texts and NumPy arrays.
+    """
+    try:
+        with open(path, "rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, _, dtype = read_header[version](stream)
+            if shape != () or not dtype.hasobject:
+                raise InputError(f"{path}: holds an array of {dtype}, not one object")
+            return _Unpickler(stream).load().item()
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # a damaged pickle fails in any way
+        raise InputError(f"{path}: not a NumPy file that is admitted: {error}") from error

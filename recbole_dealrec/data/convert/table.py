@@ -1,0 +1,57 @@
+"""CSV files: MicroLens as published, and a table of user, item, time and title."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbole_dealrec.data.convert.interactions import Row
+from recbole_dealrec.data.convert.source import column_places, csv_rows, number
+
+_NAMES = {
+    "user": ("user", "user_id", "userid"),
+    "item": ("item", "item_id", "itemid", "video", "videoid", "movieid"),
+    "time": ("time", "timestamp"),
+    "title": ("title",),
+}
+_RATING = ("rating",)
+
+
+@dataclass(frozen=True)
+class Table:
+    """CSV with a header; columns of other names are not read, and ``rating`` may be absent.
+
+    Attributes:
+        interactions: file with the columns user, item and time (or timestamp).
+        catalogue: file with the columns item and title; it may be the same one.
+    """
+
+    interactions: Path
+    catalogue: Path
+
+    @classmethod
+    def found_in(cls, source: Path) -> "Table | None":
+        """MicroLens's ``*_pairs.csv`` with ``*_title*.csv``, or one CSV file."""
+        if source.is_file():
+            return cls(source, source) if source.name.endswith((".csv", ".csv.gz")) else None
+        pairs, titles = sorted(source.glob("*_pairs.csv")), sorted(source.glob("*_title*.csv"))
+        return cls(pairs[0], titles[0]) if len(pairs) == len(titles) == 1 else None
+
+    def rows(self) -> Iterator[Row]:
+        records = csv_rows(self.interactions)
+        _, header = next(records, (1, []))
+        places = column_places(header, {key: _NAMES[key] for key in ("user", "item", "time")}, self.interactions)
+        rated = [place for place, name in enumerate(header) if name.strip().lower() in _RATING]
+        for row, cells in records:
+            yield Row(
+                cells[places["user"]],
+                cells[places["item"]],
+                number(cells[places["time"]], self.interactions, row, "time"),
+                number(cells[rated[0]], self.interactions, row, "rating") if rated else None,
+            )
+
+    def titles(self) -> Iterator[tuple[str, str]]:
+        records = csv_rows(self.catalogue)
+        _, header = next(records, (1, []))
+        places = column_places(header, {key: _NAMES[key] for key in ("item", "title")}, self.catalogue)
+        for _, cells in records:
+            yield cells[places["item"]], cells[places["title"]]

@@ -1,0 +1,182 @@
+"""Recommendations of a finished run, from Python and as ``python -m recbole_dealrec.recommend RUN_DIR``."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.data import Fields, SequentialDataset, load_splits
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.model import LLMRecommender
+from recbole_dealrec.run_folder import check_outputs
+
+from recbole.data.interaction import Interaction  # isort: skip
+
+
+def recommend(
+    run_dir: str | Path, histories: Sequence[Sequence[str]], k: int = 10, exclude_history: bool = False
+) -> pd.DataFrame:
+    """The best ``k`` items for each history, ranked as the run's evaluation ranks them.
+
+    Evaluation ranks all items, those of the history too, and so does this unless ``exclude_history`` is set. Read are
+    the run folder and what lies beside it, and the dataset and the language model that its ``config.yaml`` names.
+
+    Args:
+        run_dir: folder of a finished run.
+        histories: item tokens of each history as the atomic files have them, oldest first.
+        k: number of items, at most ``num_beams`` for TIGER with ``scoring: beam``.
+        exclude_history: whether items of a history are left out of its ranking.
+
+    Returns:
+        ``k`` rows for each history, best first: ``history`` (int64, its place in ``histories``), ``rank`` (int64, from
+        1), ``item`` (its token), ``title``, ``score`` (float64, comparable within a history alone).
+
+    Raises:
+        InputError: the run is not finished or what it was made from is gone, a history is empty or has an item that the
+            run does not know, or ``k`` is more than the run ranks.
+    """
+    path = Path(run_dir)
+    check_outputs(path, ["config.yaml", "result.json"])
+    # The language model and the semantic IDs lie beside the run folder, wherever both have been moved to.
+    config = Config(
+        config_file_list=[path / "config.yaml"], config_dict={"checkpoint_dir": str(path.absolute().parent)}
+    )
+    weights = config.model_class.weights_folder
+    check_outputs(path, [weights])
+    dataset = load_splits(config).train
+    items = _item_ids(histories, dataset)
+    _check_k(k, config, dataset, max(len(np.unique(row)) for row in items) if exclude_history else 0)
+    model = config.model_class.restored(config, dataset, path / weights)
+    scores, best = _best(model, items, k, exclude_history)
+    tokens, titles = dataset.field2id_token[dataset.iid_field], np.array(dataset.titles, dtype=object)
+    return pd.DataFrame(
+        {
+            "history": np.repeat(np.arange(len(items)), k),
+            "rank": np.tile(np.arange(1, k + 1), len(items)),
+            "item": tokens[best.ravel()],
+            "title": titles[best.ravel()],
+            "score": scores.ravel(),
+        }
+    )
+
+
+def _item_ids(histories: Sequence[Sequence[str]], dataset: SequentialDataset) -> list[np.ndarray]:
+    """Internal item ids of each history, int64."""
+    if len(histories) == 0:
+        raise InputError("histories: there is none; give a list of item tokens for each")
+    tokens = dataset.field2id_token[dataset.iid_field]
+    ids = {str(token): number for number, token in enumerate(tokens) if number > 0}
+    found = []
+    for place, history in enumerate(histories):
+        if isinstance(history, str):
+            raise InputError(f"histories[{place}] is the text '{history}'; give a list of item tokens")
+        if len(history) == 0:
+            raise InputError(f"histories[{place}] is empty; give at least one item")
+        unknown = [str(item) for item in history if str(item) not in ids]
+        if unknown:
+            raise InputError(f"histories[{place}]: {dataset.dataset_name} has no item '{unknown[0]}'; leave it out")
+        found.append(np.array([ids[str(item)] for item in history], dtype=np.int64))
+    return found
+
+
+def _check_k(k: int, config: Config, dataset: SequentialDataset, n_excluded: int) -> None:
+    most = config.model_class.most_ranked(config, dataset.item_num - 1)
+    if not 1 <= k <= most - n_excluded:
+        less = f", less the {n_excluded} of the longest history" if n_excluded else ""
+        raise InputError(f"k is {k}; this run of {config['model']} ranks {most} items{less}; give a k from 1 to that")
+
+
+@torch.no_grad()
+def _best(
+    model: LLMRecommender, items: Sequence[np.ndarray], k: int, exclude_history: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, float64, and internal ids, int64, of the ``k`` best items of each history, [n, k] each."""
+    config = model.config
+    model.eval()
+    if config["mixed_precision"] != "no":  # a process has one Accelerator; it is left to those who need it
+        accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=config["device"].type == "cpu")
+        model.network = accelerator.prepare_model(model.network, evaluation_mode=True)
+    scores, best = np.empty((len(items), k)), np.empty((len(items), k), dtype=np.int64)
+    for rows, interaction in _batches(items, config):
+        of_items = model.full_sort_predict(interaction)
+        of_items[:, 0] = -torch.inf
+        if exclude_history:
+            of_items[_pairs([items[row] for row in rows])] = -torch.inf
+        values, found = torch.topk(of_items, k)
+        scores[rows], best[rows] = values.cpu().numpy(), found.cpu().numpy()
+    return scores, best
+
+
+def _batches(items: Sequence[np.ndarray], config: Config) -> Iterator[tuple[np.ndarray, Interaction]]:
+    """Rows of ``items`` and their histories in batches as an evaluation has them, by length and cut at the old end."""
+    fields, size = Fields.of(config), config["eval_batch_size"]
+    kept = [torch.from_numpy(row[-config["MAX_ITEM_LIST_LENGTH"] :]) for row in items]
+    order = np.argsort([len(row) for row in kept], kind="stable")
+    starts = tqdm(range(0, len(order), size), desc="Recommend", ncols=100, disable=not config["show_progress"])
+    for start in starts:
+        rows = order[start : start + size]
+        lengths = torch.tensor([len(kept[row]) for row in rows])
+        histories = pad_sequence([kept[row] for row in rows], batch_first=True)
+        yield rows, Interaction({fields.history: histories, fields.length: lengths})
+
+
+def _pairs(items: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Index of each history and item of it, as two index tensors."""
+    rows = np.repeat(np.arange(len(items)), [len(row) for row in items])
+    return torch.from_numpy(rows), torch.from_numpy(np.concatenate(items))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m recbole_dealrec.recommend", description="The best items for histories, from a finished run.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("run_dir", help="folder of the run")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--history", action="append", help="item tokens, oldest first, separated by blanks; repeatable")
+    given.add_argument("--histories", metavar="FILE", help="file with such a history on each line; - reads them in")
+    parser.add_argument("--k", type=int, default=10, help="number of items for each history (10)")
+    parser.add_argument("--exclude_history", action="store_true", help="leave the items of a history out")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each item instead of a table")
+    arguments = parser.parse_args()
+    try:
+        lines = arguments.history or _lines(arguments.histories)
+        histories = [line.split() for line in lines]
+        found = recommend(arguments.run_dir, histories, arguments.k, arguments.exclude_history)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(found.to_json(orient="records", lines=True, force_ascii=False), end="")
+    else:
+        print(found.to_string(index=False))
+    return 0
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).splitlines()
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{file}: cannot be read as text ({error})") from error
+
+
+class _CallableModule(ModuleType):
+    """Makes ``recbole_dealrec.recommend`` callable: importing this module gives the package its name."""
+
+    __call__ = staticmethod(recommend)
+
+
+sys.modules[__name__].__class__ = _CallableModule
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""Conversion of files in the published formats, against what is worked out by hand."""
+
+import gzip
+import json
+import tracemalloc
+from io import StringIO
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_dealrec.data import CandidateSamples, load_splits
+from recbole_dealrec.data.convert import convert
+from recbole_dealrec.data.convert import source as sources
+from recbole_dealrec.data.convert.__main__ import main
+from recbole_dealrec.data.convert.interactions import Interactions, Row
+from recbole_dealrec.data.convert.writing import check_tokens
+from recbole_dealrec.errors import InputError
+
+# user, item, rating, seconds; written in this order
+RATINGS = [
+    ("A1", "B2", 5, 1_400_000_300),
+    ("A1", "B1", 4, 1_400_000_100),
+    ("A2", "B1", 2, 1_400_000_050),
+    ("A2", "B3", 5, 1_400_000_200),
+    ("A1", "B3", 5, 1_400_000_200),
+]
+TITLES = {"B1": "Tom &amp; Jerry\n2", "B2": '"Quoted", twice', "B3": " NA ", "B9": "never bought"}
+INTER = "user_id:token\titem_id:token\ttimestamp:float\n"
+BENCHMARK = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
+
+
+def write_csv(folder):
+    quoted = {item: '"' + title.replace('"', '""') + '"' for item, title in TITLES.items()}
+    rows = [f"{user},{item},{rating},{time},{quoted[item]}" for user, item, rating, time in RATINGS]
+    (folder / "shop.csv").write_text("\n".join(["user,item,rating,time,title", *rows, ""]), encoding="utf-8")
+    return folder / "shop.csv"
+
+
+def write_microlens(folder):
+    pairs = [f"{user},{item},{time}" for user, item, _, time in RATINGS]
+    (folder / "MicroLens-50k_pairs.csv").write_text("\n".join(["user,item,timestamp", *pairs]), encoding="utf-8")
+    pd.DataFrame(TITLES.items(), columns=["item", "title"]).to_csv(folder / "MicroLens-50k_titles.csv", index=False)
+    (folder / "readme.txt").write_text("...")
+    return folder
+
+
+def write_json_lines(path, objects):
+    with gzip.open(path, "wt", encoding="utf-8") if path.suffix == ".gz" else open(path, "w") as stream:
+        stream.writelines(json.dumps(value) + "\n" for value in objects)
+
+
+def write_amazon_2018(folder, ending=".json.gz"):
+    reviews = [
+        {"overall": float(rating), "verified": True, "reviewTime": "05 13, 2014", "reviewerID": user, "asin": item,
+         "reviewText": "word " * 20, "summary": "fine", "unixReviewTime": time}
+        for user, item, rating, time in RATINGS
+    ]  # fmt: skip
+    write_json_lines(folder / f"Video_Games{ending}", reviews)
+    items = [{"category": ["Video Games"], "title": title, "asin": item} for item, title in TITLES.items()]
+    write_json_lines(folder / f"meta_Video_Games{ending}", [*items, {"asin": "B1", "title": "told again"}])
+    return folder
+
+
+def write_amazon_2023(folder):
+    reviews = [
+        {"rating": float(rating), "title": "a review's own title", "text": "word " * 20, "images": [], "asin": "X",
+         "parent_asin": item, "user_id": user, "timestamp": 1000 * time, "helpful_vote": 0, "verified_purchase": True}
+        for user, item, rating, time in RATINGS
+    ]  # fmt: skip
+    write_json_lines(folder / "Video_Games.jsonl.gz", reviews)
+    items = [{"main_category": "Games", "title": title, "parent_asin": item} for item, title in TITLES.items()]
+    write_json_lines(folder / "meta_Video_Games.jsonl.gz", [{"title": None, "parent_asin": "B1"}, *items])
+    return folder
+
+
+def write_atomic(folder):
+    rows = [f"{user}\t{item}\t{rating}\t{time}" for user, item, rating, time in RATINGS]
+    header = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
+    (folder / "old.inter").write_text("\n".join([header, *rows, ""]))
+    items = [f"{item}\t1990\t{' '.join(title.split())}" for item, title in TITLES.items()]
+    (folder / "old.item").write_text("\n".join(["item_id:token\tyear:token\ttitle:token", *items, ""]))
+    return folder
+
+
+RATED = [write_csv, write_amazon_2018, write_amazon_2023, write_atomic]
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("write", [*RATED, write_microlens])
+def test_every_format_gives_the_same_files(write, source, tmp_path):
+    counts = convert(write(source), tmp_path / "data" / "mine")
+    assert counts == {"users": 2, "items": 3, "interactions": 5}
+    assert (tmp_path / "data" / "mine" / "mine.inter").read_text() == INTER + (
+        "A1\tB1\t1400000100\nA1\tB3\t1400000200\nA1\tB2\t1400000300\nA2\tB1\t1400000050\nA2\tB3\t1400000200\n"
+    )
+    items = (tmp_path / "data" / "mine" / "mine.item").read_text().splitlines()
+    assert items[0] == "item_id:token\ttitle:token"
+    assert sorted(items[1:]) == ["B1\tTom & Jerry 2", 'B2\t"Quoted", twice', "B3\tNA"]
+
+
+@pytest.mark.parametrize("write", RATED)
+def test_low_ratings_are_left_out(write, source, tmp_path):
+    assert convert(write(source), tmp_path / "mine", min_rating=4)["interactions"] == 4
+    assert "B1\t1400000050" not in (tmp_path / "mine" / "mine.inter").read_text()
+
+
+def test_what_was_converted_can_be_loaded(source, tmp_path, make_config):
+    sequences = {f"u{user}": [f"i{(user + place) % 6}" for place in range(4)] for user in range(6)}
+    rows = [
+        f"{u},{i},{1000 * k + n},Title {i}"
+        for n, (u, items) in enumerate(sequences.items())
+        for k, i in enumerate(items)
+    ]
+    (source / "shop.csv").write_text("\n".join(["user,item,time,title", *rows]))
+    counts = convert(source / "shop.csv", tmp_path / "shop", split=True)
+    assert counts == {"users": 6, "items": 6, "interactions": 24, "train": 6, "valid": 2, "test": 3}
+    splits = load_splits(make_config("shop", tmp_path))
+    assert len(splits.test) == 6 and splits.train.titles[1].startswith("Title i")
+    keys = {"load_col": {"inter": ["user_id", "item_id_list", "item_id"]}, "alias_of_item_id": ["item_id_list"]}
+    splits = load_splits(make_config("shop", tmp_path, benchmark_filename=["train", "valid", "test"], **keys))
+    assert [len(CandidateSamples.from_dataset(part)) for part in (splits.train, splits.valid, splits.test)] == [6, 2, 3]
+
+
+def test_the_split_by_hand():
+    # Ten rows in time order: the first eight train, then one each. u3 is new in the test part and has no history.
+    rows = [
+        Row("u1", "a", 1), Row("u2", "b", 2), Row("u1", "b", 3), Row("u1", "c", 4), Row("u2", "c", 5),
+        Row("u2", "d", 6), Row("u1", "d", 7), Row("u4", "a", 7), Row("u1", "e", 8), Row("u3", "a", 9),
+    ]  # fmt: skip
+    found = list(Interactions.of(rows).in_time_order().sequences())
+    assert found == [
+        ("u1", ["a", "b", "c", "d"], ["e"], []),
+        ("u2", ["b", "c", "d"], [], []),
+        ("u4", ["a"], [], []),
+    ]
+
+
+def brute_force_core(pairs, k):
+    kept = list(dict.fromkeys(pairs))
+    while True:
+        left = [
+            (user, item)
+            for user, item in kept
+            if sum(u == user for u, _ in kept) >= k and sum(i == item for _, i in kept) >= k
+        ]
+        if left == kept:
+            return kept
+        kept = left
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("uvwxy"), st.sampled_from("abcde")), min_size=1, max_size=40), st.integers(1, 4)
+)
+def test_the_core_is_the_brute_force_one(pairs, k):
+    interactions = Interactions.of(Row(user, item, float(time)) for time, (user, item) in enumerate(pairs))
+    core = interactions.in_time_order().k_core(k)
+    found = [(core.users[user], core.items[item]) for user, item in zip(core.user, core.item, strict=True)]
+    assert found == brute_force_core(pairs, k)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9), st.integers(0, 30)), min_size=10, max_size=60))
+def test_no_target_is_older_than_its_history_and_none_is_lost(rows):
+    interactions = Interactions.of(Row(f"u{u}", f"{n}:{t}", t) for n, (u, _, t) in enumerate(rows)).in_time_order()
+    sequences = list(interactions.sequences())
+    train = sorted(t for _, _, t in rows)[: len(rows) * 8 // 10]
+    known = {f"u{interactions.users[code][1:]}" for code in interactions.user[: len(train)]}
+    assert {sequence.user for sequence in sequences} == known
+    of = {
+        part: [int(i.split(":")[1]) for s in sequences for i in getattr(s, part)] for part in ("train", "valid", "test")
+    }
+    assert sorted(of["train"]) == train
+    assert sum(map(len, of.values())) == sum(f"u{u}" in known for u, _, _ in rows)
+    assert all(max(of["train"]) <= time for time in of["valid"] + of["test"])
+    for _, *parts in sequences:
+        times = [int(item.split(":")[1]) for part in parts for item in part]
+        assert times == sorted(times)
+
+
+def write_authors(folder, titles=None):
+    (folder / "sequential_train.txt").write_text("1 1 2 3\n2 4\n3 1 3\n")
+    (folder / "sequential_valid.txt").write_text("1 4 5\n2\n3 2\n")
+    (folder / "sequential_test.txt").write_text("1 1\n2 3 5\n3 \n")
+    titles = titles or {str(item): f"Game &quot;{item}&quot;" for item in range(1, 6)}
+    np.save(folder / "title_maps.npy", {"seqid2title": titles, "id2title": {"B0": "x"}, "count": np.arange(3)})
+    return folder
+
+
+def test_the_authors_folder(source, tmp_path):
+    counts = convert(write_authors(source), tmp_path / "games")
+    assert counts == {"users": 3, "items": 5, "interactions": 12, "train": 2, "valid": 3, "test": 3}
+    read = {
+        part: (tmp_path / "games" / f"games.{part}").read_text()
+        for part in ("train.inter", "valid.inter", "test.inter", "item")
+    }
+    assert read["train.inter"] == BENCHMARK + "1\t1 2\t3\n3\t1\t3\n"
+    assert read["valid.inter"] == BENCHMARK + "1\t1 2 3\t4\n1\t1 2 3\t5\n3\t1 3\t2\n"
+    assert read["test.inter"] == BENCHMARK + "1\t1 2 3 4 5\t1\n2\t4\t3\n2\t4\t5\n"
+    assert read["item"].splitlines()[1:] == [f'{item}\tGame "{item}"' for item in range(1, 6)]
+
+
+def test_a_history_keeps_its_latest_fifty(source, tmp_path):
+    write_authors(source, {str(item): "t" for item in range(1, 80)})
+    (source / "sequential_train.txt").write_text(f"1 {' '.join(map(str, range(1, 70)))}\n2 4\n3 1 3\n")
+    convert(source, tmp_path / "games")
+    first = (tmp_path / "games" / "games.train.inter").read_text().splitlines()[1]
+    assert first == f"1\t{' '.join(map(str, range(19, 69)))}\t69"
+
+
+def damage(write, change):
+    def written(folder):
+        source = write(folder)
+        change(folder)
+        return source
+
+    return written
+
+
+def appended(name, text):
+    return lambda folder: (folder / name).open("a", encoding="utf-8").write(text)
+
+
+def cut_gzip(folder):
+    path = folder / "Video_Games.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def table(text):
+    def written(folder):
+        (folder / "shop.csv").write_text(text)
+        return folder / "shop.csv"
+
+    return written
+
+
+def write_plain_amazon(folder):
+    return write_amazon_2018(folder, ".json")
+
+
+BROKEN = {
+    "ragged": (damage(write_csv, appended("shop.csv", "A1,B1\n")), "row 9: 2 columns where the header has 5"),
+    "open quote": (damage(write_csv, appended("shop.csv", 'A1,B1,5,1,"x\n')), "row 9: not CSV"),
+    "no time": (
+        damage(write_csv, appended("shop.csv", "A1,B1,5,today,x\n")),
+        "row 9: time is 'today', which is no number",
+    ),
+    "endless": (damage(write_csv, appended("shop.csv", "A1,B1,5,inf,x\n")), "row 9: time is 'inf', which is no number"),
+    "white space": (damage(write_csv, appended("shop.csv", "A 1,B1,5,1,x\n")), "user 'A 1': atomic files cannot hold"),
+    "no column": (table("a,b\n"), "no column user or"),
+    "no row": (table("user,item,time,title\n"), "no interaction"),
+    "no title": (table("user,item,time,title\nu,i,1,\n"), "none of the items has a title"),
+    "not JSON": (
+        damage(write_plain_amazon, appended("Video_Games.json", "{'a': 1}\n")),
+        "row 6: not JSON",
+    ),
+    "no object": (
+        damage(write_plain_amazon, appended("Video_Games.json", "[1]\n")),
+        "row 6: no JSON object",
+    ),
+    "no user": (
+        damage(write_plain_amazon, appended("Video_Games.json", '{"asin": "B1"}\n')),
+        "row 6: no text for reviewerID or asin",
+    ),
+    "cut gzip": (damage(write_amazon_2023, cut_gzip), "Video_Games.jsonl.gz: cannot be read, perhaps cut short"),
+    "two metadata": (
+        damage(write_amazon_2018, lambda folder: write_json_lines(folder / "m.json", [{"asin": "B", "title": "x"}])),
+        "1 files of reviews and 2 of metadata with asin; put one of each there",
+    ),
+    "other users": (damage(write_authors, appended("sequential_test.txt", "4 1\n")), "differ in their number of lines"),
+    "another user": (
+        damage(write_authors, lambda folder: (folder / "sequential_test.txt").write_text("1\n3\n2\n")),
+        "line 2 of the three",
+    ),
+    "unknown": (lambda folder: folder, "none of the formats that can be converted"),
+    "absent": (lambda folder: folder / "absent", "absent: no such file or folder"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_cannot_be_used_is_told_and_nothing_is_left(case, source, tmp_path, capsys):
+    write, message = BROKEN[case]
+    assert main([str(write(source)), str(tmp_path / "data" / "mine")]) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+    assert not (tmp_path / "data").exists() or not list((tmp_path / "data").iterdir())
+
+
+def test_options_that_do_not_fit(source, tmp_path):
+    with pytest.raises(InputError, match="min_rating: the source has no ratings"):
+        convert(write_microlens(source), tmp_path / "mine", min_rating=4)
+    with pytest.raises(InputError, match="no user and item with 9 interactions is left; lower core"):
+        convert(source, tmp_path / "mine", core=9)
+    with pytest.raises(InputError, match="leave min_rating and core out"):
+        convert(write_authors(source), tmp_path / "mine", core=5)
+
+
+def test_too_few_for_a_split(source, tmp_path):
+    (source / "s.csv").write_text("user,item,time,title\nu,i,1,x\nu,j,2,y\n")
+    with pytest.raises(InputError, match="too few interactions for a split by time"):
+        convert(source / "s.csv", tmp_path / "mine", split=True)
+
+
+def test_a_folder_that_is_there_is_kept(source, tmp_path):
+    convert(write_csv(source), tmp_path / "mine")
+    before = (tmp_path / "mine" / "mine.inter").read_bytes()
+    with pytest.raises(InputError, match="mine: is there already; remove it, or name another"):
+        convert(source / "shop.csv", tmp_path / "mine", min_rating=4)
+    assert (tmp_path / "mine" / "mine.inter").read_bytes() == before
+
+
+def test_the_command_prints_what_it_wrote(source, tmp_path, capsys):
+    folder = tmp_path / "mine"
+    assert main([str(write_csv(source)), str(folder), "--min_rating=4"]) == 0
+    assert capsys.readouterr().out == f"{folder}: 2 users, 3 items, 4 interactions\n"
+
+
+@given(
+    st.text(min_size=1) | st.sampled_from(["NA", "null", "#N/A", "nan", "-1.#IND", "N/A", "None", "<NA>", "x y", '"x'])
+)
+def test_a_token_that_is_taken_comes_back_from_pandas(token):
+    try:
+        check_tokens([token], "item")
+    except InputError:
+        return
+    frame = pd.read_csv(StringIO(f"id\tother\n{token}\t1\n"), sep="\t", dtype={"id": str}, engine="python")
+    assert frame["id"].tolist() == [token]
+
+
+def test_every_word_that_pandas_takes_for_missing_is_refused():
+    words = sorted(pd._libs.parsers.STR_NA_VALUES - {""})
+    for word in words:
+        with pytest.raises(InputError):
+            check_tokens([word], "item")
+
+
+def test_a_line_without_end_does_not_fill_the_memory(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LONGEST_LINE", 1000)
+    write_amazon_2018(source, ".json")
+    with open(source / "Video_Games.json", "a") as stream:
+        stream.write('{"reviewText": "' + "x" * 2000)
+    with pytest.raises(InputError, match="row 6: longer than 1000 characters"):
+        convert(source, tmp_path / "mine")
+
+
+def test_reviews_are_streamed(source, tmp_path):
+    """Eleven megabytes of reviews take two: ids, titles, and some tens of bytes a review while they are sorted."""
+    text = "word " * 200
+    with gzip.open(source / "Books.jsonl.gz", "wt", compresslevel=1) as stream:
+        for number in range(10_000):
+            review = {"user_id": f"U{number % 200}", "parent_asin": f"B{number * 7 % 299}", "rating": 5.0, "text": text}
+            stream.write(json.dumps({**review, "timestamp": 1_600_000_000_000 + 1000 * number}) + "\n")
+    items = [{"parent_asin": f"B{item}", "title": f"Book {item}", "description": [text]} for item in range(5000)]
+    write_json_lines(source / "meta_Books.jsonl.gz", items)
+    tracemalloc.start()
+    counts = convert(source, tmp_path / "book", min_rating=4, core=5, split=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert counts["users"] == 200 and counts["items"] == 299
+    assert peak < 2_500_000, peak

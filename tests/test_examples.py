@@ -1,0 +1,119 @@
+import csv
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from datasets import load_dataset
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples, load_splits
+from recbole_dealrec.model import BIGRec
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run_example(monkeypatch, tmp_path):
+    """Runs an example in this process, in the test's folder."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+
+    return run
+
+
+def test_the_samples_train_in_trl(finished_run, run_example, tmp_path):
+    run_dir = Path(finished_run("BIGRec")["run_dir"])
+    (llm,) = run_dir.parent.glob("tiny-llm-*")
+    options = ["--model", llm, "--output", "adapter", "--epochs", 3, "--learning_rate", 0.02]
+    run_example("sft_trainer.py", run_dir / "fewshot.jsonl", *options)
+
+    rows = load_dataset("json", data_files=str(run_dir / "fewshot.jsonl"), split="train", cache_dir=str(tmp_path))
+    assert rows.column_names == ["instruction", "input", "output"] and len(rows) == 64
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llm), "adapter").eval()
+    tokenizer = AutoTokenizer.from_pretrained(llm)
+
+    def mean_loss():
+        losses = []
+        for row in rows.select(range(16)):
+            prompt = tokenizer(f"{row['instruction']}\n{row['input']}\n", return_tensors="pt").input_ids
+            answer = tokenizer(row["output"], return_tensors="pt").input_ids
+            labels = torch.cat([torch.full_like(prompt, -100), answer], dim=1)
+            losses.append(model(torch.cat([prompt, answer], dim=1), labels=labels).loss.item())
+        return sum(losses) / len(losses)
+
+    with torch.no_grad(), model.disable_adapter():
+        before = mean_loss()
+    with torch.no_grad():
+        assert mean_loss() < 0.98 * before
+
+
+def test_the_adapter_in_peft_gives_the_logits_of_the_run(finished_run):
+    run_dir = Path(finished_run("BIGRec")["run_dir"])
+    config = Config(config_file_list=[run_dir / "config.yaml"])
+    dataset = load_splits(config).train
+    recommender = BIGRec.restored(config, dataset, run_dir / "adapter")
+    recommender.network.eval()
+    samples = CandidateSamples.from_dataset(dataset)
+    batch = recommender.batch([samples.history(row) for row in range(4)], samples.item_id[:4])
+
+    base = json.loads((run_dir / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), run_dir / "adapter").eval()
+    with torch.no_grad():
+        expected, logits = recommender.network(**batch).logits, loaded(**batch).logits
+        with loaded.disable_adapter():
+            untuned = loaded(**batch).logits
+    torch.testing.assert_close(logits, expected)
+    assert (untuned - expected).abs().max() > 1e-3
+
+
+def test_a_package_of_samplers_is_used_by_name(checkpoint, write_dataset, tmp_path):
+    source = shutil.copytree(ROOT / "examples" / "sampler_package", tmp_path / "source")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(tmp_path / "site")]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(source)], check=True, capture_output=True)
+
+    # Training targets of each user: i1, i2 and one of the user's own.
+    sequences = {f"u{user}": [f"i{user}", "i1", "i2", f"i{user + 1}", "i1", "i2"] for user in range(3, 9)}
+    keys = {
+        "dataset": "shop", "data_path": write_dataset("shop", sequences), "sampler": "TargetBalanced", "n_fewshot": 8,
+        "samples_per_user": 0, "llm_path": checkpoint("llama"), "epochs": 0, "topk": "[5]", "use_gpu": False,
+        "max_new_tokens": 4, "show_progress": False, "surrogate_valid_metric": "NDCG@5",
+    }  # fmt: skip
+    command = [sys.executable, str(ROOT / "run_recbole_dealrec.py"), *(f"--{key}={keys[key]}" for key in keys)]
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("saved/shop-BIGRec-TargetBalanced-*/scores.csv")
+    scores = pd.read_csv(file)
+    chosen = scores[scores["selected"] == 1]
+    assert len(scores) == 18 and len(chosen) == 8
+    assert set(chosen["target"]) == {"i1", "i2", *(f"i{user + 1}" for user in range(3, 9))}
+    assert chosen["turn"].eq(0).all()
+    assert scores.groupby("target")["turn"].apply(lambda turns: sorted(turns) == list(range(len(turns)))).all()
+
+
+def test_own_data_and_an_own_model(run_example, checkpoint, movies_path, capsys):
+    frames = {}
+    for name in ("inter", "item"):
+        frame = pd.read_csv(movies_path / "movies" / f"movies.{name}", sep="\t", dtype=str, quoting=csv.QUOTE_NONE)
+        frames[name] = frame.rename(columns=lambda head: head.partition(":")[0].replace("movie_title", "title"))
+    users = frames["inter"]["user_id"]
+    frames["inter"] = frames["inter"][users.isin(users.value_counts().index[-24:])]  # with the shortest histories
+    for name, frame in frames.items():
+        frame.to_csv(f"{name}.csv", index=False)
+    run_example("own_data.py", "inter.csv", "item.csv", checkpoint("llama"))
+    assert "influence" in capsys.readouterr().out
+    rows = [json.loads(line) for line in Path("fewshot.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 64 and all(set(row) == {"instruction", "input", "output"} for row in rows)
+    assert all("movie" in row["instruction"] and row["output"].startswith('"') for row in rows)

@@ -1,0 +1,164 @@
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import recbole_dealrec
+from recbole_dealrec import recommend, run_recbole_dealrec
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def sequences(movies_path):
+    """Item tokens of each user in time order."""
+    rows = pd.read_csv(movies_path / "movies" / "movies.inter", sep="\t", dtype=str)
+    rows.columns = [name.partition(":")[0] for name in rows]
+    rows = rows.assign(time=rows["timestamp"].astype(float)).sort_values(["user_id", "time"], kind="stable")
+    return rows.groupby("user_id")["item_id"].apply(list).tolist()
+
+
+@pytest.mark.parametrize("model", ["BIGRec", "TIGER"])
+def test_what_is_recommended_is_what_the_evaluation_ranked(model, finished_run, sequences):
+    result = finished_run(model)
+    found = recommend(result["run_dir"], [items[:-1] for items in sequences], k=50)
+    assert list(found) == ["history", "rank", "item", "title", "score"] and len(found) == 50 * len(sequences)
+    targets = np.array([items[-1] for items in sequences])
+    hits = found[found["item"] == targets[found["history"]]]
+    assert len(hits) > 0
+    for k in (5, 10, 20, 50):
+        ranks = hits.loc[hits["rank"] <= k, "rank"]
+        recall, ndcg = len(ranks) / len(sequences), (1 / np.log2(ranks + 1)).sum() / len(sequences)
+        assert result["test_result"][f"recall@{k}"] == pytest.approx(recall, abs=6e-5)
+        assert result["test_result"][f"ndcg@{k}"] == pytest.approx(ndcg, abs=6e-5)
+
+
+def test_a_query_with_several_targets_and_titles_grounded_by_embedding(split, checkpoint, tmp_path):
+    keys = {"sampler": "Random", "n_fewshot": 2, "epochs": 0, "topk": [3], "max_new_tokens": 6}
+    config = split(llm_path=checkpoint("llama"), metric_decimal_place=9, surrogate_valid_metric="NDCG@3", **keys)
+    result = run_recbole_dealrec(dataset="split", config_dict=config.resolved())
+    rows = pd.read_csv(tmp_path / "split" / "split.test.inter", sep="\t", names=["user", "history", "item"], skiprows=1)
+    queries = {key: items.tolist() for key, items in rows.groupby(["user", "history"])["item"]}
+    assert [len(targets) for targets in queries.values()] == [3, 1, 1]
+    found = recommend(result["run_dir"], [history.split() for _, history in queries], k=3)
+    gains = 1 / np.log2(np.arange(2, 5))
+    recalls, ndcgs = [], []
+    for (_, rows), targets in zip(found.groupby("history"), queries.values(), strict=True):
+        hits = rows["item"].isin(targets).to_numpy()
+        recalls.append(hits.sum() / len(targets))
+        ndcgs.append(gains[hits].sum() / gains[: len(targets)].sum())
+    assert result["test_result"]["recall@3"] == pytest.approx(np.mean(recalls)) and np.mean(recalls) > 0
+    assert result["test_result"]["ndcg@3"] == pytest.approx(np.mean(ndcgs))
+
+
+def test_each_history_has_its_best_items_in_order(finished_run, movies_path, sequences):
+    histories = [sequences[0][:9], sequences[1][:2], sequences[2][:30]]
+    found = recommend(finished_run("BIGRec")["run_dir"], histories, k=7)
+    assert found["history"].tolist() == [0] * 7 + [1] * 7 + [2] * 7
+    assert found["rank"].tolist() == [*range(1, 8)] * 3
+    assert found.groupby("history")["score"].apply(lambda scores: scores.is_monotonic_decreasing).all()
+    assert not found.duplicated(["history", "item"]).any()
+    lines = (movies_path / "movies" / "movies.item").read_text(encoding="utf-8").splitlines()[1:]
+    titles = {line.split("\t")[0]: line.split("\t")[1] for line in lines}
+    assert [titles[item] for item in found["item"]] == found["title"].tolist()
+    alone = recommend(finished_run("BIGRec")["run_dir"], histories[1:2], k=7)
+    pd.testing.assert_series_equal(alone["score"], found["score"][7:14].reset_index(drop=True), rtol=1e-4)
+
+
+def test_known_items_are_left_out_when_asked(finished_run):
+    run_dir = finished_run("TIGER")["run_dir"]
+    whole = recommend(run_dir, [["50", "172"]], k=50)
+    known = whole.loc[:2, "item"].tolist()
+    whole = recommend(run_dir, [known], k=50)
+    without = recommend(run_dir, [known], k=47, exclude_history=True)
+    assert whole["item"].isin(known).any()
+    kept = whole[~whole["item"].isin(known)]
+    assert without["item"].tolist() == kept["item"].tolist()[:47]
+    with pytest.raises(InputError, match="k is 48; this run of TIGER ranks 50 items, less the 3 of the longest"):
+        recommend(run_dir, [known, ["50"]], k=48, exclude_history=True)
+
+
+@pytest.mark.parametrize(
+    ("histories", "k", "message"),
+    [
+        ([["50"], ["50", "nothing"]], 5, r"histories\[1\]: movies has no item 'nothing'"),
+        ([["[PAD]"]], 5, r"histories\[0\]: movies has no item '\[PAD\]'"),
+        ([["50"], []], 5, r"histories\[1\] is empty"),
+        ([], 5, "histories: there is none"),
+        (["50 172"], 5, r"histories\[0\] is the text '50 172'; give a list"),
+        ([["50"]], 0, "k is 0"),
+        ([["50"]], 51, "k is 51; this run of TIGER ranks 50 items; give a k from 1 to that"),
+    ],
+)
+def test_what_cannot_be_recommended_from_is_named(histories, k, message, finished_run):
+    with pytest.raises(InputError, match=message):
+        recommend(finished_run("TIGER")["run_dir"], histories, k)
+
+
+def test_only_a_finished_unaltered_run_recommends(finished_run, tmp_path):
+    with pytest.raises(InputError, match="no run folder"):
+        recommend(tmp_path, [["50"]])
+    folder = shutil.copytree(finished_run("TIGER")["run_dir"], tmp_path / "copy")
+    weights = folder / "model" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-4])
+    with pytest.raises(InputError, match="copy/model: missing, or altered"):
+        recommend(folder, [["50"]])
+    weights.write_bytes(content)
+    RunFolder(folder).discard("result.json")
+    with pytest.raises(InputError, match="the run is not finished, there is no result.json yet"):
+        recommend(folder, [["50"]])
+
+
+def test_a_run_folder_of_tiger_stands_alone_and_is_only_read(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run("TIGER")["run_dir"], tmp_path / "elsewhere" / "copy")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    found = recommend(folder, [["50", "172"]])
+    pd.testing.assert_frame_equal(found, recommend(finished_run("TIGER")["run_dir"], [["50", "172"]]))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_run_with_the_embedded_model_moves_with_it(finished_run, tmp_path):
+    run_dir = Path(finished_run("BIGRec")["run_dir"])
+    folder = shutil.copytree(run_dir, tmp_path / "copy")
+    with pytest.raises(InputError, match="tiny-llm-movies-.*: no such folder; .*embedded language model"):
+        recommend(folder, [["50"]])
+    (llm,) = run_dir.parent.glob("tiny-llm-*")
+    shutil.copytree(llm, tmp_path / llm.name)
+    pd.testing.assert_frame_equal(recommend(folder, [[50]]), recommend(run_dir, [["50"]]))
+
+
+def test_the_name_is_the_function_whichever_was_imported_first(tmp_path):
+    import recbole_dealrec.recommend as module
+
+    for function in (recbole_dealrec.recommend, recommend, module, module.recommend):
+        with pytest.raises(InputError, match="no run folder"):
+            function(tmp_path, [["50"]], k=1)
+
+
+def test_the_module_prints_what_the_function_returns(finished_run, monkeypatch, capsys):
+    import recbole_dealrec.recommend as module
+
+    run_dir = finished_run("TIGER")["run_dir"]
+    expected = recommend(run_dir, [["50", "172"], ["181"]], 3)
+    arguments = [run_dir, "--history", "50 172", "--history", "181", "--k", "3"]
+    command = [sys.executable, "-m", "recbole_dealrec.recommend", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip("\n") == expected.to_string(index=False)
+
+    monkeypatch.setattr(sys, "argv", ["recommend", run_dir, "--histories", "-", "--k", "3", "--json"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("50 172\n181\n"))
+    assert module.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["item"] for line in lines] == expected["item"].tolist()
+
+    monkeypatch.setattr(sys, "argv", ["recommend", run_dir, "--histories", "absent.txt"])
+    assert module.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: absent.txt: cannot be read")
