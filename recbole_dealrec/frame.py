@@ -67,7 +67,7 @@ def select_fewshot(
 
 
 def _select(config: Config) -> pd.DataFrame:
-    """What :func:`select_fewshot` returns, users and items by their numbers in the atomic files."""
+    """What ``select_fewshot`` returns, users and items by their numbers in the atomic files."""
     config.model_class.check(config)
     splits = load_splits(config)
     candidates = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])

@@ -82,7 +82,7 @@ def tune(
     """Try values of configuration keys, choose by ``valid_metric``, and evaluate the best choice on the test part.
 
     Args:
-        params_file: values to try, in RecBole's format: see :func:`parameter_space`.
+        params_file: values to try, in RecBole's format: see ``parameter_space``.
         config_file_list: YAML files of configuration keys, for all trials.
         config_dict: configuration keys for all trials, ``model`` and ``dataset`` among them.
         algo: exhaustive (all combinations of choices), random or bayes (a tree of Parzen estimators).

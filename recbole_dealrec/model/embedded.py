@@ -13,7 +13,7 @@ from recbole_dealrec.model.tiny import build_tiny_llm
 
 
 def embedded_llm_folder(config: Config, dataset: SequentialDataset) -> Path:
-    """Where :func:`embedded_llm` keeps its model; named after all that determines it."""
+    """Where ``embedded_llm`` keeps its model; named after all that determines it."""
     known = json.dumps([_settings(config), dataset.titles[1:], item_counts(dataset)[1:].tolist()])
     name = f"tiny-llm-{config['dataset']}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
     return Path(config["checkpoint_dir"]) / name
@@ -29,7 +29,7 @@ def embedded_llm(config: Config, dataset: SequentialDataset) -> str:
         dataset: training part.
 
     Returns:
-        The folder, :func:`embedded_llm_folder`; built once.
+        The folder, ``embedded_llm_folder``; built once.
     """
     folder = embedded_llm_folder(config, dataset)
 

@@ -42,7 +42,7 @@ class LLMRecommender(SequentialRecommender, ABC):
 
     @classmethod
     def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> "LLMRecommender":
-        """The recommender whose fine-tuned part :meth:`save` wrote to ``folder``; nothing is built anew.
+        """The recommender whose fine-tuned part ``save`` wrote to ``folder``; nothing is built anew.
 
         Raises:
             InputError: what it was fine-tuned from is not there any more, or is another.
