@@ -1,6 +1,8 @@
+import json
 import math
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from recbole_dealrec import compare_samplers, run_recbole_dealrec
 from recbole_dealrec.comparison import comparison_table, holm, log_comparison, write_comparison
 from recbole_dealrec.config import Config, properties_folder
 from recbole_dealrec.digest import FINE_TUNING_KEYS, SELECTION_KEYS
+from recbole_dealrec.report import write_comparison_report
 from recbole_dealrec.run_folder import RunFolder, read_json
 from recbole_dealrec.values import read_yaml
 
@@ -43,6 +46,14 @@ def test_means_and_deviations_over_seeds():
     assert row["std"] == pytest.approx(math.sqrt(sum((x - 1.9 / 3) ** 2 for x in A["recall@10"]) / 2))
     cost = cell(table, "selection seconds", "B")
     assert (cost["mean"], cost["std"]) == (20, 10)
+
+
+def test_the_confidence_interval_is_students():
+    row = cell(comparison_table(rows_of(A=A, B=B)), "recall@10", "A")
+    half = 4.302652729911275 * row["std"] / math.sqrt(3)  # the 0.975 quantile of t with two degrees of freedom
+    assert (row["low"], row["high"]) == (pytest.approx(row["mean"] - half), pytest.approx(row["mean"] + half))
+    one = comparison_table(rows_of(A={"recall@10": [0.5]}))
+    assert one[["low", "high"]].isna().all(axis=None)
 
 
 def test_the_first_is_tested_pair_by_pair_against_the_best_other():
@@ -233,8 +244,47 @@ def test_the_report_shows_the_score_that_a_sampler_goes_by(compared):
     saved = compared[1] / "saved"
     for sampler, headings in (("EL2N", ["el2n"]), ("InfluenceOnly", ["influence"]), ("Random", [])):
         for page in saved.glob(f"movies-BIGRec-{sampler}-*/report.html"):
-            shown = re.findall("<h2>(.*?)</h2>", page.read_text(encoding="utf-8"))
-            assert shown == ["Test metrics", "Time", *headings]
+            text = page.read_text(encoding="utf-8")
+            assert [name for name in ("influence", "effort", "el2n") if f"<figcaption>{name}</" in text] == headings
+            assert ('<h2 id="groups">' in text) == (sampler == "InfluenceOnly")
+            assert ("Surrogates: " in text) == (sampler != "Random")
+            ranked = headings[0] if headings else "history length"
+            assert f"highest, median and lowest {ranked} among" in text
+
+
+def test_the_page_of_a_comparison_shows_its_table_and_links_to_the_runs(compared):
+    result, folder = compared[0], Path(compared[0]["comparison_dir"])
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    for row in result["table"].itertuples():
+        shown = [row.mean, row.low, row.high] + [row.p] * (not math.isnan(row.p))
+        assert all(f'<data value="{float(value)!r}">' in text for value in shown), row
+    links = re.findall('<a href="([^#"]+)">', text)
+    assert len(links) == len(SAMPLERS) * len(SEEDS)
+    assert [(folder / link).resolve().parent for link in links] == [
+        Path(run).resolve() for run in result["runs"]["run_dir"]
+    ]
+    assert all(link.startswith("../") and (folder / link).is_file() for link in links)
+    coverage = [read_json(Path(run) / "result.json")["selection"]["coverage"] for run in result["runs"]["run_dir"]]
+    assert all(each["table"]["samples"]["selected"] == KEYS["n_fewshot"] for each in coverage)
+    items = [each["table"]["target items"]["selected"] for each in coverage]
+    for place in range(len(SAMPLERS)):
+        assert f'<data value="{np.mean(items[place :: len(SAMPLERS)])!s}">' in text
+
+
+def test_the_page_of_one_seed_says_that_there_are_no_intervals(tmp_path):
+    runs = rows_of(A={"recall@10": [0.5]}, B={"recall@10": [0.4]})
+    counts = {"first": [1], "last": [1], "candidates": [9], "selected": [2]}
+    table = {"users": {"candidates": 9.0, "selected": 2.0}}
+    coverage = {"catalogue": 9, "table": table, "popularity": counts, "history_length": counts}
+    runs["run_dir"] = [str(tmp_path / name) for name in ("d-M-A-0", "d-M-B-0")]
+    for path in map(Path, runs["run_dir"]):
+        path.mkdir()
+        (path / "result.json").write_text(json.dumps({"selection": {"coverage": coverage}}))
+    folder = write_comparison(tmp_path, runs, comparison_table(runs))
+    write_comparison_report(folder, runs, comparison_table(runs))
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "no confidence intervals" in text and '"error_x"' not in text.split("<body>")[1]
+    assert '<data value="0.5">0.5000</data></td>' in text and "nan" not in text.split("<body>")[1].lower()
 
 
 def test_a_second_comparison_and_a_single_run_reuse_every_stage(compared, keys, monkeypatch):

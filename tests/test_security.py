@@ -65,7 +65,8 @@ def test_hostile_names_are_text_in_everything_that_is_written(write_dataset, tmp
     folder = Path(result["run_dir"])
     assert "'=1+1," in (folder / "scores.csv").read_text(encoding="utf-8")
     report = (folder / "report.html").read_text(encoding="utf-8")
-    assert "<img" not in report and "<script>i" not in report
+    shown = report.split("<body>")[1]  # plotly's script stands before it
+    assert "<img" not in shown and "<script>i" not in shown and "&lt;img" in shown and "&lt;b&gt;u" in shown
     assert "{history}" in (folder / "fewshot.jsonl").read_text(encoding="utf-8")
     assert {path.name.split("-")[0] for path in (tmp_path / "saved").iterdir()} <= {"hostile", "tiny"}
 

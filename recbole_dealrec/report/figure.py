@@ -1,5 +1,7 @@
 """Figures of the pages, by plotly; colour is never the only sign, and the page's style sheet gives text its colour."""
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,9 +20,7 @@ _GREY = "#7f7f7f"
 _CONFIG = {"displayModeBar": False, "responsive": True}
 
 
-def histogram(
-    edges: Sequence[float], candidates: Sequence[int], selected: Sequence[int], score: str, log_counts: bool = True
-) -> Markup:
+def histogram(edges: Sequence[float], candidates: Sequence[int], selected: Sequence[int], score: str) -> Markup:
     """Counts of all candidates, and before them those of the selected ones."""
     centres = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
     ranges = [f"{low:.4g} to {high:.4g}" for low, high in zip(edges, edges[1:], strict=False)]
@@ -28,8 +28,7 @@ def histogram(
     for place, (name, counts) in enumerate({"all candidates": candidates, "selected": selected}.items()):
         hover = "%{y} samples, " + score + " %{customdata}"
         figure.add_bar(x=centres, y=counts, name=name, marker=_fill(place), customdata=ranges, hovertemplate=hover)
-    figure.update_yaxes(type="log", dtick=1)
-    return _html(figure)
+    return _html(_log_counts(figure, candidates))
 
 
 def group_bars(groups: Mapping[str, Sequence[Any]]) -> Markup:
@@ -38,8 +37,7 @@ def group_bars(groups: Mapping[str, Sequence[Any]]) -> Markup:
     for place, (name, column) in enumerate({"held": "candidates", "gave": "selected"}.items()):
         hover = "group %{x} " + name + " %{y}"
         figure.add_bar(x=groups["group"], y=groups[column], name=name, marker=_fill(place), hovertemplate=hover)
-    figure.update_yaxes(type="log", dtick=1)
-    return _html(figure)
+    return _html(_log_counts(figure, groups["candidates"]))
 
 
 def shares(counts: Mapping[str, Sequence[int]], first: Sequence[int], last: Sequence[int], title: str) -> Markup:
@@ -80,6 +78,8 @@ class Curve:
 def curves(lines: Sequence[Curve], quantity: str) -> Markup:
     """Lines over the epochs, the kept ones marked by a star."""
     figure = _figure(xaxis_title="epoch", yaxis_title=quantity)
+    last = max(epoch for line in lines for epoch in line.epoch)
+    figure.update_xaxes(dtick=max(1, last // 8), range=[-0.03 * last - 0.2, 1.03 * last + 0.2])
     for place, line in enumerate(lines):
         hover = line.name + ", epoch %{x}: %{y:.4f}"
         figure.add_scatter(x=line.epoch, y=line.value, name=line.name, hovertemplate=hover, **_line(place))
@@ -130,6 +130,12 @@ def ranges(first: Sequence[int], last: Sequence[int]) -> list[str]:
     return [str(low) if low == high else f"{low}–{high}" for low, high in zip(first, last, strict=True)]
 
 
+def _log_counts(figure: "go.Figure", counts: Sequence[int]) -> "go.Figure":
+    """Counts on a logarithmic axis that begins below 1, so that a single sample is seen."""
+    figure.update_yaxes(type="log", dtick=1, range=[math.log10(0.6), math.log10(1.5 * max(*counts, 1))])
+    return figure
+
+
 def _shares(counts: Sequence[float]) -> list[float]:
     total = sum(counts) or 1
     return [count / total for count in counts]
@@ -144,7 +150,10 @@ def _colour(place: int) -> str:
 
 
 def _fill(place: int) -> dict[str, Any]:
-    return {"color": _colour(place), "pattern": {"shape": _of(PATTERNS, place), "fgcolor": "#ffffff", "size": 5}}
+    return {
+        "color": _colour(place),
+        "pattern": {"shape": _of(PATTERNS, place), "fillmode": "overlay", "fgcolor": "#ffffff", "size": 5},
+    }
 
 
 def _line(place: int) -> dict[str, Any]:
@@ -173,4 +182,5 @@ def _figure(height: int = 320, **layout: Any) -> "go.Figure":
 
 
 def _html(figure: "go.Figure") -> Markup:
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG))
+    name = f"figure-{hashlib.sha256(figure.to_json().encode()).hexdigest()[:12]}"  # plotly's own names are random
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG, div_id=name))

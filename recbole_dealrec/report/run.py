@@ -79,10 +79,14 @@ def _split(counts: dict[str, list[int]]) -> tuple[dict[str, list[int]], list[int
 
 
 def _example(example: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
-    row = scores.loc[example["sample"]]
-    values = score_columns(scores).loc[example["sample"]].to_dict()
-    group = int(row["group"]) if "group" in scores else None
-    return {**example, "user": row["user"], "scores": values, "group": group, "selected": bool(row["selected"])}
+    sample = example["sample"]
+    return {
+        **example,
+        "user": scores.at[sample, "user"],
+        "scores": score_columns(scores).loc[sample].to_dict(),
+        "group": int(scores.at[sample, "group"]) if "group" in scores else None,
+        "selected": bool(scores.at[sample, "selected"]),
+    }
 
 
 def _trainings(trainings: dict[str, Any], config: Config) -> list[tuple[str, str]]:

@@ -1,0 +1,296 @@
+"""The pages a person reads: their numbers are those of the run, and a browser shows them whole."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbole_dealrec import run_recbole_dealrec
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.report import example_places, selection_statistics
+from recbole_dealrec.run_folder import read_json
+
+KEYS = {
+    "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 2,
+    "surrogate_eval_step": 1, "surrogate_train_batch_size": 64, "hessian_samples": 32, "tiny_steps": 5, "epochs": 2,
+    "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 10, "n_surrogates": 2, "topk": [5, 10],
+}  # fmt: skip
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Page(HTMLParser):
+    """What a page says: tables by the section's id, numbers as ``(value, text)``, what it would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.sections, self.tags, self.loaded, self.numbers = {"": []}, [], [], []
+        self._section, self._cell, self._value = "", None, None
+        self.figures = [figure(text, match.end()) for match in re.finditer(r"Plotly\.newPlot\(\s*\"figure-", text)]
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.loaded += [attributes[name] for name in ("src", "data", "srcset") if name in attributes]
+        self.loaded += [attributes["href"]] if tag == "link" else []
+        if tag == "h2":
+            self._section = attributes["id"]
+            self.sections[self._section] = []
+        elif tag == "tr":
+            self.sections[self._section].append([])
+        elif tag in ("td", "th"):
+            self._cell = ""
+        elif tag == "data":
+            self._value = float(attributes["value"])
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.sections[self._section][-1].append(self._cell)
+            self._cell = None
+        elif tag == "data":
+            self._value = None
+
+    def handle_data(self, text):
+        if self._value is not None:
+            self.numbers.append((self._value, text))
+            text = self._value
+        if self._cell is not None:
+            self._cell = text if self._cell == "" else f"{self._cell}{text}"
+
+
+def figure(text, start):
+    """Traces and layout of the figure whose name begins at ``start``."""
+    decoder = json.JSONDecoder()
+    traces, end = decoder.raw_decode(text, text.index("[", start))
+    layout, _ = decoder.raw_decode(text, text.index("{", end))
+    return traces, layout
+
+
+def by_axis(page):
+    return {layout["xaxis"]["title"]["text"]: traces for traces, layout in page.figures}
+
+
+@pytest.fixture(scope="module")
+def run(movies_path, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reported")
+    keys = {**KEYS, "data_path": str(movies_path), "checkpoint_dir": str(folder / "saved")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = run_recbole_dealrec(dataset="movies", config_dict=keys)
+    return Path(result["run_dir"]), keys
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return Page((run[0] / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def result(run):
+    return read_json(run[0] / "result.json")
+
+
+def test_metrics_times_and_memory_are_those_of_the_result(page, result):
+    header, *rows = page.sections["metrics"]
+    shown = {f"{row[0]}{cutoff}": value for row in rows for cutoff, value in zip(header[1:], row[1:], strict=True)}
+    assert shown == result["test_result"] and len(shown) == 4
+    _, *rows = page.sections["cost"]
+    assert {stage: seconds for stage, seconds, _ in rows} == result["seconds"]
+    assert {stage: peak for stage, _, peak in rows} == {
+        stage: peak["resident"] for stage, peak in result["memory_mib"].items()
+    }
+    assert all(peak["resident"] > 100 for peak in result["memory_mib"].values())
+    assert len(rows) == 8 and all(isinstance(seconds, float) for _, seconds, _ in rows)
+
+
+def test_the_figures_show_the_counts_of_the_result(page, result):
+    figures, selection = by_axis(page), result["selection"]
+    scores = ["influence", "effort", "score"]
+    assert list(selection["scores"]) == scores
+    counts = {name: selection["scores"][name] for name in scores}
+    counts |= {"group": selection["groups"]}
+    for name, expected in counts.items():
+        assert [trace["y"] for trace in figures[name]] == [expected["candidates"], expected["selected"]]
+        assert sum(expected["selected"]) == 24
+    for axis, name in {
+        "times the item occurs in training": "popularity", "items in the history": "history_length",
+    }.items():  # fmt: skip
+        for trace, part in zip(figures[axis], ("candidates", "selected"), strict=True):
+            total = {"candidates": 200, "selected": 24}[part]
+            np.testing.assert_allclose(np.multiply(trace["y"], total), selection["coverage"][name][part])
+    assert figures["seconds"][0]["x"] == list(result["seconds"].values())
+
+
+def test_the_curves_are_those_of_the_trainings(page, run, result):
+    stored = {"fine-tuning": "fine_tuning", "surrogate": "surrogate", "surrogate 1": "surrogate-1"}
+    assert result["training"] == {stage: read_json(run[0] / f"{file}.json")["curve"] for stage, file in stored.items()}
+    tuning = result["training"]["fine-tuning"]
+    assert len(tuning["train_loss"]) == 2 and tuning["valid_epoch"] == [0, 1]
+    assert min(tuning["valid_result"]["loss"]) == result["best_valid_result"]["loss"]
+    lines = {layout["yaxis"].get("title", {}).get("text"): traces for traces, layout in page.figures[::-1]}
+    training, validation, star = lines["mean loss"]
+    assert (training["y"], validation["y"]) == (tuning["train_loss"], tuning["valid_result"]["loss"])
+    assert star["y"] == [result["best_valid_result"]["loss"]] and star["marker"]["symbol"] == "star"
+    surrogates = [result["training"][name] for name in ("surrogate", "surrogate 1")]
+    shown = [trace["y"] for trace in lines["ndcg@10"] if trace["mode"] != "markers"]
+    assert shown == [curve["valid_result"]["ndcg@10"] for curve in surrogates] and len(shown[0]) == 2
+
+
+def test_the_groups_are_listed_with_what_they_held_and_gave(page, run, result):
+    scores = pd.read_csv(run[0] / "scores.csv")
+    _, *rows = page.sections["groups"]
+    assert len(rows) == scores["group"].max() + 1 - (len(set(range(50)) - set(scores["group"])))
+    for group, low, high, held, gave in rows:
+        members = scores[scores["group"] == group]
+        assert (held, gave) == (len(members), members["selected"].sum())
+        assert (low, high) == (members["score"].min(), members["score"].max())
+    assert result["selection"]["groups"]["set_aside"] == (scores["group"] == -1).sum() == 20
+
+
+def test_the_coverage_is_counted_in_the_run_folder(page, run):
+    scores = pd.read_csv(run[0] / "scores.csv")
+    selected = scores[scores["selected"] == 1]
+    shown = {name: values for name, *values in page.sections["coverage"][1:]}
+    assert shown["samples"] == [200, 24] and shown["users"] == [200, 24]
+    assert shown["target items"] == [scores["target"].nunique(), selected["target"].nunique()]
+
+
+def test_every_number_is_a_rounding_of_its_value(page):
+    assert len(page.numbers) > 100
+    for value, text in page.numbers:
+        digits = len(text.partition(".")[2].partition("e")[0])
+        assert float(text.replace(",", "")) == pytest.approx(value, rel=1e-3, abs=0.5 * 10**-digits + 1e-9)
+
+
+def test_examples_are_the_samples_at_the_ends_and_in_the_middle(run):
+    text = (run[0] / "report.html").read_text(encoding="utf-8")
+    scores, examples = pd.read_csv(run[0] / "scores.csv"), read_json(run[0] / "examples.json")
+    assert examples["ranked_by"] == "score"
+    values = {place: [] for place in ("highest", "median", "lowest")}
+    for example in examples["samples"]:
+        values[example["place"]].append(scores["score"][example["sample"]])
+        assert f'<data value="{float(scores["score"][example["sample"]])!r}">' in text
+    ordered = np.sort(scores["score"])[::-1]
+    assert values == {"highest": [*ordered[:2]], "median": [*ordered[99:101]], "lowest": [*ordered[-2:]]}
+    assert text.count('<article class="example">') == 6
+
+
+def test_the_configuration_is_complete(page, run):
+    shown = dict(page.sections["configuration"])
+    assert {"n_fewshot", "surrogate_epochs", "seed"} <= set(shown) and shown["n_fewshot"] == "24"
+    assert list(shown) == sorted(yaml.safe_load((run[0] / "config.yaml").read_text(encoding="utf-8")))
+
+
+def test_the_page_loads_nothing(page, run):
+    assert page.loaded == [] and page.tags.count("style") == 1
+    text = (run[0] / "report.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in text and len(text) < 6_000_000
+
+
+def test_a_page_of_reused_stages_is_the_same(run, monkeypatch):
+    from recbole_dealrec import pipeline
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a finished stage was started again")
+
+    monkeypatch.setattr(pipeline, "LLMTrainer", refuse)
+    before, result = ((run[0] / name).read_bytes() for name in ("report.html", "result.json"))
+    run_recbole_dealrec(dataset="movies", config_dict=run[1])
+    assert (run[0] / "report.html").read_bytes() == before and (run[0] / "result.json").read_bytes() == result
+
+
+def test_statistics_by_hand():
+    samples = CandidateSamples(
+        user_id=np.array([1, 1, 2, 3]), item_id=np.array([1, 2, 1, 3]),
+        item_id_list=np.array([[3, 0, 0], [3, 1, 0], [2, 0, 0], [1, 2, 3]]), item_length=np.array([1, 2, 1, 3]),
+        titles=["[PAD]", "a", "b", "c"], rows=np.arange(4),
+    )  # fmt: skip
+    scores = pd.DataFrame(
+        {"user": "u", "target": "i", "x": [0.0, 50.0, np.nan, 25.0], "group": [0, 2, -1, 2], "selected": [1, 0, 0, 1]}
+    )
+    found = selection_statistics(scores, samples, popularity=np.array([0, 1, 8, 3]))
+    histogram = found["scores"]["x"]
+    assert histogram["edges"] == list(range(51)) and histogram["not_finite"] == 1
+    assert np.flatnonzero(histogram["candidates"]).tolist() == [0, 25, 49]
+    assert np.flatnonzero(histogram["selected"]).tolist() == [0, 25]
+    assert found["groups"] == {
+        "group": [0, 2], "candidates": [1, 2], "selected": [1, 1], "lowest": [0, 25], "highest": [0, 50],
+        "set_aside": 1,
+    }  # fmt: skip
+    coverage = found["coverage"]
+    assert coverage["catalogue"] == 3
+    assert {name: (each["candidates"], each["selected"]) for name, each in coverage["table"].items()} == {
+        "samples": (4, 2), "users": (3, 2), "target items": (3, 2), "items in histories": (3, 3),
+        "median popularity of the target": (2, 2), "median length of the history": (1.5, 2),
+    }  # fmt: skip
+    assert coverage["popularity"] == {
+        "first": [1, 2, 4, 8], "last": [1, 3, 7, 8], "candidates": [2, 1, 0, 1], "selected": [1, 1, 0, 0],
+    }  # fmt: skip
+    assert coverage["history_length"]["candidates"] == [2, 2] and coverage["history_length"]["last"] == [1, 3]
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=1, max_size=30))
+def test_examples_are_finite_different_and_in_order(values):
+    values = np.array(values)
+    name, places = example_places({"a": np.zeros(len(values)), "b": values, "group": values}, np.ones(len(values)))
+    assert name == "b"
+    places = np.concatenate(list(places.values()))
+    assert len(set(places.tolist())) == len(places) == 3 * min(2, np.isfinite(values).sum() // 3)
+    assert np.isfinite(values[places]).all() and (np.diff(values[places]) <= 0).all()
+
+
+def test_without_scores_the_history_length_ranks():
+    name, places = example_places({"group": np.array([1, 0, 2])}, np.array([5, 9, 7]))
+    assert name == "history length" and {place: index.tolist() for place, index in places.items()} == {
+        "highest": [1], "median": [2], "lowest": [0],
+    }  # fmt: skip
+
+
+PROBE = """<!doctype html><title>probe</title>
+<iframe src="report.html" style="border:0;width:390px;height:844px"></iframe>
+<iframe src="report.html" style="border:0;width:1440px;height:900px"></iframe>
+<script>
+const seen = (frame) => {
+  const page = frame.contentDocument.documentElement, plots = [...page.querySelectorAll(".js-plotly-plot")];
+  const style = (element, name) => frame.contentWindow.getComputedStyle(element)[name];
+  return {
+    overflow: page.scrollWidth - page.clientWidth, plots: plots.length,
+    drawn: plots.filter((plot) => plot.querySelector(".barlayer path, .scatterlayer path")).length,
+    wider: plots.filter((plot) => plot.querySelector("svg").clientWidth > plot.parentElement.clientWidth + 1).length,
+    page: style(page.querySelector("body"), "backgroundColor"), tick: style(page.querySelector(".xtick text"), "fill"),
+  };
+};
+addEventListener("load", () => setTimeout(() => {
+  const text = JSON.stringify([...document.querySelectorAll("iframe")].map(seen));
+  document.body.innerHTML = `<pre>${text}</pre>`;
+}, 1000));
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_all_figures_within_a_phone_and_a_laptop(scheme, run, page, tmp_path):
+    shutil.copy(run[0] / "report.html", tmp_path)
+    (tmp_path / "probe.html").write_text(PROBE, encoding="utf-8")
+    command = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--window-size=1500,1800",
+        f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}", (tmp_path / "probe.html").as_uri(),
+    ]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    frames = json.loads(re.search("<pre>(.*)</pre>", shown).group(1))
+    colours = {"light": ("rgb(255, 255, 255)", "rgb(28, 30, 33)"), "dark": ("rgb(20, 22, 26)", "rgb(232, 234, 237)")}
+    assert len(frames) == 2 and len(page.figures) == 10
+    for frame in frames:
+        assert (frame["overflow"], frame["wider"]) == (0, 0)
+        assert frame["plots"] == frame["drawn"] == len(page.figures)
+        assert (frame["page"], frame["tick"]) == colours[scheme]
