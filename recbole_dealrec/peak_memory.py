@@ -12,10 +12,10 @@ _MIB = 1 << 20
 
 
 class PeakMemory:
-    """Peaks between one :meth:`take` and the next.
+    """Peaks between one ``take`` and the next.
 
     ``resident`` is what of the process lies in RAM, libraries and what earlier stages left there included; a thread
-    looks at it 50 times a second while something is :meth:`watched`. ``gpu`` is what PyTorch had allocated on this
+    looks at it 50 times a second while something is ``watched``. ``gpu`` is what PyTorch had allocated on this
     process's GPU at most, by PyTorch's own account.
     """
 

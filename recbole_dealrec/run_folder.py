@@ -270,7 +270,7 @@ class RunFolder:
 
     @property
     def memory(self) -> dict[str, dict[str, float]]:
-        """Peak memory in MiB of the main process, as :class:`PeakMemory` names it, in the stages of :attr:`seconds`."""
+        """Peak memory in MiB of the main process, as ``PeakMemory`` names it, in the stages of :attr:`seconds`."""
         return {name: peak for stage in self._stages.values() for name, peak in stage.get("memory", {}).items()}
 
     def cost(self, name: str, without: str | None = None) -> float:

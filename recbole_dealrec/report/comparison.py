@@ -18,7 +18,7 @@ def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFram
 
     Args:
         folder: folder of the comparison.
-        runs: as :func:`recbole_dealrec.comparison.comparison_table` takes them; each ``run_dir`` holds a
+        runs: as ``recbole_dealrec.comparison.comparison_table`` takes them; each ``run_dir`` holds a
             ``result.json``.
         table: what that function gives.
     """
