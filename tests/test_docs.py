@@ -111,7 +111,8 @@ def _write_data(folder):
 def folder(tmp_path_factory):
     """Where all pages run, one after the other, so that a stage two of them need is run once."""
     folder = tmp_path_factory.mktemp("docs")
-    (folder / "run_recbole_dealrec.py").symlink_to(ROOT / "run_recbole_dealrec.py")
+    for name in ("run_recbole_dealrec.py", "examples"):
+        (folder / name).symlink_to(ROOT / name)
     _write_data(folder)
     return folder
 
@@ -206,10 +207,12 @@ class Reader:
         shutil.copytree(self.small_model(kind), self.folder / target)
 
     def run_here(self, command):
-        """The script, in this process: what takes seconds is importing RecBole and PyTorch."""
-        self.monkeypatch.setattr(sys, "argv", shlex.split(command)[1:])
+        """A script or module, in this process: what takes seconds is importing RecBole and PyTorch."""
+        _, *words = shlex.split(command)
+        run, name = (runpy.run_module, words.pop(1)) if words[0] == "-m" else (runpy.run_path, words[0])
+        self.monkeypatch.setattr(sys, "argv", words)
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path("run_recbole_dealrec.py", run_name="__main__")
+            run(name, run_name="__main__")
         assert ended.value.code == 0
 
     def run_processes(self, command):
@@ -234,7 +237,7 @@ RULES = [
     (r"pip install ", Reader.install),
     (r"hf download ", Reader.fetch),
     (r"torchrun |accelerate launch |python run_recbole_dealrec.py .*--nproc=", Reader.run_processes),
-    (r"python run_recbole_dealrec.py\b", Reader.run_here),
+    (r"python (run_recbole_dealrec.py|-m recbole_dealrec.tuning)\b", Reader.run_here),
     (r"", Reader.shell),
 ]
 

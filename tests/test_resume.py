@@ -74,6 +74,8 @@ def test_the_same_command_goes_on_after_every_kill(forkserver, movies_path, tmp_
     np.testing.assert_array_equal(result["selected"], expected["selected"])
     assert result["test_result"] == expected["test_result"]
     assert result["best_valid_result"] == expected["best_valid_result"]
+    for kept in ("training", "selection"):
+        assert result[kept] == expected[kept]
     run, whole = Path(result["run_dir"]), Path(expected["run_dir"])
     assert run.name == whole.name
     for name in ("surrogate.safetensors", "surrogate-1.safetensors", "scores.csv", "fewshot.jsonl"):
