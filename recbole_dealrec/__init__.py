@@ -1,8 +1,11 @@
 """DEALRec for RecBole: few-shot fine-tuning data for LLM recommenders, chosen by influence and effort."""
 
 from importlib import import_module
+from logging import ERROR, getLogger
 
 __version__ = "0.1.0"
+
+getLogger("bitsandbytes").setLevel(ERROR)  # PEFT imports it, and it warns of kernels that are faster on some CPUs
 
 __all__ = ["compare_samplers", "recommend", "run_recbole_dealrec", "select_fewshot"]
 

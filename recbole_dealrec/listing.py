@@ -3,14 +3,11 @@
 import textwrap
 from pathlib import Path
 
-from recbole_dealrec.model import MODELS  # first: it makes RecBole importable
+from recbole_dealrec.data.library import archive_url
+from recbole_dealrec.model import MODELS
 from recbole_dealrec.options import sections
 from recbole_dealrec.sampler import get_sampler, sampler_names
-from recbole_dealrec.values import read_yaml
 
-import recbole  # isort: skip
-
-_RECBOLE = Path(recbole.__file__).parent
 _COLUMNS = 18
 
 
@@ -41,7 +38,6 @@ def _datasets(data_path: Path) -> dict[str, str]:
         section.name.partition("/")[2]: section.title for section in sections() if section.name.startswith("dataset/")
     }
     there = {file.parent.name for file in data_path.glob("*/*.inter") if file.name.startswith(f"{file.parent.name}.")}
-    archives = read_yaml(_RECBOLE / "properties" / "dataset" / "url.yaml")
     rows = {}
     for name in sorted(titles.keys() | there):
         if name == "ml-100k":
@@ -49,7 +45,7 @@ def _datasets(data_path: Path) -> dict[str, str]:
         elif name in there:
             place = "there"
         else:
-            place = "not there; downloaded when it is used" if name in archives else "not there; put its files there"
+            place = "not there; downloaded when it is used" if archive_url(name) else "not there; put its files there"
         rows[name] = f"{titles.get(name, 'no property file')} ({place})"
     return rows
 

@@ -1,3 +1,4 @@
+import re
 import runpy
 import subprocess
 import sys
@@ -84,6 +85,9 @@ def test_list_names_datasets_models_and_samplers(write_dataset, monkeypatch):
 
     lines = list_text(str(path), 200).splitlines()
     assert "  mine            no property file (there)" in lines
+    text = "\n".join(lines)
+    assert re.search(r"  games  .*downloaded when it is used", text)
+    assert re.search(r"  microlens-50k  .*put its files there", text)
     assert any(line.startswith("  ml-100k ") and "comes with RecBole" in line for line in lines)
     assert any(line.startswith("  games ") and "not there" in line for line in lines)
     assert any(line.startswith("  TIGER ") for line in lines)

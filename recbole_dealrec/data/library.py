@@ -34,6 +34,11 @@ class _Paper:
 _PAPER = {"games": _Paper("amazon-video-games-18"), "book": _Paper("amazon-books-18")}
 
 
+def archive_url(name: str) -> str | None:
+    """Where a dataset's archive is downloaded from; None if no archive is known for the name."""
+    return read_yaml(URL_TABLE).get(_PAPER[name].archive if name in _PAPER else name)
+
+
 def provide(config: Config) -> None:
     """Download the dataset's folder if it is absent.
 
@@ -48,8 +53,7 @@ def provide(config: Config) -> None:
         InputError: no archive is known for the name, or it cannot be had or used.
     """
     name, folder = config["dataset"], Path(config["data_path"])
-    paper = _PAPER.get(name)
-    url = read_yaml(URL_TABLE).get(paper.archive if paper else name)
+    url = archive_url(name)
     if url is None:
         raise InputError(
             f"{folder}: no such dataset folder; put {name}.inter and .item there, or convert other files: {_CONVERT} "
@@ -63,7 +67,7 @@ def provide(config: Config) -> None:
                 kept.mkdir(exist_ok=True)
                 # Processes other than the main one show no progress, and any of them may be the first here.
                 archive = download(url, kept, config["show_progress"] or processes.launched_number() > 0)
-                _build(archive, folder, paper)
+                _build(archive, folder, _PAPER.get(name))
                 shutil.rmtree(kept, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{kept}: {error.strerror or error}; the same command goes on from here") from error
