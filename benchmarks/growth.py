@@ -23,6 +23,7 @@ from recbole_dealrec.model.embedded import embedded_llm
 from recbole_dealrec.previous_run import PreviousRun
 from recbole_dealrec.values import parse_command_line, read_yaml
 
+NAME = "growing"  # of the versions; RecBole has one place alone for ml-100k
 GROWTHS = (0.01, 0.1)
 WHOLE = 0.0
 
@@ -32,19 +33,20 @@ def main() -> None:
     parser.add_argument("--dataset", default="ml-100k")
     arguments, rest = parser.parse_known_args()
     given = {"show_progress": False, **parse_command_line(rest)}
+    of_dataset = properties_folder() / "dataset" / f"{arguments.dataset}.yaml"
     with tempfile.TemporaryDirectory() as folder:
         paths = write_versions(arguments.dataset, given, Path(folder))
-        keys = {**given, "checkpoint_dir": f"{folder}/saved"}
+        keys = {**(read_yaml(of_dataset) if of_dataset.is_file() else {}), **given, "checkpoint_dir": f"{folder}/saved"}
         if "llm_path" not in keys:
-            keys = {**checkpoint(arguments.dataset, keys, paths[max(GROWTHS)]), **keys}
+            keys = {**checkpoint(keys, paths[max(GROWTHS)]), **keys}
 
         def run(version: float, **more: Any) -> dict[str, Any]:
             own = {**keys, "data_path": str(paths[version]), **more}
-            return run_recbole_dealrec(dataset=arguments.dataset, config_dict=own, stage="select")
+            return run_recbole_dealrec(dataset=NAME, config_dict=own, stage="select")
 
         runs = {version: run(version) for version in (*GROWTHS, WHOLE)}
         grown = {version: run(WHOLE, previous_run=runs[version]["run_dir"]) for version in GROWTHS}
-        other = run(WHOLE, seed=Config("BIGRec", arguments.dataset, config_dict=keys)["seed"] + 1)
+        other = run(WHOLE, seed=Config("BIGRec", NAME, config_dict=keys)["seed"] + 1)
         common.write("growth", report(arguments.dataset, given, runs, grown, other))
 
 
@@ -60,18 +62,18 @@ def write_versions(dataset: str, keys: dict[str, Any], folder: Path) -> dict[flo
     paths = {}
     for share in (*GROWTHS, WHOLE):
         paths[share] = folder / f"without-{share}"
-        (paths[share] / dataset).mkdir(parents=True)
+        (paths[share] / NAME).mkdir(parents=True)
         kept = rows.iloc[: round(len(rows) * (1 - share))]
-        kept.to_csv(paths[share] / dataset / f"{dataset}.inter", sep=separator, index=False, quoting=3)
-        (paths[share] / dataset / f"{dataset}.item").write_bytes(titles)
+        kept.to_csv(paths[share] / NAME / f"{NAME}.inter", sep=separator, index=False, quoting=3)
+        (paths[share] / NAME / f"{NAME}.item").write_bytes(titles)
     return paths
 
 
-def checkpoint(dataset: str, keys: dict[str, Any], data_path: Path) -> dict[str, Any]:
+def checkpoint(keys: dict[str, Any], data_path: Path) -> dict[str, Any]:
     """Keys for the embedded language model of one version, as a checkpoint for all."""
     positions = 256  # of a prompt and of max_new_tokens
     own = {**keys, "data_path": str(data_path), "max_prompt_length": positions}
-    config = Config("BIGRec", dataset, config_dict=own)
+    config = Config("BIGRec", NAME, config_dict=own)
     suited = read_yaml(properties_folder() / "llm" / "tiny.yaml")
     del suited["tiny_steps"]
     return {**suited, "llm_path": embedded_llm(config, load_splits(config).train)}

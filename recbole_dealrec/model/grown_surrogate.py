@@ -10,6 +10,7 @@ from torch import Tensor
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import SequentialDataset
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.surrogate import build_surrogate
 
 from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
 
@@ -37,7 +38,8 @@ def start_from(
     Raises:
         InputError: it is a surrogate of another shape or of other items, or has parameters of users.
     """
-    axes, state = _item_axes(config, dataset), model.state_dict()
+    state = model.state_dict()
+    axes = _item_axes(state, config, dataset)
     before = {token: row for row, token in enumerate(items)}
     rows = np.array([before.get(token, -1) for token in item_tokens(dataset)])
     known = int((rows[1:] >= 0).sum())
@@ -79,7 +81,7 @@ def _matched(fresh: Tensor, old: Tensor, axis: int, rows: np.ndarray) -> Tensor:
     return matched.movedim(0, axis).contiguous()
 
 
-def _item_axes(config: Config, dataset: SequentialDataset) -> dict[str, int]:
+def _item_axes(state: Mapping[str, Tensor], config: Config, dataset: SequentialDataset) -> dict[str, int]:
     """The axis of each parameter that has an entry for each item.
 
     Measured rather than assumed from names: the axes that are longer in a model with one item and two users more.
@@ -89,11 +91,8 @@ def _item_axes(config: Config, dataset: SequentialDataset) -> dict[str, int]:
     tokens = dataset.field2id_token
     grown.field2id_token = {**tokens, item: np.append(tokens[item], "+"), user: np.append(tokens[user], ["+", "++"])}
     with torch.random.fork_rng():
-        shapes, longer = (
-            {name: np.array(value.shape) for name, value in config.model_class(config, part).state_dict().items()}
-            for part in (dataset, grown)
-        )
-    added = {name: longer[name] - shape for name, shape in shapes.items()}
+        longer = build_surrogate(config, grown).state_dict()
+    added = {name: np.subtract(longer[name].shape, value.shape) for name, value in state.items()}
     if of_users := [name for name, sizes in added.items() if (sizes > 1).any()]:
         raise InputError(
             f"previous_run: {config['model']} has a parameter of users, {of_users[0]}, which cannot be taken over; "
