@@ -14,11 +14,13 @@ from recbole_dealrec import processes
 from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, Splits, check_topk, load_splits
-from recbole_dealrec.digest import run_name
+from recbole_dealrec.digest import growth_keys, run_name
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS
+from recbole_dealrec.model.grown_surrogate import start_from
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.pipeline import STAGES, Pipeline
+from recbole_dealrec.previous_run import PreviousRun
 from recbole_dealrec.report import write_comparison_report
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import get_sampler
@@ -188,6 +190,8 @@ def checked_config(
     get_sampler(config["sampler"])
     config.check_valid_metric()
     config.model_class.check(config)
+    if previous := PreviousRun.of(config):
+        previous.check_keys(config, growth_keys())
     return config
 
 
@@ -201,7 +205,10 @@ def checked_data(configs: Sequence[Config]) -> tuple[Splits, CandidateSamples]:
     splits = load_splits(first)
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
     check_topk(first, splits.train)
-    build_surrogate(first.surrogate(), splits.train)
+    surrogate_config = first.surrogate()
+    surrogate, previous = build_surrogate(surrogate_config, splits.train), PreviousRun.of(first)
+    if previous and previous.has_surrogate(0):
+        start_from(surrogate, surrogate_config, splits.train, *previous.surrogate(0))
     for config in configs:
         get_sampler(config["sampler"])(config, {}).check(len(samples))
     return splits, samples

@@ -140,18 +140,27 @@ def whole_outputs(path: Path) -> set[str]:
     return {name for name, expected in recorded.items() if _checksum_if_there(path / name) in expected}
 
 
+def recorded_checksums(path: Path) -> dict[str, list[str]]:
+    """Checksums of the outputs of a run folder as they were written, by name.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    try:
+        return read_json(path / _CHECKSUMS)
+    except OSError as error:
+        raise InputError(f"{path}: no run folder; a run's log names its own") from error
+    except ValueError as error:
+        raise InputError(f"{path / _CHECKSUMS}: not JSON any more; run the same command again") from error
+
+
 def check_outputs(path: Path, names: Sequence[str]) -> None:
     """Refuse a run folder that lacks one of its outputs, or has one that is not as it was written; only reads.
 
     Raises:
         InputError: there is no such folder, its run is not finished, or an output was altered.
     """
-    try:
-        recorded = read_json(path / _CHECKSUMS)
-    except OSError as error:
-        raise InputError(f"{path}: no run folder; a run's log names its own") from error
-    except ValueError as error:
-        raise InputError(f"{path / _CHECKSUMS}: not JSON any more; run the same command again") from error
+    recorded = recorded_checksums(path)
     for name in names:
         if name not in recorded:
             raise InputError(f"{path}: the run is not finished, there is no {name} yet; run the same command again")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from recbole_dealrec import processes
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk
 from recbole_dealrec.digest import shared_name, surrogate_name, surrogate_score_name
+from recbole_dealrec.model.grown_surrogate import item_tokens, start_from
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
+from recbole_dealrec.previous_run import MEASURED_EFFORT, PreviousRun, surrogate_files
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import Scorer
 from recbole_dealrec.scorer import (
@@ -21,6 +24,7 @@ from recbole_dealrec.scorer import (
     EL2NScorer,
     GraNdScorer,
     InfluenceScorer,
+    KnownEffortScorer,
     LLMRepresentationScorer,
     LossTrajectoryScorer,
     PartialEffortScorer,
@@ -64,6 +68,7 @@ class SharedStages:
         self.score_folder = score_folder or folder
         self.surrogate_folder = surrogate_folder or folder
         self._llm: LLMRecommender | None = None
+        self._previous = PreviousRun.of(config)
         self._checkpoint = ScoreCheckpoint(folder)
         of_surrogates = {
             "influence": self._influence_scorer,
@@ -146,6 +151,8 @@ class SharedStages:
         if watch or not (self.surrogate_folder.has(weights) and self.surrogate_folder.has(finished)):
             check_topk(config, self.splits.train)
             with self.surrogate_folder.stage(stage):
+                if self._previous:
+                    self._start_from_previous(model, config, number)
                 train_data = surrogate_loader(config, self.splits.train, model)
                 valid_data = QueryDataLoader(config, self.splits.valid)
                 options = {
@@ -153,11 +160,20 @@ class SharedStages:
                     "callback_fn": watch and (lambda epoch, score: watch(model)),
                 }
                 processes.on_main(lambda: trainer.fit(train_data, valid_data, **options))
-                self.surrogate_folder.output_json(finished, trainer.summary())
+                summary = {**trainer.summary(), "items": item_tokens(self.splits.train)}
+                self.surrogate_folder.output_json(finished, summary)
         else:
             self.surrogate_folder.reuse(stage)
         trainer.load(self.surrogate_folder / weights)
         return model
+
+    def _start_from_previous(self, model: nn.Module, config: Config, number: int) -> None:
+        (stage, _, _), path, train = _surrogate_names(number), self._previous.path, self.splits.train
+        if self._previous.has_surrogate(number):
+            known = start_from(model, config, train, *self._previous.surrogate(number))
+            getLogger().info(f"{stage} starts from that of {path}: {known} of {train.item_num - 1} items are known")
+        else:
+            getLogger().info(f"{stage} starts from nothing: {path} has none of this number")
 
     def _influence_scorer(self) -> InfluenceScorer:
         on_valid = self.config["influence_on"] == "valid"
@@ -165,7 +181,8 @@ class SharedStages:
         return InfluenceScorer(self.surrogates(), self.config, risk_samples, ScoreCheckpoint(self.score_folder))
 
     def _effort_scorer(self) -> Scorer:
-        effort = EffortScorer(self.llm, self.config, self._checkpoint)
+        measured = EffortScorer(self.llm, self.config, self._checkpoint)
+        effort = KnownEffortScorer(measured, self.folder, self._previous)
         if self.config["effort_sample_ratio"] == 1:
             return effort
         return PartialEffortScorer(effort, self._surrogate(0), self.scorers["influence"].score, self.config)
@@ -173,8 +190,13 @@ class SharedStages:
 
 def _surrogate_names(number: int) -> tuple[str, str, str]:
     """Stage, and files of the weights and of the finished training, of a run's surrogate."""
-    name = "surrogate" if number == 0 else f"surrogate-{number}"
-    return name.replace("-", " "), f"{name}.safetensors", f"{name}.json"
+    weights, finished = surrogate_files(number)
+    return Path(weights).stem.replace("-", " "), weights, finished
+
+
+def score_files(name: str) -> list[str]:
+    """Outputs of a scorer, the scores first."""
+    return [f"{name}.npy", *([MEASURED_EFFORT] if name == "effort" else [])]
 
 
 def surrogate_seed(seed: int, number: int) -> int:
@@ -191,8 +213,8 @@ class _StoredScorer:
     build: Callable[[], Scorer]
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        file = f"{self.name}.npy"
-        if self.folder.has(file):
+        file, *_ = files = score_files(self.name)
+        if all(map(self.folder.has, files)):
             self.folder.reuse(self.name)
         else:
             with self.folder.stage(self.name):

@@ -1,5 +1,6 @@
 """BIGRec (Bao et al., arXiv 2308.08434) as a RecBole sequential model."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.digest import checkpoint_content
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.beam_search import beam_search
 from recbole_dealrec.model.embedded import embedded_llm, embedded_llm_folder
@@ -45,6 +47,7 @@ class BIGRec(LLMRecommender):
     def __init__(self, config: Config, dataset: SequentialDataset) -> None:
         super().__init__(config, dataset)
         path = embedded_llm(config, dataset) if config["llm_path"] == "tiny" else config["llm_path"]
+        self._path = path
         self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
         self.network = load_network(config, path)
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
@@ -70,6 +73,10 @@ class BIGRec(LLMRecommender):
                     "or the data have changed since"
                 )
         return super().restored(config, dataset, folder)
+
+    def _origin(self) -> str:
+        keys = ("llm_dtype", "llm_quantization", "lora_alpha")
+        return json.dumps([checkpoint_content(self._path), *(self.config[key] for key in keys)])
 
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
         """Left-padded batch of prompts with the targets' titles as labels, as ``collate`` of ``llm.py`` makes it."""

@@ -1,5 +1,6 @@
 """What the pipeline asks of a recommender whose few-shot data it selects."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -105,6 +106,19 @@ class LLMRecommender(SequentialRecommender, ABC):
     @abstractmethod
     def load(self, folder: Path) -> None:
         """Load what ``save`` wrote."""
+
+    @abstractmethod
+    def _origin(self) -> str:
+        """What the network was made from, beside the values of what trains."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that a sample's gradient depends on but its tokens; equal for equal networks of two runs."""
+        hashed = hashlib.sha256(self._origin().encode())
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                hashed.update(f"\n{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
+                hashed.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        return hashed.hexdigest()
 
     def sample_losses(self, interaction: Interaction) -> Tensor:
         """Mean negative log-likelihood of each sample's labelled tokens, float32 [B]."""

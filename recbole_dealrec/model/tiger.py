@@ -91,6 +91,9 @@ class TIGER(LLMRecommender):
         if config["scoring"] == "beam" and beams < most:
             raise InputError(f"num_beams is {beams}, but topk asks for {most} items; set num_beams to {most} or more")
 
+    def _origin(self) -> str:
+        return json.dumps([self.config[f"t5_{name}"] for name in _SHAPE])
+
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, int64 [B, T], padded on the right; ``labels``, int64 [B, levels]."""
         sources = self._sources(map(self._latest, histories))
