@@ -182,6 +182,19 @@ def checked_config(
     Raises:
         InputError: it cannot be used.
     """
+    config = resolved_config(model, dataset, config_file_list, config_dict)
+    config.model_class.check(config)
+    return config
+
+
+def resolved_config(
+    model: str, dataset: str, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any]
+) -> Config:
+    """Configuration of a run, with all that can be refused before checkpoints are looked at.
+
+    Raises:
+        InputError: it cannot be used.
+    """
     if model not in MODELS:
         raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
     if Path(dataset).name != dataset or dataset in ("", ".", ".."):
@@ -189,7 +202,6 @@ def checked_config(
     config = Config(model, dataset, config_file_list, config_dict)
     get_sampler(config["sampler"])
     config.check_valid_metric()
-    config.model_class.check(config)
     if previous := PreviousRun.of(config):
         previous.check_keys(config, growth_keys())
     return config

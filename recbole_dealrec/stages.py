@@ -128,7 +128,7 @@ class SharedStages:
 
     def surrogate_trainings(self, used: Container[str]) -> dict[str, Path]:
         """Files on the training of the surrogates among the stages that were used, by stage."""
-        names = map(_surrogate_names, range(self.config["n_surrogates"]))
+        names = map(surrogate_names, range(self.config["n_surrogates"]))
         folder = self.surrogate_folder
         return {stage: folder / file for stage, _, file in names if stage in used and folder.has(file)}
 
@@ -146,7 +146,7 @@ class SharedStages:
         config["seed"] = surrogate_seed(self.config["seed"], number)
         init_seed(config["seed"], config["reproducibility"])
         model = build_surrogate(config, self.splits.train)
-        stage, weights, finished = _surrogate_names(number)
+        stage, weights, finished = surrogate_names(number)
         trainer = SafetensorsTrainer(config, model, self.surrogate_folder, weights)
         if watch or not (self.surrogate_folder.has(weights) and self.surrogate_folder.has(finished)):
             check_topk(config, self.splits.train)
@@ -168,7 +168,7 @@ class SharedStages:
         return model
 
     def _start_from_previous(self, model: nn.Module, config: Config, number: int) -> None:
-        (stage, _, _), path, train = _surrogate_names(number), self._previous.path, self.splits.train
+        (stage, _, _), path, train = surrogate_names(number), self._previous.path, self.splits.train
         if self._previous.has_surrogate(number):
             known = start_from(model, config, train, *self._previous.surrogate(number))
             getLogger().info(f"{stage} starts from that of {path}: {known} of {train.item_num - 1} items are known")
@@ -188,7 +188,7 @@ class SharedStages:
         return PartialEffortScorer(effort, self._surrogate(0), self.scorers["influence"].score, self.config)
 
 
-def _surrogate_names(number: int) -> tuple[str, str, str]:
+def surrogate_names(number: int) -> tuple[str, str, str]:
     """Stage, and files of the weights and of the finished training, of a run's surrogate."""
     weights, finished = surrogate_files(number)
     return Path(weights).stem.replace("-", " "), weights, finished

@@ -1,5 +1,6 @@
 """Runs that stop after a stage, and go on from there."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +68,11 @@ def test_a_comparison_stops_after_a_stage(keys):
         assert not (Path(folder) / "fine_tuning.json").exists()
 
 
-def test_a_dry_run_tells_what_is_cached_and_writes_nothing(keys, tmp_path):
+def test_a_dry_run_tells_what_is_cached_and_writes_nothing(keys, tmp_path, small_rehearsals):
     def planned(samplers, stage="evaluate"):
         text = dry_run_text(samplers, None, "BIGRec", "movies", [], keys, stage)
-        return [" ".join(line.split()) for line in text.splitlines()]
+        kept = re.compile(r"\S|  (score|select|finetune|evaluate) ")
+        return [" ".join(line.split()) for line in text.splitlines() if kept.match(line)]
 
     lines = planned(["CCS"])
     assert not any(tmp_path.iterdir())

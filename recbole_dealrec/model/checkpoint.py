@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -12,6 +14,17 @@ from recbole_dealrec.errors import InputError
 
 # from_pretrained raises whatever a broken file makes it run into, tokenizers a plain Exception.
 UNUSABLE = Exception
+
+
+def is_on_disk(path: str) -> bool:
+    """Whether a folder, or a Hugging Face id whose weights were downloaded; True, too, for what can be no id."""
+    try:
+        folder = Path(path if Path(path).is_dir() else snapshot_download(path, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return False
+    except HFValidationError:
+        return True
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")) or Path(path).is_dir()
 
 
 def unusable(key: str, path: str, error: Exception) -> InputError:
