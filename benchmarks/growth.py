@@ -118,7 +118,9 @@ A sample whose history and target are as before keeps its effort score. The cand
 of each user, after the last two items are held out: each new interaction of a user moves these by one, so the oldest
 candidate leaves and a new one comes; the others stay. With one candidate a user, each user who came back has a new one.
 
-The {n_selected} selected samples (of {n_candidates} distinct candidates) of two runs on the whole dataset:
+The {n_selected} selected samples (of {n_candidates} distinct candidates) of two runs on the whole dataset. Two
+random selections would have {n_selected / n_candidates:.4f} of their samples in common; the selection draws at random
+within groups of similar score.
 
 {common.table(["selections", "Jaccard index", "share in common"], overlaps)}
 """
