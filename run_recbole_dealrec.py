@@ -30,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", help="seeds to compare samplers with: 1,2,3")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
     parser.add_argument("--stage", default=STAGES[-1], help=f"the last stage: {', '.join(STAGES)}")
-    parser.add_argument("--dry_run", action="store_true", help="print configuration, stages and what is cached")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print configuration, stages and an estimate of their cost"
+    )
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     several = parser.add_argument_group("several processes", "RecBole's options; torchrun and accelerate do as well")
     several.add_argument("--nproc", type=int, default=1, help="processes on this machine")

@@ -148,9 +148,9 @@ def _estimate_text(run: _Run, splits: Splits, estimator: Estimator, counted: set
     rehearsed = estimator.rehearsed
     lines += [
         f"  estimate  {'all that is to do':<25} {_seconds_text(total):<14} {_memory_text(Estimate(total, peak))}",
-        f"  Times are at most (training may stop earlier), scaled up from {rehearsed:.0f} s of rehearsals of these",
-        "  stages on parts of the data, on this machine as busy as it was; memory is the peak of the rehearsals, which",
-        "  does not grow with the number of samples once batches are full.",
+        f"  Scaled up from {rehearsed:.0f} s of rehearsals of these stages on parts of the data, on this machine as",
+        "  busy as it was. Every epoch is counted, though training may stop earlier. Memory is the peak of the",
+        "  rehearsals, which does not grow with the number of samples once batches are full.",
     ]
     return "\n".join(lines)
 

@@ -22,6 +22,7 @@ from recbole_dealrec.stages import SharedStages
 
 _USERS, _CANDIDATES = 256, 384  # of the largest part, at most
 _FRACTIONS = (16, 4, 1)  # of it, for the parts; the first one warms up libraries and processor
+_FEWEST = 8  # users of a part, if there are as many
 _PATIENCE = 15  # seconds that a stage may have taken to be rehearsed on the next part, too
 _LISSA_STEPS = 100
 OF_SURROGATES = ("influence", "grand", "el2n")  # scores of all surrogates; those below are of the first alone
@@ -80,7 +81,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds, at most, and peak memory in MiB of a stage."""
+    """Seconds, all epochs counted, and peak memory in MiB of a stage."""
 
     seconds: float
     memory: Mapping[str, float]
@@ -139,11 +140,16 @@ class Estimator:
     def __init__(self, configs: Sequence[Config], splits: Splits, samples: CandidateSamples, folder: Path) -> None:
         self.rehearsed = 0.0
         self._splits, self._samples, self._folder = splits, samples, folder
-        users = min(_USERS, len(np.unique(samples.user_id)) // 2)
-        # What follows the training scores all candidates of its users, so that both grow alike.
-        thinned = not any(map(_follows_training, configs))
-        most = _CANDIDATES if thinned else len(samples)
-        parts = [_part(splits, samples, max(1, users // by), most // by if thinned else most) for by in _FRACTIONS]
+        n_users, most = len(np.unique(samples.user_id)), _CANDIDATES
+        users = min(_USERS, n_users // 2)
+        if any(map(_follows_training, configs)):
+            # What follows the training scores all candidates of its users, so that both grow alike.
+            users, most = min(users, most * n_users // len(samples)), len(samples)
+        limits = [most if most == len(samples) else max(_FEWEST, most // by) for by in _FRACTIONS]
+        parts = [
+            _part(splits, samples, max(_FEWEST, users // by), limit)
+            for by, limit in zip(_FRACTIONS, limits, strict=True)
+        ]
         self._rehearsals = [
             _Rehearsal(folder / str(number), splits, samples, *part, n_curvature=len(parts[min(number, 1)][1]))
             for number, part in enumerate(parts)
@@ -241,7 +247,7 @@ class _Rehearsal:
         self._take_over(pipeline.stages.folder, scores)
         selected = np.linspace(0, len(self.samples) - 1, pipeline.config["n_fewshot"]).astype(np.int64)
         if stage in pipeline.stages.scorers:
-            pipeline.stages.scorers[stage].score(self.samples)
+            self._score(pipeline.stages, stage)
         elif stage == "surrogate":
             self._train_surrogate(pipeline)
         elif stage == "language model":
@@ -275,13 +281,17 @@ class _Rehearsal:
         return self._pipelines[key]
 
     def _config(self, config: Config) -> Config:
-        """The run's, with what takes long cut to the size of the part, and epochs to one evaluation."""
+        """The run's, with what takes long cut to the size of the part.
+
+        One epoch of the fine-tuning ends with so many validation queries as an epoch of the run does on average.
+        """
         n, (splits, samples) = len(self.samples), self.whole
         fewshot = fewshot_size(config, len(samples))
         queries = min(config["n_valid"] or len(splits.valid), len(splits.valid))
         usable = get_sampler(config["sampler"])(config, {}).usable(n)
         # No more than the part has validation queries for, in the proportion of the run.
-        n_fewshot = max(1, min(fewshot, usable // 3, len(self.splits.valid) * fewshot // queries))
+        per_query = fewshot * max(1, config["eval_step"]) / queries
+        n_fewshot = max(1, min(fewshot, usable // 3, int(len(self.splits.valid) * per_query)))
         keys = {
             "checkpoint_dir": str(self.path), "show_progress": False, "n_surrogates": 1,
             "surrogate_epochs": min(config["surrogate_epochs"], max(1, config["surrogate_eval_step"])),
@@ -289,8 +299,9 @@ class _Rehearsal:
             "lissa_depth": min(config["lissa_depth"], _LISSA_STEPS),
             "lissa_repeats": 1, "effort_sample_ratio": 1.0, "n_fewshot": n_fewshot,
             "n_groups": min(config["n_groups"], n_fewshot),
-            "epochs": min(config["epochs"], max(1, config["eval_step"])),
-            "n_valid": max(1, round(queries * n_fewshot / fewshot)),
+            "epochs": min(config["epochs"], 1),
+            "eval_step": min(config["eval_step"], 1),
+            "n_valid": max(1, round(n_fewshot / per_query)),
         }  # fmt: skip
         for steps in ("tiny_steps", "rqvae_steps"):
             if steps in config:
@@ -307,9 +318,14 @@ class _Rehearsal:
                 with folder.output(f"{name}.npy") as path, open(path, "wb") as stream:
                     np.save(stream, np.load(file)[self.index])
 
+    def _score(self, stages: SharedStages, name: str) -> None:
+        if name not in stages.folder.seconds:
+            stages.folder.discard(f"{name}.npy")  # taken over from a run that had it already
+        stages.scorers[name].score(self.samples)
+
     def _train_surrogate(self, pipeline: Pipeline) -> None:
         if _follows_training(pipeline.config):
-            pipeline.stages.scorers["loss_trajectory"].score(self.samples)
+            self._score(pipeline.stages, "loss_trajectory")
         else:
             pipeline.stages.surrogates()
 

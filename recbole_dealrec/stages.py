@@ -160,8 +160,10 @@ class SharedStages:
                     "callback_fn": watch and (lambda epoch, score: watch(model)),
                 }
                 processes.on_main(lambda: trainer.fit(train_data, valid_data, **options))
-                summary = {**trainer.summary(), "items": item_tokens(self.splits.train)}
-                self.surrogate_folder.output_json(finished, summary)
+            # Only when the stage's seconds are kept: what is there of a finished training is whole.
+            summary = {**trainer.summary(), "items": item_tokens(self.splits.train)}
+            self.surrogate_folder.output_json(finished, summary)
+            self.surrogate_folder.synchronise()
         else:
             self.surrogate_folder.reuse(stage)
         trainer.load(self.surrogate_folder / weights)

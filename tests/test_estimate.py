@@ -54,6 +54,14 @@ def test_only_what_is_to_do_is_rehearsed(keys, monkeypatch, small_rehearsals):
     assert _estimated(dry_run_text(*arguments, "score"))[:-1] == ["el2n"]
 
 
+def test_scores_taken_over_from_one_run_are_measured_for_the_next(keys, small_rehearsals):
+    run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="score", shared=True)
+    text = dry_run_text(["CCS"], [2020, 2021], "BIGRec", "movies", [], keys, "select")
+    *_, first, second = text.split("\n\n")
+    assert _estimated(first)[:-1] == ["language model", "selection"]
+    assert _estimated(second)[:-1] == ["surrogate", "surrogate 1", "language model", "el2n", "selection"]
+
+
 def test_a_language_model_that_is_not_on_the_disk_is_not_downloaded(keys, monkeypatch):
     monkeypatch.setattr(Estimator, "_fit", None)
     remote = {**keys, "llm_path": "nobody/no-such-model", "max_prompt_length": 64}
