@@ -88,4 +88,4 @@ def test_only_https_is_downloaded(url, server, tmp_path):
 
 def test_https_and_this_machine_are_taken():
     for url in ("https://example.org/x", "http://127.0.0.1:80/x", "http://[::1]/x"):
-        check_url(url)
+        assert check_url(url) is None
