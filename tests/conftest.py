@@ -173,7 +173,9 @@ def forkserver():
         process = context.Process()  # starts the server
         process.start()
         process.join()
-    return context
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1])  # what runs in them may stand in a module of tests
+        yield context
 
 
 @pytest.fixture

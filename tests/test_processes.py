@@ -64,9 +64,7 @@ def together(forkserver):
             assert process.exitcode == 0
         return [returned[number] for number in range(count)]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPT.parent)  # the processes import this module
-        yield run
+    return run
 
 
 @pytest.fixture(scope="module")
