@@ -39,6 +39,7 @@ setup(
         "scikit-learn>=1.4",
         "filelock>=3.12",
         "tqdm>=4.66",
+        "colorama>=0.4",
         "jinja2>=3",
         "plotly>=5.15",
         "psutil>=5.9",

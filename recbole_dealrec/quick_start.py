@@ -1,6 +1,7 @@
 """Entry points: one run, and a comparison of samplers over seeds."""
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -8,7 +9,9 @@ from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
 
+import colorama
 import pandas as pd
+from colorama.ansitowin32 import StreamWrapper
 
 from recbole_dealrec import processes
 from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
@@ -246,6 +249,8 @@ def _start_logging(config: Config) -> None:
         root.removeHandler(handler)
         handler.close()
     others = set(root.handlers)
+    if isinstance(sys.stdout, StreamWrapper):
+        colorama.deinit()  # RecBole would wrap the streams once more with every run
     try:
         init_logger(config)
     except OSError as error:

@@ -2,16 +2,18 @@ import json
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from colorama.ansitowin32 import StreamWrapper
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, T5ForConditionalGeneration
 
-from recbole_dealrec import run_recbole_dealrec
+from recbole_dealrec import quick_start, run_recbole_dealrec
 from recbole_dealrec.stages import surrogate_seed
 
 SMALL = {
@@ -206,6 +208,13 @@ def test_tiger_runs_through_the_same_stages(movies_path, tmp_path):
     again = run_recbole_dealrec(model="TIGER", dataset="movies", config_dict=keys)
     assert again["test_result"] == result["test_result"]
     assert again["selected"].tolist() == result["selected"].tolist()
+
+
+def test_the_terminal_is_wrapped_once(ten, capsys):
+    for _ in range(3):
+        quick_start._start_logging(ten())
+    assert isinstance(sys.stdout, StreamWrapper)
+    assert not isinstance(sys.stdout._StreamWrapper__wrapped, StreamWrapper)
 
 
 def test_nothing_is_left_open(run, tmp_path):
