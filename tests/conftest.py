@@ -18,6 +18,8 @@ from recbole_dealrec.config import Config  # first: it makes RecBole importable
 
 import recbole  # isort: skip
 
+torch.set_num_threads(1)  # before any fixture: sums come out otherwise with two
+
 # A leading quote, a word that pandas reads as missing, equal titles, braces, commas.
 TEN_TITLES = {
     "i1": "Alpha",
@@ -76,7 +78,6 @@ def _write_titles(folder: Path, name: str, titles) -> None:
 def in_tmp_path(tmp_path, monkeypatch):
     """RecBole writes ./log and ./log_tensorboard."""
     monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(1)
     torch.manual_seed(0)
 
 
