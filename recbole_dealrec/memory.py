@@ -6,13 +6,19 @@ from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
+from recbole_dealrec import processes, sharding
+
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory of the GPU or the machine did not suffice."""
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+    """Whether an error says that the memory did not suffice, and this process can go on with a smaller batch.
+
+    With FSDP it cannot: the other processes wait in the middle of the same pass.
+    """
+    waited_for = sharding.is_wanted() and processes.count() > 1
+    return not waited_for and (isinstance(error, MemoryError) or should_reduce_batch_size(error))
 
 
 def in_fitting_parts(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from recbole_dealrec import processes
+from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk
 from recbole_dealrec.digest import shared_name, surrogate_name, surrogate_score_name
@@ -115,6 +115,7 @@ class SharedStages:
                 self.seed()
                 self._llm = self.config.model_class(self.config, self.splits.train)
                 processes.broadcast_parameters(self._llm.network)
+                sharding.shard(self._llm.network, self.config)
             self._untuned = {name: value.detach().clone() for name, value in self._tuned()}
         else:
             self.folder.reuse("language model")

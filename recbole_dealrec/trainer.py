@@ -1,5 +1,6 @@
 """RecBole trainers whose checkpoints are safetensors: one for surrogates, one that fine-tunes a language model."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -15,9 +16,9 @@ from torch import nn
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
-from recbole_dealrec import processes
+from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
-from recbole_dealrec.data import Fields, QueryDataLoader
+from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.memory import out_of_memory
 from recbole_dealrec.model.recommender import LLMRecommender
@@ -114,7 +115,7 @@ class SafetensorsTrainer(Trainer):
 
     def _set_state(self, state: dict[str, Any], train_data) -> None:
         self.start_epoch = state["epoch"]
-        self.model.load_state_dict(state["weights"], strict=False)
+        self._set_weights(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_valid_score, self.cur_step, self.best_valid_result = state["best"]
         set_random_state(state["random"][processes.number() % len(state["random"])], train_data.generator)
@@ -122,6 +123,9 @@ class SafetensorsTrainer(Trainer):
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return self.model.state_dict()
+
+    def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        self.model.load_state_dict(weights)
 
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
         self._keep_state(train_data, epoch_idx)
@@ -199,10 +203,9 @@ class LLMTrainer(SafetensorsTrainer):
         super().__init__(config, model, folder, name)
         AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
-        # Gradients are summed over the processes by _step, once for all forward passes of an optimiser step.
-        model.network = self.accelerator.prepare_model(model.network, evaluation_mode=True)
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         self.scheduler = None
+        self._sharded = sharding.is_sharded(model.network)
         self._micro_batch_size = config["micro_batch_size"]
 
     def save(self, path: Path) -> None:
@@ -222,18 +225,37 @@ class LLMTrainer(SafetensorsTrainer):
         scaler = self.accelerator.scaler
         return {
             **super().state(train_data, epoch),
+            "optimizer": self._optimizer_state(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
         }
 
     def _set_state(self, state: dict[str, Any], train_data) -> None:
         super()._set_state(state, train_data)
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    values[name] = sharding.like(parameter, value)
         self.scheduler.load_state_dict(state["scheduler"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
+    def _optimizer_state(self) -> dict[str, Any]:
+        state = self.optimizer.state_dict()
+        whole = {
+            place: {name: sharding.whole(value) for name, value in values.items()}
+            for place, values in state["state"].items()
+        }
+        return {**state, "state": whole}
+
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach() for name, value in self.model.named_parameters() if value.requires_grad}
+        named = self.model.named_parameters()
+        return {name: sharding.whole(value.detach()) for name, value in named if value.requires_grad}
+
+    def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            if name in weights:
+                parameter.data.copy_(sharding.like(parameter, weights[name]))
 
     def test(self, test_data: QueryDataLoader, show_progress: bool = False) -> dict[str, float]:
         """Metrics of the best weights."""
@@ -254,7 +276,11 @@ class LLMTrainer(SafetensorsTrainer):
             if perf_counter() - self._test_kept > _SECONDS:
                 self._keep_test()
             self._batches_tested += 1
-        return super()._full_sort_batch_eval(batched_data)
+        with self.accelerator.autocast():
+            interaction, scores, *positives = super()._full_sort_batch_eval(batched_data)
+        if isinstance(batched_data, SpareBatch):
+            scores, *positives = (values[:0] for values in (scores, *positives))
+        return interaction, scores, *positives
 
     def _keep_test(self) -> None:
         data = self.eval_collector.data_struct._data_dict
@@ -303,7 +329,8 @@ class LLMTrainer(SafetensorsTrainer):
             clear_device_cache(garbage_collection=True)
             self._micro_batch_size //= 2
             self.logger.warning(f"out of memory: micro_batch_size is {self._micro_batch_size} from here on")
-        processes.sum_gradients(self._trained)
+        if not self._sharded:
+            processes.sum_gradients(self._trained)
         if self.clip_grad_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
         self.optimizer.step()
@@ -314,16 +341,25 @@ class LLMTrainer(SafetensorsTrainer):
     def _accumulate(self, interaction: Interaction) -> float:
         """Gradients of this process's part of the mean loss of a step's samples; returns that part."""
         size, step_loss = len(interaction), 0.0
-        # Samples of similar length make a forward pass, so that little of it is padding; the gradient is the same.
+        for part, own in sharding.in_step(self._parts(interaction), lambda: interaction[:1]):
+            with self.accelerator.autocast():
+                loss = self._loss(part)
+            loss = loss * (len(part) / size if own else 0)
+            self._check_nan(loss)
+            # FSDP makes the mean over the processes.
+            self.accelerator.backward(loss * processes.count() if self._sharded else loss)
+            step_loss += loss.item()
+        return step_loss
+
+    def _parts(self, interaction: Interaction) -> Iterator[Interaction]:
+        """This process's samples of a step, ``micro_batch_size`` at a time.
+
+        Samples of similar length make a forward pass, so that little of it is padding; the gradient is the same.
+        """
         order = interaction[self.model.ITEM_SEQ_LEN].argsort(stable=True)
         interaction = interaction[order[processes.number() :: processes.count()]]
         for start in range(0, len(interaction), self._micro_batch_size):
-            part = interaction[start : start + self._micro_batch_size]
-            loss = self._loss(part) * (len(part) / size)
-            self._check_nan(loss)
-            self.accelerator.backward(loss)
-            step_loss += loss.item()
-        return step_loss
+            yield interaction[start : start + self._micro_batch_size]
 
     def _valid_epoch(self, valid_data, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         if self.valid_metric != "loss":
@@ -338,9 +374,13 @@ class LLMTrainer(SafetensorsTrainer):
         self.model.eval()
         total, count = 0.0, 0
         progress = tqdm(valid_data, ncols=100, desc=set_color("Validate   ", "pink"), disable=not show_progress)
-        for queries, _, query, item in progress:
+        for batch in progress:
+            queries, _, query, item = batch
             rows = queries[query]
             rows.update(Interaction({Fields.of(self.config).item: item}))
-            total, count = total + float(self.model.sample_losses(rows).sum()), count + len(rows)
+            with self.accelerator.autocast():
+                losses = self.model.sample_losses(rows)
+            if not isinstance(batch, SpareBatch):
+                total, count = total + float(losses.sum()), count + len(rows)
         total, count = map(sum, zip(*processes.gather((total, count)), strict=True))
         return total / count

@@ -1,8 +1,12 @@
 """Datasets of a few lines, a part of ml-100k, and configurations that stay inside the test's folder."""
 
 import multiprocessing
+import os
+import queue
 import runpy
+import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -177,6 +181,49 @@ def forkserver():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[1])  # what runs in them may stand in a module of tests
         yield context
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def free_port():
+    """``free_port()``: a port of this machine that nothing listens at."""
+    return _free_port
+
+
+def _worker(number, count, port, results, work, arguments):
+    variables = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in variables.items()}, MASTER_ADDR="127.0.0.1")
+    results.put((number, work(*arguments)))
+
+
+@pytest.fixture(scope="session")
+def together(forkserver):
+    """``together(count, work, *arguments)``: what ``work`` returns in each of several processes of one run."""
+
+    def run(count, work, *arguments):
+        port, results = _free_port(), forkserver.Queue()
+        started = [
+            forkserver.Process(target=_worker, args=(number, count, port, results, work, arguments), daemon=True)
+            for number in range(count)
+        ]
+        for process in started:
+            process.start()
+        returned = {}
+        while len(returned) < count:
+            with suppress(queue.Empty):
+                returned.update([results.get(timeout=1)])
+            assert not any(process.exitcode for process in started)
+        for process in started:
+            process.join()
+            assert process.exitcode == 0
+        return [returned[number] for number in range(count)]
+
+    return run
 
 
 @pytest.fixture

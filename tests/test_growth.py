@@ -206,33 +206,37 @@ def test_parameters_of_users_are_refused(ten):
         start_from(model, config, dataset, model.state_dict(), item_tokens(dataset))
 
 
+def keys_of(model, samples, effort_parameters):
+    return sample_keys(model, model.fingerprint(), samples, effort_parameters)
+
+
 def test_a_key_knows_the_sample_and_the_model(bigrec):
     model, splits = bigrec()
     samples = CandidateSamples.from_dataset(splits.train)
-    keys = sample_keys(model, samples, "all")
+    keys = keys_of(model, samples, "all")
     contents = {(tuple(samples.history(row)), samples.titles[item]) for row, item in enumerate(samples.item_id)}
     assert len(np.unique(keys, axis=0)) == len(contents)
     back = np.arange(len(samples))[::-1]
-    np.testing.assert_array_equal(sample_keys(model, samples[back], "all"), keys[back])
+    np.testing.assert_array_equal(keys_of(model, samples[back], "all"), keys[back])
     again, _ = bigrec(tokens_per_batch=64)
-    np.testing.assert_array_equal(sample_keys(again, samples, "all"), keys)
+    np.testing.assert_array_equal(keys_of(again, samples, "all"), keys)
 
     def differ(keys_now):
         return (keys_now != keys).any(axis=1).all()
 
-    assert differ(sample_keys(model, samples, "last"))
-    assert differ(sample_keys(bigrec(lora_alpha=8)[0], samples, "all"))
-    assert differ(sample_keys(bigrec("qwen2")[0], samples, "all"))
-    assert differ(sample_keys(bigrec(train_on_inputs=True)[0], samples, "all"))
+    assert differ(keys_of(model, samples, "last"))
+    assert differ(keys_of(bigrec(lora_alpha=8)[0], samples, "all"))
+    assert differ(keys_of(bigrec("qwen2")[0], samples, "all"))
+    assert differ(keys_of(bigrec(train_on_inputs=True)[0], samples, "all"))
     next(value for value in model.network.parameters() if value.requires_grad).data[0, 0] += 1
-    assert differ(sample_keys(model, samples, "all"))
+    assert differ(keys_of(model, samples, "all"))
 
 
 def test_a_key_knows_the_semantic_ids(tiger):
     model, splits = tiger()
     samples = CandidateSamples.from_dataset(splits.train)
-    keys = sample_keys(model, samples, "all")
+    keys = keys_of(model, samples, "all")
     again, _ = tiger()
-    np.testing.assert_array_equal(sample_keys(again, samples, "all"), keys)
+    np.testing.assert_array_equal(keys_of(again, samples, "all"), keys)
     again._tokens = np.roll(again._tokens, 1, axis=0)
-    assert (sample_keys(again, samples, "all") != keys).any(axis=1).all()
+    assert (keys_of(again, samples, "all") != keys).any(axis=1).all()

@@ -1,13 +1,10 @@
 """Several processes do what one does, whichever way they are started, and none is left when one dies."""
 
 import os
-import queue
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from recbole_dealrec import compare_samplers, processes, run_recbole_dealrec
+from recbole_dealrec.config import properties_folder
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.launch import launch
 from recbole_dealrec.run_folder import read_json
@@ -28,43 +26,6 @@ KEYS = {
     "train_batch_size": 10, "micro_batch_size": 2, "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20,
     "n_surrogates": 2, "lora_dropout": 0, "tokens_per_batch": 2048,
 }  # fmt: skip
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def _worker(number, count, port, results, work, arguments):
-    variables = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in variables.items()}, MASTER_ADDR="127.0.0.1")
-    results.put((number, work(*arguments)))
-
-
-@pytest.fixture(scope="module")
-def together(forkserver):
-    """``together(count, work, *arguments)``: what ``work`` returns in each of several processes of one run."""
-
-    def run(count, work, *arguments):
-        port, results = free_port(), forkserver.Queue()
-        started = [
-            forkserver.Process(target=_worker, args=(number, count, port, results, work, arguments), daemon=True)
-            for number in range(count)
-        ]
-        for process in started:
-            process.start()
-        returned = {}
-        while len(returned) < count:
-            with suppress(queue.Empty):
-                returned.update([results.get(timeout=1)])
-            assert not any(process.exitcode for process in started)
-        for process in started:
-            process.join()
-            assert process.exitcode == 0
-        return [returned[number] for number in range(count)]
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +146,9 @@ def wait_until(condition, seconds):
         time.sleep(0.1)
 
 
-def test_two_nodes_stop_when_a_process_is_killed_and_go_on_when_started_again(keys, alone, tmp_path, monkeypatch):
+def test_two_nodes_stop_when_a_process_is_killed_and_go_on_when_started_again(
+    keys, alone, tmp_path, monkeypatch, free_port
+):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     keys = {**keys, "checkpoint_dir": str(tmp_path / "saved")}
 
@@ -210,15 +173,19 @@ def test_two_nodes_stop_when_a_process_is_killed_and_go_on_when_started_again(ke
     assert_same({**read_json(folder / "result.json"), "run_dir": folder}, alone)
 
 
+ACCELERATE = ["-m", "accelerate.commands.launch", "--num_processes=2", "--main_process_port={port}"]
+
+
 @pytest.mark.parametrize(
     "launcher, more",
     [
         ([], ["--nproc=2"]),
-        (["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port={port}"], []),
+        ([*ACCELERATE, "--multi_gpu"], []),
+        ([*ACCELERATE, f"--config_file={properties_folder() / 'accelerate' / 'fsdp.yaml'}"], []),
     ],
-    ids=["nproc", "accelerate"],
+    ids=["nproc", "accelerate", "accelerate with FSDP"],
 )
-def test_other_ways_to_start(keys, tmp_path, monkeypatch, launcher, more):
+def test_other_ways_to_start(keys, tmp_path, monkeypatch, free_port, launcher, more):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     port = free_port()
     launcher = [word.format(port=port) for word in launcher]
@@ -228,9 +195,10 @@ def test_other_ways_to_start(keys, tmp_path, monkeypatch, launcher, more):
     assert ended.returncode == 0, ended.stderr
     (folder,) = tmp_path.glob("movies-BIGRec-Random-*")
     assert read_json(folder / "result.json")["n_candidates"] == 400
+    assert ("FSDP: this process keeps" in ended.stdout) == any("fsdp" in word for word in launcher)
 
 
-def test_an_error_ends_all_processes_with_its_exit_code(keys, tmp_path):
+def test_an_error_ends_all_processes_with_its_exit_code(keys, tmp_path, free_port):
     keys = {**keys, "checkpoint_dir": str(tmp_path), "title_field": "name"}
     words = command([], keys, "--nproc=2", f"--port={free_port()}")
     ended = subprocess.run(words, capture_output=True, text=True, timeout=LONG)

@@ -4,6 +4,7 @@ from recbole_dealrec.data.candidates import CandidateSamples, Fields
 from recbole_dealrec.data.dataset import (
     QueryDataLoader,
     SequentialDataset,
+    SpareBatch,
     Splits,
     check_topk,
     load_splits,
@@ -18,6 +19,7 @@ __all__ = [
     "PromptTemplate",
     "QueryDataLoader",
     "SequentialDataset",
+    "SpareBatch",
     "Splits",
     "check_topk",
     "load_splits",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recbole_dealrec import processes
+from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import Fields
@@ -157,12 +157,16 @@ def _check_evaluation(config: Config) -> None:
         raise InputError("configuration key 'eval_args': mode has to be full; titles are ranked over the catalogue")
 
 
+class SpareBatch(tuple):
+    """A batch that is another process's or was there before; only its passes through the model count."""
+
+
 class QueryDataLoader(FullSortEvalDataLoader):
     """Full-ranking evaluation where rows that share user and history are one query with several positive items.
 
     Queries come sorted by history length, so that the prompts of a batch are of similar length. Recall and NDCG are
     then per user, as in the paper. The target item is not part of what a model sees. Of several processes, each gets
-    every so many-th batch.
+    every so many-th batch, with FSDP followed by a ``SpareBatch`` where another has more.
 
     Args:
         config: reads ``eval_batch_size``.
@@ -188,7 +192,9 @@ class QueryDataLoader(FullSortEvalDataLoader):
         super().__init__(config, dataset.copy(dataset.inter_feat[queries]), sampler=None)
 
     def __iter__(self):
-        return islice(super().__iter__(), self.first_batch + processes.number(), None, processes.count())
+        share = islice(super().__iter__(), self.first_batch + processes.number(), None, processes.count())
+        for batch, own in sharding.in_step(share, lambda: self.collate_fn([0])):
+            yield batch if own else SpareBatch(batch)
 
     def collate_fn(self, index: list[int]):
         interaction, history_index, _, _ = super().collate_fn(index)

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from recbole_dealrec.model.trie import TokenTrie
+from recbole_dealrec.sharding import any_process, is_sharded
 
 Decoder = Callable[[Tensor, Tensor], Tensor]
 
@@ -173,7 +174,8 @@ def beam_search(
         raise ValueError(f"sequences of the trie end with token {trie.end_token}, not with {eos_token_id}")
     with torch.no_grad():
         logits, decode = _prefill(model, input_ids, attention_mask)
-        finished = search(logits, decode, num_beams, max_new_tokens, trie, eos_token_id, pad_token_id)
+        goes_on = any_process if is_sharded(model) else bool
+        finished = search(logits, decode, num_beams, max_new_tokens, trie, eos_token_id, pad_token_id, goes_on)
     return finished.tokens, finished.scores
 
 
@@ -185,6 +187,7 @@ def search(
     trie: TokenTrie | None,
     eos_token_id: int | None = None,
     pad_token_id: int = 0,
+    goes_on: Callable[[bool], bool] = bool,
 ) -> Beams:
     """The beam search of ``beam_search`` for any decoder.
 
@@ -197,6 +200,8 @@ def search(
         trie: sequences that may be written.
         eos_token_id: end token; needed without a trie only.
         pad_token_id: token behind the end of a sequence.
+        goes_on: whether the search goes on, of whether a better sequence can be found here; another token changes
+            nothing where none can.
 
     Returns:
         The count best finished sequences of each row, best first.
@@ -210,7 +215,7 @@ def search(
         finished = _finish(finished, candidates.only(ended | (trie is None and not left)), pad_token_id)
         running = candidates.only(~ended).best(count)
         # Scores only fall: once every beam running is below the worst finished one, none gets in.
-        if not left or not (running.scores[:, 0] > finished.scores[:, -1]).any():
+        if not left or not goes_on(bool((running.scores[:, 0] > finished.scores[:, -1]).any())):
             return finished
         logits = decode(running.parents, running.tokens[..., -1])
     return finished

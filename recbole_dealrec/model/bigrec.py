@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_dealrec import sharding
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
@@ -21,6 +22,7 @@ from recbole_dealrec.model.beam_search import beam_search
 from recbole_dealrec.model.embedded import embedded_llm, embedded_llm_folder
 from recbole_dealrec.model.grounding import distances, popularity_weights, rank_beams_first
 from recbole_dealrec.model.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
+from recbole_dealrec.model.loss import last_hidden_states
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.trie import TokenTrie
 
@@ -60,6 +62,7 @@ class BIGRec(LLMRecommender):
     @classmethod
     def check(cls, config: Config) -> None:
         PromptTemplate(config)
+        sharding.check(config)
         if config["llm_path"] != "tiny":
             check_llm(config)
 
@@ -99,8 +102,8 @@ class BIGRec(LLMRecommender):
     def represent(self, batch: Sequence[Sequence[int]]) -> Tensor:
         """Hidden state of each row's last token, adapter off, float32 [B, d]."""
         inputs = {key: value.to(self.device) for key, value in self._collate(batch).items()}
-        with self._inference(), self.network.disable_adapter():
-            return self.network.get_base_model().base_model(**inputs).last_hidden_state[:, -1].float().to(self.device)
+        with self._inference(), self.network.disable_adapter(), torch.autocast(self.device.type, enabled=False):
+            return last_hidden_states(self.network, inputs)[:, -1].float().to(self.device)
 
     def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
         items, place = np.unique(samples.item_id, return_inverse=True)
@@ -123,7 +126,9 @@ class BIGRec(LLMRecommender):
 
     def save(self, folder: Path) -> None:
         """Save LoRA's matrices and configuration as PEFT does."""
-        self.network.save_pretrained(folder)
+        trained = ((name, value) for name, value in self.network.named_parameters() if value.requires_grad)
+        weights = {name: sharding.whole(value.detach()) for name, value in trained}
+        self.network.save_pretrained(folder, state_dict=weights)
 
     def load(self, folder: Path) -> None:
         """Load LoRA's matrices from a folder that ``save`` wrote.
@@ -132,9 +137,10 @@ class BIGRec(LLMRecommender):
             InputError: they are another model's.
         """
         weights = load_file(folder / _ADAPTER_FILE, device=str(self.device))
-        if _shapes(weights) != _shapes(get_peft_model_state_dict(self.network)):
+        own = get_peft_model_state_dict(self.network)
+        if _shapes(weights) != _shapes(own):
             raise InputError(f"{folder}: the adapter of another model or of another lora_r; delete the run folder")
-        set_peft_model_state_dict(self.network, weights)
+        set_peft_model_state_dict(self.network, {name: sharding.like(own[name], weights[name]) for name in own})
 
     def _collate(self, prompts, responses=None) -> dict[str, Tensor]:
         return collate(prompts, responses, self.tokenizer.eos_token_id, self.config["train_on_inputs"])
@@ -191,7 +197,8 @@ class BIGRec(LLMRecommender):
         ids = self.encoder.embedded_text(titles)
         embeddings = torch.empty(len(ids), self.network.config.hidden_size, device=self.device)
         batches = token_batches(np.array([len(row) for row in ids]), self.config["tokens_per_batch"])
-        for index in tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress):
+        progress = tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress)
+        for index, _ in sharding.in_step(progress, lambda: batches[0]):
             embeddings[torch.from_numpy(index).to(self.device)] = self.represent([ids[row] for row in index])
         return embeddings
 

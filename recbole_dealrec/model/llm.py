@@ -22,7 +22,7 @@ from transformers import (
 from transformers.utils import is_bitsandbytes_available
 from transformers.utils.logging import disable_progress_bar
 
-from recbole_dealrec import processes
+from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
 from recbole_dealrec.errors import InputError
@@ -73,7 +73,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
 
 
 def load_network(config: Config, path: str) -> PeftModel:
-    """Causal language model at ``path`` with LoRA, see ``add_lora``.
+    """Causal language model at ``path`` with LoRA, see ``add_lora``; on the CPU if it is to be sharded.
 
     Raises:
         InputError: the model cannot be loaded, or has no module named in ``lora_target_modules``.
@@ -82,7 +82,7 @@ def load_network(config: Config, path: str) -> PeftModel:
         disable_progress_bar()
     options = {
         "trust_remote_code": config["trust_remote_code"],
-        "device_map": config["llm_device_map"] or config["device"],
+        "device_map": "cpu" if sharding.is_wanted() else config["llm_device_map"] or config["device"],
     }
     options["dtype"] = config["llm_dtype"] if config["llm_dtype"] == "auto" else getattr(torch, config["llm_dtype"])
     if config["llm_quantization"]:

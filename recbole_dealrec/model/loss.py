@@ -50,6 +50,15 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | N
     return losses.new_zeros(len(counts)).index_add(0, rows, losses) / counts
 
 
+def last_hidden_states(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What a causal model makes logits of, [B, T, d]; the whole model runs, as one that is sharded has to."""
+    seen = []
+    base = unwrapped(model).base_model
+    with base.register_forward_hook(lambda _module, _args, output: seen.append(output.last_hidden_state)):
+        model(**inputs, **_accepted(model, logits_to_keep=1, use_cache=False))
+    return seen[0]
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside PEFT's."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -63,9 +72,7 @@ def _logits(
     model: nn.Module, inputs: dict[str, Tensor | Cache], rows: Tensor, positions: Tensor, length: int
 ) -> Tensor:
     """Logits [N, V] at N places of the batch, whose rows have ``length`` tokens."""
-    accepted = inspect.signature(unwrapped(model).forward).parameters
-    options = {"logits_to_keep": length - int(positions.min()), "use_cache": False}
-    inputs = inputs | {name: value for name, value in options.items() if name in accepted}
+    inputs = inputs | _accepted(model, logits_to_keep=length - int(positions.min()), use_cache=False)
 
     def pick(tensor: Tensor) -> Tensor:
         # However many places the model goes on with, they end with the sequence.
@@ -77,6 +84,12 @@ def _logits(
         return pick(output if isinstance(output, Tensor) else output.logits)
     with head.register_forward_pre_hook(lambda _module, args: pick(args[0])[None]):
         return model(**inputs).logits.squeeze(0)
+
+
+def _accepted(model: nn.Module, **options: int) -> dict[str, int]:
+    """Those of the options that the model's forward has."""
+    accepted = inspect.signature(unwrapped(model).forward).parameters
+    return {name: value for name, value in options.items() if name in accepted}
 
 
 def _frozen_head(model: nn.Module) -> nn.Module | None:

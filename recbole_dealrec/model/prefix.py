@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from recbole_dealrec.model.loss import IGNORED_LABEL, is_encoder_decoder, unwrapped
+from recbole_dealrec.sharding import is_sharded
 
 _ENTRIES = {"input_ids", "attention_mask", "position_ids", "labels"}
 # A second, short pass through the model costs more than a prefix of a smaller share of the tokens saves.
@@ -27,6 +28,8 @@ def longest_split(model: nn.Module) -> int:
     The padding of shorter samples comes to lie between the prefix and the rest. That changes nothing where the model
     knows positions by ``position_ids`` alone and attends to all earlier tokens.
     """
+    if is_sharded(model):  # some batches would take a pass more than others
+        return 0
     model = unwrapped(model)
     # Code outside of transformers may keep keys and values, or count positions, in a way of its own.
     if not isinstance(model, PreTrainedModel) or not type(model).__module__.startswith("transformers."):

@@ -15,6 +15,7 @@ from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.memory import in_fitting_parts
 from recbole_dealrec.model.loss import sample_losses
+from recbole_dealrec.sharding import whole
 
 from recbole.data.interaction import Interaction  # isort: skip
 from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
@@ -117,7 +118,7 @@ class LLMRecommender(SequentialRecommender, ABC):
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
                 hashed.update(f"\n{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-                hashed.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+                hashed.update(whole(parameter.detach()).cpu().reshape(-1).view(torch.uint8).numpy())
         return hashed.hexdigest()
 
     def sample_losses(self, interaction: Interaction) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
+from recbole_dealrec import sharding
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
@@ -85,6 +86,8 @@ class TIGER(LLMRecommender):
 
     @classmethod
     def check(cls, config: Config) -> None:
+        if sharding.is_wanted():
+            raise InputError("TIGER fits on any GPU and is not sharded; leave out FSDP")
         check_semantic_id(config["semantic_id"])
         check_text_encoder(config["text_encoder_path"])
         beams, most = config["num_beams"], max(config["topk"])

@@ -1,13 +1,14 @@
 """A pass over the samples, shared by the processes, whose scores are kept while they come, so that it can go on."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from recbole_dealrec import processes
+from recbole_dealrec import processes, sharding
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.run_folder import UNFINISHED, RunFolder
 
@@ -46,10 +47,14 @@ class ScoreCheckpoint:
         """
         scores, done = self._read(name, samples)
         due = perf_counter() + _SECONDS
-        for number, (index, batch) in enumerate(batches):
-            if number % processes.count() != processes.number() or done[index].all():
-                continue
+        batches = iter(batches)
+        first = next(batches)
+        share = islice(chain([first], batches), processes.number(), None, processes.count())
+        pending = ((index, batch) for index, batch in share if not done[index].all())
+        for (index, batch), own in sharding.in_step(pending, lambda: first):
             values = compute(batch)
+            if not own:
+                continue
             if scores is None:
                 scores = _empty(len(samples), values)
             scores[index], done[index] = values, True

@@ -41,7 +41,8 @@ class KnownEffortScorer:
         Raises:
             InputError: as ``EffortScorer.score``.
         """
-        keys, scores = processes.on_main(lambda: self._known(samples))
+        fingerprint = self.llm.fingerprint()
+        keys, scores = processes.on_main(lambda: self._known(samples, fingerprint))
         rest = np.flatnonzero(np.isnan(scores))
         if self.previous:
             why = "" if len(rest) < len(scores) else "; the language model is another, or every sample is new"
@@ -52,9 +53,9 @@ class KnownEffortScorer:
         self._keep(keys, scores)
         return scores
 
-    def _known(self, samples: CandidateSamples) -> tuple[np.ndarray, np.ndarray]:
+    def _known(self, samples: CandidateSamples, fingerprint: str) -> tuple[np.ndarray, np.ndarray]:
         """Keys, and the scores that are known, NaN for the others."""
-        keys = sample_keys(self.llm, samples, self.effort.config["effort_parameters"])
+        keys = sample_keys(self.llm, fingerprint, samples, self.effort.config["effort_parameters"])
         known = self.previous.efforts() if self.previous else {}
         return keys, np.array([known.get(bytes(key), np.nan) for key in keys])
 
@@ -65,14 +66,15 @@ class KnownEffortScorer:
             np.savez(stream, keys=keys, scores=scores)
 
 
-def sample_keys(llm: LLMRecommender, samples: CandidateSamples, effort_parameters: str | list[str]) -> np.ndarray:
+def sample_keys(
+    llm: LLMRecommender, fingerprint: str, samples: CandidateSamples, effort_parameters: str | list[str]
+) -> np.ndarray:
     """BLAKE2b of all that the effort of each sample depends on, uint8 [n, ``KEY_BYTES``].
 
-    That is the language model, of whose parameters the gradient is taken, and the tokens that are read and written.
+    That is the language model, by its ``fingerprint``, of whose parameters the gradient is taken, and the tokens that
+    are read and written.
     """
-    of_model = hashlib.blake2b(
-        f"{llm.fingerprint()}\n{json.dumps(effort_parameters)}\n".encode(), digest_size=KEY_BYTES
-    )
+    of_model = hashlib.blake2b(f"{fingerprint}\n{json.dumps(effort_parameters)}\n".encode(), digest_size=KEY_BYTES)
     keys = np.empty((len(samples), KEY_BYTES), dtype=np.uint8)
     for index, batch in llm.batches(samples):
         tokens, mask, labels = (batch[name].numpy() for name in ("input_ids", "attention_mask", "labels"))

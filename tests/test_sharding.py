@@ -1,0 +1,209 @@
+"""A sharded language model gives what a whole one does, whatever is asked of it, and leaves each process its share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_dealrec import compare_samplers, processes, sharding
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SpareBatch, load_splits, train_loader
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.memory import out_of_memory
+from recbole_dealrec.model import TIGER, BIGRec
+from recbole_dealrec.run_folder import RunFolder, read_json
+from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer
+from recbole_dealrec.trainer import LLMTrainer
+
+from recbole.utils import init_seed  # isort: skip
+
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+KEYS = {
+    "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 1, "n_fewshot": 13,
+    "surrogate_epochs": 1, "hessian_samples": 64, "tiny_steps": 20, "epochs": 3, "train_batch_size": 5,
+    "micro_batch_size": 2, "n_valid": 20, "num_beams": 4, "max_new_tokens": 8, "MAX_ITEM_LIST_LENGTH": 20,
+    "n_surrogates": 1, "lora_dropout": 0, "tokens_per_batch": 2048, "learning_rate": 0.01, "warmup_steps": 1,
+    "topk": [4],
+}  # fmt: skip
+
+
+@pytest.fixture
+def keys(movies_path, tmp_path):
+    """``keys(name, **keys)``: configuration keys of a run with a folder of its own."""
+    fixed = {**KEYS, "data_path": str(movies_path)}
+    return lambda name, **own: {**fixed, "checkpoint_dir": str(tmp_path / name), **own}
+
+
+def _sharded(work, *arguments):
+    os.environ.update(FSDP)
+    return work(*arguments)
+
+
+def _built(config, splits):
+    torch.manual_seed(0)
+    llm = BIGRec(config, splits.train)
+    for name, parameter in llm.network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)  # zeros would hide lora_A
+    sharding.shard(llm.network, config)
+    return llm
+
+
+def _asked(keys):
+    """What a recommender gives when it is asked for one thing after another, and how much of it this process keeps."""
+    config = Config("BIGRec", "movies", config_dict=keys)
+    splits = load_splits(config)
+    samples = CandidateSamples.from_dataset(splits.train, 1)[np.arange(41)]
+    with processes.joined(cpu=True):
+        llm = _built(config, splits)
+        parameters = list(llm.network.parameters())
+        kept = sum(getattr(value, "_local_tensor", value).numel() for value in parameters)
+        answers = {"kept": kept / sum(value.numel() for value in parameters)}
+        # An adapter that is switched off before any gradient is asked for still gets its gradients afterwards.
+        answers["representations"] = LLMRepresentationScorer(llm).score(samples)
+        answers["effort"] = EffortScorer(llm, config).score(samples)
+        answers["fingerprint"] = llm.fingerprint()
+        llm.eval()
+        batches = list(QueryDataLoader(config, splits.test, 30))
+        scores = [(batch, llm.full_sort_predict(batch[0]).numpy()) for batch in batches]
+        answers["scores"] = [found for batch, found in scores if not isinstance(batch, SpareBatch)]
+        return answers
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "tiny"])
+@pytest.mark.parametrize("grounding", ["trie", "embedding"])
+def test_all_that_a_recommender_is_asked_for(together, keys, checkpoint, kind, grounding):
+    targets = {"gpt2": ["c_attn", "lm_head"], "tiny": ["q_proj"]}.get(kind, ["q_proj", "v_proj"])
+    own = {
+        "llm_path": kind if kind == "tiny" else checkpoint(kind), "lora_target_modules": targets,
+        "grounding": grounding, "eval_batch_size": 4, "effort_parameters": "last" if grounding == "trie" else "all",
+    }  # fmt: skip
+    (whole,) = together(1, _asked, keys("whole", **own))
+    sharded = together(2, _sharded, _asked, keys("sharded", **own))
+    assert whole["kept"] == 1
+    for number, answers in enumerate(sharded):
+        assert 0.4 < answers["kept"] < 0.6
+        np.testing.assert_allclose(answers["representations"], whole["representations"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(answers["effort"], whole["effort"], rtol=1e-5)
+        assert answers["fingerprint"] == whole["fingerprint"]
+        expected = whole["scores"][number::2]
+        assert len(answers["scores"]) == len(expected) == 4
+        for found, scores in zip(answers["scores"], expected, strict=True):
+            np.testing.assert_allclose(found, scores, rtol=1e-4, atol=1e-5)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def _adapter(llm):
+    trained = [(name, value) for name, value in llm.network.named_parameters() if value.requires_grad]
+    return {name: sharding.whole(value.detach()).numpy().copy() for name, value in trained}
+
+
+def _trained(keys):
+    """Adapters: after training, as saved and loaded, and after training that went on from its last epoch."""
+    config = Config("BIGRec", "movies", config_dict=keys)
+    splits = load_splits(config)
+    valid_data = QueryDataLoader(config, splits.valid, 3)
+
+    def fit(llm, name, interrupted=False):
+        init_seed(0, True)
+        trainer, step = LLMTrainer(config, llm, folder, name), LLMTrainer._step
+
+        def until_the_last_epoch(interaction):
+            if trainer._place[0] == 2:
+                raise Interrupted
+            return step(trainer, interaction)
+
+        if interrupted:
+            trainer._step = until_the_last_epoch
+        trainer.fit(train_loader(config, splits.train, np.arange(13)), valid_data)
+        return trainer
+
+    with processes.joined(cpu=True), RunFolder.opened(Path(keys["checkpoint_dir"])) as folder:
+        whole = _built(config, splits)
+        curve = fit(whole, "whole").curve
+        adapters = [_adapter(whole)]
+        folder.synchronise()
+        whole.load(folder / "whole")
+        adapters.append(_adapter(whole))
+        with pytest.raises(Interrupted):
+            fit(_built(config, splits), "interrupted", interrupted=True)
+        folder.synchronise()
+        going_on = _built(config, splits)
+        assert fit(going_on, "interrupted").start_epoch == 2
+        return curve, [*adapters, _adapter(going_on)]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_training_goes_on_and_ends_as_with_one_process(together, keys, checkpoint, count):
+    own = {"llm_path": checkpoint("llama"), "eval_batch_size": 2, "clip_grad_norm": {"max_norm": 0.5}}
+    ((expected, (whole, best, resumed)),) = together(1, _trained, keys("whole", **own))
+    for curve, adapters in together(count, _sharded, _trained, keys("sharded", **own)):
+        np.testing.assert_allclose(curve.train_loss, expected.train_loss, rtol=1e-5)
+        np.testing.assert_allclose(curve.valid_result["loss"], expected.valid_result["loss"], rtol=1e-5)
+        for found, reference in zip(adapters, (whole, best, resumed), strict=True):
+            for name, value in reference.items():
+                np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4)
+
+
+def _compared(keys):
+    return compare_samplers(["TF-DCon", "GORACS", "EffortOnly"], dataset="movies", config_dict=keys)["runs"]
+
+
+def test_a_comparison_with_a_sharded_model(together, keys):
+    own = {"epochs": 1, "eval_batch_size": 7, "valid_metric": "NDCG@4"}
+    (whole,) = together(1, _compared, keys("whole", **own))
+    sharded, _ = together(2, _sharded, _compared, keys("sharded", **own))
+    for found, expected in zip(sharded["run_dir"], whole["run_dir"], strict=True):
+        found, expected = (read_json(Path(folder) / "result.json") for folder in (found, expected))
+        assert found["selected"] == expected["selected"]
+        assert found["best_valid_result"] == pytest.approx(expected["best_valid_result"], abs=0.051)  # 1 of 20 queries
+        assert found["test_result"] == pytest.approx(expected["test_result"], abs=0.011)  # 1 of 100 and rounding
+
+
+@pytest.mark.parametrize(
+    "variables, key, message",
+    [
+        ({"FSDP_VERSION": "1"}, {}, "write fsdp_version: 2"),
+        ({"FSDP_RESHARD_AFTER_FORWARD": "false"}, {}, "write fsdp_reshard_after_forward: true"),
+        ({}, {"llm_quantization": "4bit"}, "leave out it or FSDP"),
+    ],
+)
+def test_what_cannot_be_sharded(ten, monkeypatch, variables, key, message):
+    for name, value in {**FSDP, **variables, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message):
+        BIGRec.check(ten(llm_path="tiny", **key))
+    with pytest.raises(InputError, match="leave out FSDP"):
+        TIGER.check(ten(model="TIGER"))
+
+
+def _out_of_memory():
+    with processes.joined(cpu=True):
+        return out_of_memory(MemoryError()), processes.on_main(lambda: out_of_memory(MemoryError()))
+
+
+def test_a_pass_that_others_wait_in_is_not_tried_again(together):
+    assert out_of_memory(MemoryError())
+    assert together(2, _sharded, _out_of_memory) == [(False, True)] * 2
+
+
+def _in_step(counts):
+    with processes.joined(cpu=True):
+        items = [(processes.number(), place) for place in range(counts[processes.number()])]
+        return list(sharding.in_step(iter(items), lambda: "spare"))
+
+
+def test_processes_take_as_many_steps_as_the_one_with_most(together):
+    counts = [2, 0, 3]
+    own = [[((number, place), True) for place in range(count)] for number, count in enumerate(counts)]
+    assert together(3, _in_step, counts) == own
+    assert together(3, _sharded, _in_step, counts) == [
+        [((0, 0), True), ((0, 1), True), ((0, 1), False)],
+        [("spare", False)] * 3,
+        [((2, 0), True), ((2, 1), True), ((2, 2), True)],
+    ]
