@@ -195,7 +195,7 @@ def test_other_ways_to_start(keys, tmp_path, monkeypatch, free_port, launcher, m
     assert ended.returncode == 0, ended.stderr
     (folder,) = tmp_path.glob("movies-BIGRec-Random-*")
     assert read_json(folder / "result.json")["n_candidates"] == 400
-    assert ("FSDP: this process keeps" in ended.stdout) == any("fsdp" in word for word in launcher)
+    assert ("FSDP: this process keeps" in ended.stderr) == any("fsdp" in word for word in launcher)
 
 
 def test_an_error_ends_all_processes_with_its_exit_code(keys, tmp_path, free_port):
