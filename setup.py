@@ -30,10 +30,10 @@ setup(
     },
     install_requires=[
         "recbole==1.2.1",
-        "torch>=2.5,<2.14",
+        "torch>=2.6,<2.14",
         "transformers>=5.4,<5.24",  # 5.24 renames past_key_values
         "peft>=0.18",
-        "accelerate>=1.1",
+        "accelerate>=1.8",
         "pyyaml>=6",
         "pandas<3",
         "scikit-learn>=1.4",

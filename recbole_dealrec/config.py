@@ -35,6 +35,12 @@ _DERIVED_KEYS = {"MODEL_TYPE", "local_rank", "valid_metric_bigger"}
 
 
 @cache
+def property_files() -> list[Path]:
+    """Files of keys with their defaults, in order; those under ``accelerate`` are Accelerate's configurations."""
+    folder = properties_folder()
+    return sorted({*folder.glob("**/*.yaml")} - {*folder.glob("accelerate/*.yaml")})
+
+
 def properties_folder() -> Path:
     """Folder of the package's default properties: inside the installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parent
@@ -225,7 +231,7 @@ def _recbole_keys() -> frozenset[str]:
 @cache
 def _known_keys(surrogate_model: str | None) -> frozenset[str]:
     """Every key that RecBole or this package reads."""
-    own = map(read_yaml, properties_folder().glob("**/*.yaml"))
+    own = map(read_yaml, property_files())
     return _recbole_keys().union(*own, (SURROGATE_PREFIX + key for key in _surrogate_keys(surrogate_model)))
 
 

@@ -20,6 +20,7 @@ _NEUTRAL_KEYS = {
     "show_progress", "state", "gpu_id", "use_gpu", "device", "checkpoint_dir", "data_path", "log_wandb",
     "wandb_project", "save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "worker",
     "config_files", "tokens_per_batch", "micro_batch_size", "eval_batch_size", "surrogate_eval_batch_size",
+    "llm_device_map",
 }  # fmt: skip
 _EFFORT_KEYS = {"effort_parameters", "effort_sample_ratio"}
 _INFLUENCE_KEYS = {

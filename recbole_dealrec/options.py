@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from recbole_dealrec.config import properties_folder  # first: it makes RecBole importable
+from recbole_dealrec.config import properties_folder, property_files  # first: it makes RecBole importable
 from recbole_dealrec.values import read_yaml
 
 import recbole  # isort: skip
@@ -81,7 +81,7 @@ def read_section(file: Path, name: str) -> Section:
 def sections() -> list[Section]:
     """This package's property files: overall, models, the embedded language model, samplers, datasets."""
     folder = properties_folder()
-    names = [file.relative_to(folder).with_suffix("").as_posix() for file in folder.glob("**/*.yaml")]
+    names = [file.relative_to(folder).with_suffix("").as_posix() for file in property_files()]
     names.sort(key=lambda name: (_ORDER.index(name.partition("/")[0]), name))
     return [read_section(folder / f"{name}.yaml", name) for name in names]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_dealrec.config import properties_folder
+from recbole_dealrec.config import property_files
 from recbole_dealrec.listing import list_text
 from recbole_dealrec.options import Group, Option, read_section
 from recbole_dealrec.sampler import FewShotSampler, RandomSampler, base, register_sampler
@@ -27,7 +27,7 @@ def test_the_process_exits_with_2(tmp_path):
 
 def test_help_lists_every_key_with_its_type_and_default(run_help):
     text = " ".join(run_help(90).split())
-    for file in properties_folder().glob("**/*.yaml"):
+    for file in property_files():
         for key in read_yaml(file):
             assert f"--{key} (" in text, key
     assert "--n_fewshot (int) Number of samples the LLM is fine-tuned on. [default: 1024]" in text

@@ -13,7 +13,7 @@ import yaml
 
 from recbole_dealrec import config as config_module
 from recbole_dealrec import keys as own_keys
-from recbole_dealrec.config import Config, properties_folder
+from recbole_dealrec.config import Config, properties_folder, property_files
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.values import parse_command_line, parse_value, read_yaml
 
@@ -582,11 +582,7 @@ def test_numpy_has_the_names_recbole_uses(ten):
     assert isinstance(np.zeros(1, dtype=np.long)[0], np.integer)
 
 
-def _property_files():
-    return sorted(properties_folder().glob("**/*.yaml"))
-
-
-@pytest.mark.parametrize("file", _property_files(), ids=lambda file: f"{file.parent.name}/{file.name}")
+@pytest.mark.parametrize("file", property_files(), ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_every_default_is_commented_with_its_type(file):
     lines = file.read_text(encoding="utf-8").splitlines()
     starts = {found.group(1): line for line in lines if (found := re.match(r"([A-Za-z_0-9]+):", line))}
@@ -596,7 +592,7 @@ def test_every_default_is_commented_with_its_type(file):
 
 
 def test_every_default_is_accepted_by_its_check():
-    assert {config_module.check_values(read_yaml(file)) for file in _property_files()} == {None}
+    assert {config_module.check_values(read_yaml(file)) for file in property_files()} == {None}
 
 
 def test_the_properties_are_found_beside_the_package():

@@ -47,7 +47,7 @@ NAMES = (surrogate_name, surrogate_score_name, shared_name, run_name)
     "keys, changed",
     [
         ({}, []),
-        ({"tokens_per_batch": 100}, []),
+        ({"tokens_per_batch": 100, "llm_device_map": "auto"}, []),
         ({"effort_weight": 2.0, "learning_rate": 0.1}, [run_name]),
         ({"lora_r": 4}, [shared_name, run_name]),
         ({"effort_sample_ratio": 0.5}, [shared_name, run_name]),

@@ -111,7 +111,7 @@ def _write_data(folder):
 def folder(tmp_path_factory):
     """Where all pages run, one after the other, so that a stage two of them need is run once."""
     folder = tmp_path_factory.mktemp("docs")
-    for name in ("run_recbole_dealrec.py", "examples"):
+    for name in ("run_recbole_dealrec.py", "examples", "properties"):
         (folder / name).symlink_to(ROOT / name)
     _write_data(folder)
     return folder

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 
 from recbole_dealrec import compare_samplers, processes, sharding
-from recbole_dealrec.config import Config
+from recbole_dealrec.config import Config, properties_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SpareBatch, load_splits, train_loader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.memory import out_of_memory
@@ -180,6 +181,16 @@ def test_what_cannot_be_sharded(ten, monkeypatch, variables, key, message):
         BIGRec.check(ten(llm_path="tiny", **key))
     with pytest.raises(InputError, match="leave out FSDP"):
         TIGER.check(ten(model="TIGER"))
+
+
+@pytest.mark.parametrize("file", sorted(properties_folder().glob("accelerate/*.yaml")), ids=lambda file: file.stem)
+def test_accelerate_reads_the_configurations(file):
+    read = load_config_from_file(str(file))
+    assert read.num_processes >= 2 and read.mixed_precision == "no"
+    sharded = file.stem.startswith("fsdp")
+    assert read.distributed_type == ("FSDP" if sharded else "MULTI_GPU")
+    if sharded:
+        assert (read.fsdp_config["fsdp_version"], read.fsdp_config["fsdp_reshard_after_forward"]) == (2, True)
 
 
 def _out_of_memory():
