@@ -14,8 +14,9 @@ from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SpareBatch, 
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.memory import out_of_memory
 from recbole_dealrec.model import TIGER, BIGRec
-from recbole_dealrec.run_folder import RunFolder, read_json
-from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer
+from recbole_dealrec.run_folder import UNFINISHED, RunFolder, read_json
+from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer, ScoreCheckpoint
+from recbole_dealrec.scorer import checkpoint as checkpoint_module
 from recbole_dealrec.trainer import LLMTrainer
 
 from recbole.utils import init_seed  # isort: skip
@@ -201,6 +202,33 @@ def _out_of_memory():
 def test_a_pass_that_others_wait_in_is_not_tried_again(together):
     assert out_of_memory(MemoryError())
     assert together(2, _sharded, _out_of_memory) == [(False, True)] * 2
+
+
+def _filled(path, samples):
+    """Scores twice, where the second time one process has kept all of its share and the other nothing."""
+    batches = [(rows, rows) for rows in np.array_split(np.arange(len(samples)), 7)]
+    computed = []
+
+    def compute(rows):
+        processes.gather(None)  # as a sharded model would
+        computed.append(len(rows))
+        return rows * 2.0
+
+    with processes.joined(cpu=True), RunFolder.opened(path) as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint_module, "_SECONDS", -1)  # every batch is written
+        patch.setattr(checkpoint_module, "_WRITING_SHARE", np.inf)
+        for again in (False, True):
+            if again and not processes.is_main():
+                folder.own.discard(f"effort.npz{UNFINISHED}")
+            scores = ScoreCheckpoint(folder).fill("effort", samples, iter(batches), compute)
+            np.testing.assert_array_equal(scores, np.arange(len(samples)) * 2.0)
+        return len(computed)
+
+
+def test_scoring_goes_on_from_what_each_process_kept(together, ten, tmp_path):
+    samples = CandidateSamples.from_dataset(load_splits(ten()).train)
+    # Of 7 batches the first process has 4; the second time it repeats one for each of the other's 3.
+    assert together(2, _sharded, _filled, tmp_path / "run", samples) == [4 + 3, 4 + 3]
 
 
 def _in_step(counts):
