@@ -253,9 +253,9 @@ class LLMTrainer(SafetensorsTrainer):
         return {name: sharding.whole(value.detach()) for name, value in named if value.requires_grad}
 
     def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        for name, parameter in self.model.named_parameters():
-            if name in weights:
-                parameter.data.copy_(sharding.like(parameter, weights[name]))
+        parameters = dict(self.model.named_parameters())
+        for name, value in weights.items():
+            parameters[name].data.copy_(sharding.like(parameters[name], value))
 
     def test(self, test_data: QueryDataLoader, show_progress: bool = False) -> dict[str, float]:
         """Metrics of the best weights."""

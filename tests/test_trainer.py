@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.scorer import EffortScorer
 from recbole_dealrec.trainer import LLMTrainer
 
 FINE_TUNING = {
@@ -59,6 +60,22 @@ def test_each_run_of_a_process_has_its_own_precision(trainer):
     for precision in ("no", "bf16", "no"):
         run, *_ = trainer(mixed_precision=precision)
         assert run.accelerator.mixed_precision == precision
+
+
+def test_mixed_precision_is_of_fine_tuning_and_evaluation(trainer):
+    run, train_data, valid_data = trainer(mixed_precision="bf16", topk=[2])
+    llm, seen = run.model, set()
+    projection = next(module for name, module in llm.network.named_modules() if name.endswith("q_proj"))
+    projection.register_forward_hook(lambda _module, _args, output: seen.add(output.dtype))
+    run.fit(train_data, valid_data)
+    assert seen == {torch.bfloat16}
+    seen.clear()
+    samples = CandidateSamples.from_dataset(valid_data._dataset)
+    EffortScorer(llm, llm.config).score(samples)
+    assert llm.embed_titles(["Alpha"]).dtype == torch.float32 and seen == {torch.float32}
+    assert llm.item_embeddings.dtype == torch.float32
+    run.evaluate(valid_data)
+    assert seen == {torch.float32, torch.bfloat16}  # what is written is embedded as the titles are
 
 
 @pytest.mark.parametrize("at", [1, 2])
