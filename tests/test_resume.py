@@ -11,8 +11,8 @@ from recbole_dealrec.run_folder import read_json
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 24,
-    "surrogate_epochs": 3, "surrogate_eval_step": 1, "surrogate_train_batch_size": 16, "hessian_samples": 64,
-    "tiny_steps": 20, "epochs": 4, "micro_batch_size": 8, "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20,
+    "surrogate_epochs": 5, "surrogate_eval_step": 1, "surrogate_train_batch_size": 16, "hessian_samples": 64,
+    "tiny_steps": 20, "epochs": 6, "micro_batch_size": 8, "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20,
     "n_surrogates": 2,
 }  # fmt: skip
 LEAST_KILLS = 20
@@ -61,7 +61,7 @@ def test_the_same_command_goes_on_after_every_kill(forkserver, movies_path, tmp_
         process.kill()
         process.join()
         last_output.append({name for name, _ in outputs(keys["checkpoint_dir"]) - before})
-        assert len(last_output) < 60, "the run makes no progress"
+        assert len(last_output) < 90, "the run makes no progress"
     process.join()
     assert process.exitcode == 0
     assert len(last_output) >= LEAST_KILLS
