@@ -38,6 +38,10 @@ CHOSEN = {
         "EffortOnly": {"hard_prune_ratio": 0},
     },
 }
+# Rows of their own for a sampler with further keys; they run with all seeds.
+VARIANTS = {
+    ("TIGER", "games"): {"DEALRec (influence_on: valid)": ("DEALRec", {"influence_on": "valid"})},
+}
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
 # Table 2 of the paper, 1,024-shot, the same metrics.
 PAPER = {
@@ -59,15 +63,16 @@ def main() -> None:
     parser.add_argument("--model", default="TIGER")
     parser.add_argument("--dataset", default="games")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022, 2023, 2024])
-    parser.add_argument("--main", nargs="+", default=MAIN, help="samplers that run with all seeds")
+    parser.add_argument("--main", nargs="+", help="samplers that run with all seeds")
     parser.add_argument("--others", nargs="*", default=OTHERS, help="samplers that run with the first three seeds")
     parser.add_argument("--full", type=int, default=1, help="seeds of the fine-tuning on all candidates")
     arguments, rest = parser.parse_known_args()
     keys = {"show_progress": False, "topk": [10, 20], **parse_command_line(rest)}
     table = Runs(arguments.model, arguments.dataset, keys)
+    names = arguments.main or [*MAIN, *table.variants]
     for place, seed in enumerate(arguments.seeds):
-        for sampler in arguments.main + (arguments.others if place < 3 else []) + ["Full"] * (place < arguments.full):
-            table.run(sampler, seed)
+        for name in names + (arguments.others if place < 3 else []) + ["Full"] * (place < arguments.full):
+            table.run(name, seed)
     common.write(table.name, report(table))
 
 
@@ -84,6 +89,7 @@ class Runs:
         self.name = f"{dataset}-{model}".lower()
         self.file = common.RESULTS / f"{self.name}-runs.csv"
         self.chosen = CHOSEN.get((model, dataset), {})
+        self.variants = VARIANTS.get((model, dataset), {})
         self.paper = PAPER.get((model, dataset), {})
         self.run_keys = {"model": model, "dataset": dataset}
         self.config = Config(
@@ -99,18 +105,20 @@ class Runs:
         """The rows so far, by seed within each sampler."""
         if not self.file.is_file():
             return pd.DataFrame(columns=["sampler", "seed"])
-        order = {name: place for place, name in enumerate([*MAIN, *OTHERS, "Full"])}
+        order = {name: place for place, name in enumerate([*MAIN, *self.variants, *OTHERS, "Full"])}
         return pd.read_csv(self.file).sort_values(["sampler", "seed"], key=lambda column: column.replace(order))
 
-    def run(self, sampler: str, seed: int) -> None:
-        """Add the row of one run, unless it is there."""
+    def run(self, name: str, seed: int) -> None:
+        """Add the row of one run of a sampler or variant, unless it is there."""
         rows = self.rows()
-        if ((rows["sampler"] == sampler) & (rows["seed"] == seed)).any():
+        if ((rows["sampler"] == name) & (rows["seed"] == seed)).any():
             return
-        keys = {**self._keys, **self.chosen.get(sampler, {})}
+        sampler, further = self.variants.get(name, (name, {}))
+        keys = {**self._keys, **self.chosen.get(sampler, {}), **further}
         run = compare_samplers([sampler], [seed], config_dict=keys, **self.run_keys)["runs"].iloc[0].to_dict()
         result = read_json(Path(run.pop("run_dir")) / "result.json")
         targets = self.samples.item_id[result["selected"]]
+        run["sampler"] = name
         run["best validation result"] = result["best_valid_result"].get(self.config["valid_metric"].lower())
         run |= {f"popularity, {part}": popularity for part, popularity in self.popularity(targets).items()}
         with FileLock(f"{self.config['checkpoint_dir']}/.rows.lock"), atomic_path(self.file) as file:
