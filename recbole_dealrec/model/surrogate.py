@@ -60,7 +60,8 @@ def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRec
     """Fresh surrogate; ``config`` is ``Config.surrogate``.
 
     Raises:
-        InputError: the model is not sequential, its loss is not a softmax over the items, or its keys do not suit it.
+        InputError: the model is not sequential, its loss is not a softmax over the items, it ranks by probabilities, or
+            its keys do not suit it.
     """
     if config["MODEL_TYPE"] != SequentialRecommender.type or config["loss_type"] != "CE":
         raise InputError(f"surrogate_model '{config['model']}' is not a sequential model with a softmax loss (CE)")
@@ -70,7 +71,9 @@ def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRec
         model = config.model_class(config, dataset).to(config["device"])
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError) as error:
         raise InputError(f"surrogate_model '{config['model']}' cannot be built as configured: {error}") from error
-    if _predicts_every_position(config.model_class, config, dataset):
+    probe, batch = _probe(config, dataset)
+    _check_logits(config["model"], probe, batch)
+    if _predicts_every_position(probe, batch):
         causal = type(config["model"], (EveryPosition, config.model_class), {})
         model.__class__ = causal
     return model
@@ -113,17 +116,33 @@ def _with_target(dataset: SequentialDataset) -> SequentialDataset:
     return dataset.copy(Interaction(columns))
 
 
-@torch.no_grad()
-def _predicts_every_position(model_class: type, config: Config, dataset: SequentialDataset) -> bool:
-    """Whether the model's output at each position is its output for that prefix alone, scored by its item embedding.
-
-    Measured on a few rows of a model with random weights rather than assumed from the model's name.
-    """
+def _probe(config: Config, dataset: SequentialDataset) -> tuple[EveryPosition, Interaction]:
+    """A model with random weights and a few rows, to measure what would else be assumed from the model's name."""
     with torch.random.fork_rng():
-        model = type("Probe", (EveryPosition, model_class), {})(config, dataset).to(config["device"]).eval()
+        model = type("Probe", (EveryPosition, config.model_class), {})(config, dataset).to(config["device"]).eval()
     samples = CandidateSamples.from_dataset(dataset)
     longest = np.argsort(-samples.item_length, kind="stable")[:4]
-    batch = samples.interaction(config, longest, trim=False).to(config["device"])
+    return model, samples.interaction(config, longest, trim=False).to(config["device"])
+
+
+@torch.no_grad()
+def _check_logits(name: str, model: SequentialRecommender, batch: Interaction) -> None:
+    """Refuse a model that ranks by probabilities: its loss is not the softmax of what it ranks by.
+
+    Raises:
+        InputError: it does, or cannot rank these items at all.
+    """
+    try:
+        scores = model.full_sort_predict(batch)
+    except (RuntimeError, IndexError) as error:
+        raise InputError(f"surrogate_model '{name}' cannot rank this dataset's items: {error}") from error
+    if (scores >= 0).all() and torch.allclose(scores.sum(dim=-1), torch.ones_like(scores[:, 0]), atol=1e-4):
+        raise InputError(f"surrogate_model '{name}' ranks by probabilities; influence needs logits, take another")
+
+
+@torch.no_grad()
+def _predicts_every_position(model: EveryPosition, batch: Interaction) -> bool:
+    """Whether the model's output at each position is its output for that prefix alone, scored by its item embedding."""
     sequence, length = batch[model.ITEM_SEQ], batch[model.ITEM_SEQ_LEN]
     half = torch.clamp(length // 2, min=1)
     prefix = batch[model.ITEM_SEQ] * (torch.arange(sequence.shape[1], device=sequence.device) < half[:, None])

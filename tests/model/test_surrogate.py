@@ -186,6 +186,18 @@ def test_a_model_without_softmax_over_items_is_refused(model, keys, setting):
         build_surrogate(config, train)
 
 
+def test_a_model_that_ranks_by_probabilities_is_refused(setting, movies):
+    with pytest.raises(InputError, match="surrogate_model 'RepeatNet' ranks by probabilities; influence needs logits"):
+        build_surrogate(*setting("RepeatNet"))
+    with pytest.raises(
+        InputError, match="surrogate_model 'SASRecCPR' cannot rank this dataset's items: .*out of range"
+    ):
+        build_surrogate(*setting("SASRecCPR"))  # it looks at the hundred best of twelve items
+    config = movies(surrogate_model="SASRecCPR")
+    with pytest.raises(InputError, match="surrogate_model 'SASRecCPR' ranks by probabilities"):
+        build_surrogate(config.surrogate(), load_splits(config).train)
+
+
 @pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec"])
 def test_training_lowers_the_loss_and_loading_restores_the_scores(model, movies, tmp_path):
     config = movies(
