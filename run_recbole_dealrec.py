@@ -10,6 +10,7 @@ from recbole_dealrec.dry_run import dry_run_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.launch import launch
 from recbole_dealrec.listing import list_text
+from recbole_dealrec.memory import out_of_memory
 from recbole_dealrec.options import help_text
 from recbole_dealrec.pipeline import STAGES
 from recbole_dealrec.quick_start import compare_samplers, run_recbole_dealrec
@@ -61,11 +62,9 @@ def main() -> int:
         return 130
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        told = " ".join(str(error).split())
-        print(
-            f"error: {type(error).__name__}: {told} ({frame.filename}:{frame.lineno}); --debug shows the traceback",
-            file=sys.stderr,
-        )
+        told = f"{type(error).__name__}: {' '.join(str(error).split())} ({frame.filename}:{frame.lineno})"
+        hint = "lower tokens_per_batch, micro_batch_size or eval_batch_size; " if out_of_memory(error) else ""
+        print(f"error: {told}; {hint}--debug shows the traceback", file=sys.stderr)
         _show_traceback(arguments)
         return 1
 

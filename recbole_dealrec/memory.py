@@ -13,12 +13,16 @@ Result = TypeVar("Result")
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory did not suffice, and this process can go on with a smaller batch.
+    """Whether an error says that the memory did not suffice."""
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
 
-    With FSDP it cannot: the other processes wait in the middle of the same pass.
+
+def smaller_helps(error: Exception) -> bool:
+    """Whether this process can go on after an error with a smaller batch: one of memory, and no other process waits.
+
+    With FSDP the others do, in the middle of the same pass.
     """
-    waited_for = sharding.is_wanted() and processes.count() > 1
-    return not waited_for and (isinstance(error, MemoryError) or should_reduce_batch_size(error))
+    return out_of_memory(error) and not (sharding.is_wanted() and processes.count() > 1)
 
 
 def in_fitting_parts(
@@ -43,7 +47,7 @@ def in_fitting_parts(
     try:
         return compute(batch)
     except Exception as error:
-        if size == 1 or not out_of_memory(error):
+        if size == 1 or not smaller_helps(error):
             raise
     clear_device_cache(garbage_collection=True)
     half = size // 2

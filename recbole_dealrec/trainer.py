@@ -20,7 +20,7 @@ from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.memory import out_of_memory
+from recbole_dealrec.memory import smaller_helps
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.training_state import TrainingCurve, random_state, set_random_state
@@ -323,7 +323,7 @@ class LLMTrainer(SafetensorsTrainer):
                 step_loss = self._accumulate(interaction)
                 break
             except Exception as error:
-                if self._micro_batch_size == 1 or not out_of_memory(error):
+                if self._micro_batch_size == 1 or not smaller_helps(error):
                     raise
             self.optimizer.zero_grad()
             clear_device_cache(garbage_collection=True)

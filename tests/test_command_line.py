@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from recbole_dealrec.config import property_files
 from recbole_dealrec.listing import list_text
@@ -112,6 +113,22 @@ def test_an_unexpected_error_is_one_line(run_script, movies_path, monkeypatch, d
     assert code == 1 and len(told) == 1
     assert told[0].startswith("error: ZeroDivisionError: two lines (") and __file__ in told[0] and "--debug" in told[0]
     assert ("Traceback (most recent call last):" in lines) == debug
+
+
+def test_where_memory_does_not_suffice_the_error_says_what_to_lower(run_script, movies_path, monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @register_sampler("Huge")
+    class Huge(RandomSampler):
+        def check(self, n_candidates):
+            torch.empty(2**55, dtype=torch.uint8)
+
+    options = f"--data_path={movies_path}", "--title_field=movie_title", "--sampler=Huge"
+    code, lines = run_script("--dataset=movies", *options)
+    assert code == 1 and lines[-1].startswith("error: RuntimeError: ")
+    assert lines[-1].endswith(
+        "; lower tokens_per_batch, micro_batch_size or eval_batch_size; --debug shows the traceback"
+    )
 
 
 def test_the_stage_is_checked(run_script):

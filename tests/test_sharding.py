@@ -12,7 +12,7 @@ from recbole_dealrec import compare_samplers, processes, sharding
 from recbole_dealrec.config import Config, properties_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SpareBatch, load_splits, train_loader
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.memory import out_of_memory
+from recbole_dealrec.memory import smaller_helps
 from recbole_dealrec.model import TIGER, BIGRec
 from recbole_dealrec.run_folder import UNFINISHED, RunFolder, read_json
 from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer, ScoreCheckpoint
@@ -194,14 +194,14 @@ def test_accelerate_reads_the_configurations(file):
         assert (read.fsdp_config["fsdp_version"], read.fsdp_config["fsdp_reshard_after_forward"]) == (2, True)
 
 
-def _out_of_memory():
+def _a_smaller_batch_helps():
     with processes.joined(cpu=True):
-        return out_of_memory(MemoryError()), processes.on_main(lambda: out_of_memory(MemoryError()))
+        return smaller_helps(MemoryError()), processes.on_main(lambda: smaller_helps(MemoryError()))
 
 
 def test_a_pass_that_others_wait_in_is_not_tried_again(together):
-    assert out_of_memory(MemoryError())
-    assert together(2, _sharded, _out_of_memory) == [(False, True)] * 2
+    assert smaller_helps(MemoryError())
+    assert together(2, _sharded, _a_smaller_batch_helps) == [(False, True)] * 2
 
 
 def _filled(path, samples):
