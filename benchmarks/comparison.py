@@ -154,8 +154,9 @@ histories. Best validation result is the {config["valid_metric"]} that training 
 
 ## Cost
 
-Seconds on one of two cores, where other work ran beside some of the runs; they compare samplers, not machines. A
-selection includes the surrogates and scores that it uses, whichever run they were computed for.
+Seconds on one of two cores, where other work ran beside some of the runs and some stood still for minutes; they compare
+samplers, roughly, not machines. A selection includes the surrogates and scores that it uses, whichever run they were
+computed for.
 
 {cost_table(runs)}
 
