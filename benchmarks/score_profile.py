@@ -67,7 +67,7 @@ def mean_of(known: pd.DataFrame, samples: CandidateSamples, index: np.ndarray) -
 def report(arguments: argparse.Namespace, n_fewshot: int, correlations: list[dict], means: list[dict]) -> str:
     return f"""# {arguments.dataset}, {arguments.model}: which samples score high
 
-{common.header()}. Means and standard deviations over {len(arguments.seeds)} seeds.
+{common.header()}. Seeds: {', '.join(map(str, arguments.seeds))}.
 
 Spearman's rank correlations over all candidates, with the number of items in a sample's history and with how often its
 target is one in each part:
@@ -81,18 +81,14 @@ Means over the {n_fewshot} samples that score highest:
 
 
 def spreads(rows: list[dict], by: str, decimals: int) -> str:
+    """Table of the mean over seeds of each column, and its standard deviation if there are several."""
     frame = pd.DataFrame(rows)
+
+    def spread(values: pd.Series) -> str:
+        return f"{values.mean():.{decimals}f}" + (f" ± {values.std():.{decimals}f}" if len(values) > 1 else "")
+
     groups = frame.groupby(by, sort=False)
-    table = [
-        [
-            name,
-            *(
-                f"{part[column].mean():.{decimals}f} ± {part[column].std(ddof=1):.{decimals}f}"
-                for column in part.columns[1:]
-            ),
-        ]
-        for name, part in groups
-    ]
+    table = [[name, *(spread(part[column]) for column in part.columns[1:])] for name, part in groups]
     return common.table(list(frame.columns), table)
 
 
