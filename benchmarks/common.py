@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import peft
 import torch
 import transformers
@@ -27,6 +28,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Markdown table; numbers that are not whole have four decimals, for another form pass text."""
     lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def spread(values: pd.Series, decimals: int = 4) -> str:
+    """Mean and, of several values, standard deviation."""
+    deviation = f" ± {values.std():.{decimals}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{decimals}f}{deviation}"
 
 
 def write(name: str, text: str) -> None:

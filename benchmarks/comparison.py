@@ -191,7 +191,7 @@ def metrics_table(runs: pd.DataFrame, paper: dict[str, str]) -> str:
     p = {metric: dict(zip(tested, against_random(by_seed, tested, metric), strict=True)) for metric in METRICS[::2]}
     rows = [
         [
-            name, len(by_seed[name]), *(spread(by_seed[name][metric]) for metric in METRICS),
+            name, len(by_seed[name]), *(common.spread(by_seed[name][metric]) for metric in METRICS),
             *(number(p[metric].get(name)) for metric in p), *(paper.get(name, "").split() or [""] * len(METRICS)),
         ]
         for name in samplers
@@ -203,7 +203,8 @@ def metrics_table(runs: pd.DataFrame, paper: dict[str, str]) -> str:
 
 def popularity_table(table: Runs, runs: pd.DataFrame) -> str:
     columns = ["popularity, valid", "popularity, test", "recall@10", "best validation result"]
-    rows = [[name, *(spread(part[column]) for column in columns)] for name, part in runs.groupby("sampler", sort=False)]
+    groups = runs.groupby("sampler", sort=False)
+    rows = [[name, *(common.spread(part[column]) for column in columns)] for name, part in groups]
     everything = table.popularity(table.samples.item_id).values()
     names = ["sampler", "popularity, validation", "popularity, test", "Recall@10, test", "best validation result"]
     return common.table(names, [*rows, ["all candidates", *(f"{value:.4f}" for value in everything), "", ""]])
@@ -236,10 +237,6 @@ def data_table(table: Runs) -> str:
         ("mean history of a candidate", f"{samples.item_length.mean():.2f}"),
     ]
     return common.table(["", ""], rows)
-
-
-def spread(values: pd.Series) -> str:
-    return f"{values.mean():.4f}" + (f" ± {values.std():.4f}" if len(values) > 1 else "")
 
 
 def number(value: float | None) -> str:

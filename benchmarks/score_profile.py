@@ -12,7 +12,6 @@ import argparse
 import common
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, load_splits
@@ -20,7 +19,6 @@ from recbole_dealrec.stages import SharedStages
 from recbole_dealrec.values import parse_command_line
 
 SCORES = ["influence", "effort", "el2n"]
-LENGTH = "history"
 PARTS = {"train": "training", "valid": "validation", "test": "test"}
 
 
@@ -37,12 +35,11 @@ def main() -> None:
         splits = load_splits(config)
         samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
         known = known_of(samples, splits)
-        everything = np.arange(len(samples))
-        means.append({"samples": "all candidates", **mean_of(known, samples, everything)})
+        means.append({"samples": "all candidates", **mean_of(known, samples, np.arange(len(samples)))})
         with SharedStages.opened(config, splits, samples) as stages:
             for name in SCORES:
                 scores = stages.scorers[name].score(samples)
-                correlations.append({"score": name, **known.apply(lambda column, s=scores: spearmanr(s, column)[0])})
+                correlations.append({"score": name, **known.corrwith(pd.Series(scores), method="spearman")})
                 highest = np.argsort(-scores, kind="stable")[: config["n_fewshot"]]
                 means.append({"samples": f"highest {name}", **mean_of(known, samples, highest)})
     name = f"{arguments.dataset}-{arguments.model}-score-profile".lower()
@@ -57,7 +54,7 @@ def known_of(samples: CandidateSamples, splits: Splits) -> pd.DataFrame:
         )[samples.item_id]
         for part, name in PARTS.items()
     }
-    return pd.DataFrame({LENGTH: samples.item_length, **counts})
+    return pd.DataFrame({"history": samples.item_length, **counts})
 
 
 def mean_of(known: pd.DataFrame, samples: CandidateSamples, index: np.ndarray) -> dict[str, float]:
@@ -67,7 +64,7 @@ def mean_of(known: pd.DataFrame, samples: CandidateSamples, index: np.ndarray) -
 def report(arguments: argparse.Namespace, n_fewshot: int, correlations: list[dict], means: list[dict]) -> str:
     return f"""# {arguments.dataset}, {arguments.model}: which samples score high
 
-{common.header()}. Seeds: {', '.join(map(str, arguments.seeds))}.
+{common.header()}. Seeds: {", ".join(map(str, arguments.seeds))}.
 
 Spearman's rank correlations over all candidates, with the number of items in a sample's history and with how often its
 target is one in each part:
@@ -81,15 +78,11 @@ Means over the {n_fewshot} samples that score highest:
 
 
 def spreads(rows: list[dict], by: str, decimals: int) -> str:
-    """Table of the mean over seeds of each column, and its standard deviation if there are several."""
+    """Table of each column over the seeds."""
     frame = pd.DataFrame(rows)
-
-    def spread(values: pd.Series) -> str:
-        return f"{values.mean():.{decimals}f}" + (f" ± {values.std():.{decimals}f}" if len(values) > 1 else "")
-
     groups = frame.groupby(by, sort=False)
-    table = [[name, *(spread(part[column]) for column in part.columns[1:])] for name, part in groups]
-    return common.table(list(frame.columns), table)
+    cells = [[name, *(common.spread(part[column], decimals) for column in part.columns[1:])] for name, part in groups]
+    return common.table(list(frame.columns), cells)
 
 
 if __name__ == "__main__":
