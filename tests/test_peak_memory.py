@@ -27,16 +27,22 @@ def test_what_was_held_and_let_go_is_seen_once():
     assert memory.take()["resident"] < peak - 200
 
 
-def test_a_stage_has_its_own_peak_without_the_stages_inside(tmp_path):
-    run = RunFolder(tmp_path / "run")
+def _nested_stages(path):
+    run = RunFolder(path)
     with run.stage("outer"):
         with run.stage("large"):
             fill(300)
         with run.stage("small"):
             fill(20)
         fill(100)
-    peaks = {name: stage["resident"] for name, stage in run.memory.items()}
-    assert set(peaks) == set(run.seconds)
+    return run.memory, run.seconds
+
+
+def test_a_stage_has_its_own_peak_without_the_stages_inside(together, tmp_path):
+    # In a process of its own: what other tests left in this one may be let go in between.
+    [(memory, seconds)] = together(1, _nested_stages, tmp_path / "run")
+    peaks = {name: stage["resident"] for name, stage in memory.items()}
+    assert set(peaks) == set(seconds)
     assert peaks["large"] - peaks["small"] > 200
     assert 50 < peaks["outer"] - peaks["small"] < peaks["large"] - peaks["small"]
 
