@@ -43,8 +43,11 @@ def run_name(config: Config, splits: Splits) -> str:
 
 
 def shared_name(config: Config, splits: Splits) -> str:
-    """Folder of what runs have in common whose keys differ in ``SELECTION_KEYS`` and ``FINE_TUNING_KEYS`` alone."""
-    digest = _digest(config, splits, _NEUTRAL_KEYS | SELECTION_KEYS | FINE_TUNING_KEYS)
+    """Folder of the scores of the language model before fine-tuning, however samples are selected."""
+    ignored = _NEUTRAL_KEYS | SELECTION_KEYS | FINE_TUNING_KEYS
+    if config["effort_sample_ratio"] == 1:
+        ignored = ignored | _INFLUENCE_KEYS  # of a part of the samples, influence tells which part
+    digest = _digest(config, splits, ignored)
     return f"{config['dataset']}-{config['model']}-shared-{digest}"
 
 

@@ -51,7 +51,7 @@ NAMES = (surrogate_name, surrogate_score_name, shared_name, run_name)
         ({"effort_weight": 2.0, "learning_rate": 0.1}, [run_name]),
         ({"lora_r": 4}, [shared_name, run_name]),
         ({"effort_sample_ratio": 0.5}, [shared_name, run_name]),
-        ({"influence_on": "valid"}, [surrogate_score_name, shared_name, run_name]),
+        ({"influence_on": "valid", "n_surrogates": 2}, [surrogate_score_name, run_name]),
         ({"surrogate_epochs": 3}, NAMES),
         ({"samples_per_user": 2}, NAMES),
         ({"seed": 3}, NAMES),
@@ -61,6 +61,13 @@ def test_folders_are_named_after_the_keys_that_matter_to_them(ten, keys, changed
     before, config = ten(), ten(**keys)
     splits = load_splits(before)
     assert [name for name in NAMES if name(config, splits) != name(before, splits)] == list(changed)
+
+
+def test_influence_matters_to_effort_on_a_part_of_the_samples(ten):
+    before = ten(effort_sample_ratio=0.5)
+    splits = load_splits(before)
+    config = ten(effort_sample_ratio=0.5, influence_on="valid")
+    assert shared_name(config, splits) != shared_name(before, splits)
 
 
 def test_recommenders_share_their_surrogates(ten):
