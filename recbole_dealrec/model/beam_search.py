@@ -40,6 +40,9 @@ class Beams(NamedTuple):
     def only(self, keep: Tensor) -> "Beams":
         return self._replace(scores=self.scores.masked_fill(~keep, -torch.inf))
 
+    def first(self, count: int) -> "Beams":
+        return Beams(*(values[:, :count] for values in self))
+
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
     """Rows index [B, M] of values [B, N, S]: [B, M, S]."""
@@ -54,7 +57,7 @@ def _continue(beams: Beams, logits: Tensor, trie: TokenTrie | None, count: int) 
         scores = logits + before
     else:
         # Few tokens lead on, so ranking those alone is cheaper than masking the vocabulary.
-        tokens, nodes, exists = trie.successors(beams.nodes)
+        tokens, nodes, exists = trie.successors(beams.nodes.masked_fill(beams.scores.isneginf(), trie.dead))
         scores = (logits.gather(-1, tokens) + before).masked_fill(~exists, -torch.inf)
     width, size = scores.shape[-1], scores[0].numel()
     scores, index = pad(scores.flatten(1), (0, max(0, count - size)), value=-torch.inf).topk(count)
@@ -213,9 +216,11 @@ def search(
         candidates = _continue(running, logits, trie, 2 * count)
         ended = candidates.tokens[..., -1] == eos_token_id if trie is None else trie.leaf(candidates.nodes) >= 0
         finished = _finish(finished, candidates.only(ended | (trie is None and not left)), pad_token_id)
-        running = candidates.only(~ended).best(count)
-        # Scores only fall: once every beam running is below the worst finished one, none gets in.
-        if not left or not goes_on(bool((running.scores[:, 0] > finished.scores[:, -1]).any())):
+        # Scores only fall: a beam that is not above the worst finished one never gets in.
+        running = candidates.only(~ended & (candidates.scores > finished.scores[:, -1:])).best(count)
+        width = int((~running.scores.isneginf()).sum(1).max())
+        if not left or not goes_on(width > 0):
             return finished
+        running = running.first(max(1, width))
         logits = decode(running.parents, running.tokens[..., -1])
     return finished

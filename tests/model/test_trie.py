@@ -293,16 +293,30 @@ def test_more_beams_than_tokens(models, prompts):
     assert sequences[0, :VOCAB, 0].sort().values.tolist() == list(range(VOCAB))
 
 
-@pytest.mark.parametrize(("name", "step"), [("llama", (3, 4)), ("gpt2", (3, 4)), ("mistral, window", (12, 1))])
-def test_prompt_is_computed_once_per_query(models, prompts, name, step):
+def decoded(model, prompts, *args):
+    """Shapes of what the model computes in a search."""
     computed = []
-    handle = models[name].register_forward_pre_hook(
+    handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: computed.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    search(models[name], prompts, 4, TokenTrie(TITLES, VOCAB))
+    search(model, prompts, *args)
     handle.remove()
-    assert computed[0] == (3, 9)
-    assert len(computed) > 1 and set(computed[1:]) == {step}
+    return computed
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral, window"])
+def test_prompt_is_computed_once_per_query_and_no_beam_that_is_none(models, prompts, name):
+    beginnings = [{tuple(title[:length]) for title in TITLES if len(title) > length} for length in range(1, 5)]
+    widths = [len(distinct) for distinct in beginnings]
+    assert widths == [3, 3, 4, 2]
+    steps = [(3 * width, 1) if name == "mistral, window" else (3, width) for width in widths]
+    assert decoded(models[name], prompts, 12, TokenTrie(TITLES, VOCAB)) == [(3, 9), *steps]
+
+
+def test_beams_below_the_worst_finished_one_are_not_computed(models, prompts):
+    trie = TokenTrie(random_titles(200), VOCAB)
+    _, *steps = decoded(models["llama"], prompts, 4, trie)
+    assert steps[0] == (3, 4) and steps[-1][1] < 4
 
 
 def test_generation_settings_of_the_checkpoint_do_not_matter(models, prompts, tmp_path):
