@@ -30,7 +30,7 @@ from recbole_dealrec.values import parse_command_line
 
 MAIN = ["DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "Random", "CCS"]
 OTHERS = ["EL2N", "GraNd", "TF-DCon", "RecRanker", "S2L", "GORACS"]
-# Keys of one sampler, chosen on the validation part: results/<dataset>-<model>-trials.md.
+# Keys of one sampler, chosen on the validation part by results/<dataset>-<model>-trials.md as first measured.
 CHOSEN = {
     ("TIGER", "games"): {
         "DEALRec": {"hard_prune_ratio": 0, "effort_weight": 0.1},
@@ -182,7 +182,10 @@ def chosen_keys(table: Runs) -> str:
         return "All samplers have their defaults."
     keys = "; ".join(f"{name}: {listed(keys)}" for name, keys in table.chosen.items())
     page = f"{table.name}-trials.md"
-    return f"Chosen on the validation part ([{page}]({page})): {keys}; the rest are defaults."
+    return (
+        f"Chosen on the validation part with one seed, by [{page}]({page}) as it was first measured: {keys}; the rest "
+        "are defaults."
+    )
 
 
 def full_keys(table: Runs) -> str:
