@@ -159,7 +159,7 @@ histories. Best validation result is the {config["valid_metric"]} that training 
 
 Seconds on one of two cores, where other work ran beside some of the runs and some stood still for minutes; they compare
 samplers, roughly, not machines. A selection includes the surrogates and scores that it uses, whichever run they were
-computed for.
+computed for.{full_keys(table)}
 
 {cost_table(runs)}
 
