@@ -82,7 +82,8 @@ def main() -> None:
         splits = load_splits(config)
         llm = BIGRec(config, splits.train).eval()
     batches = list(query_batches(llm, CandidateSamples.from_dataset(splits.test), arguments.batches))
-    rows = [measure(Writers(llm), batches, num_beams) for num_beams in arguments.num_beams]
+    writers = Writers(llm)
+    rows = [measure(writers, batches, num_beams) for num_beams in arguments.num_beams]
     common.write("beam-search", report(config, len(batches), rows))
 
 

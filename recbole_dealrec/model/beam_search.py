@@ -221,6 +221,6 @@ def search(
         width = int((~running.scores.isneginf()).sum(1).max())
         if not left or not goes_on(width > 0):
             return finished
-        running = running.first(max(1, width))
+        running = running.first(max(1, width))  # one at least: other processes may go on
         logits = decode(running.parents, running.tokens[..., -1])
     return finished
