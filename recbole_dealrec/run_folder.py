@@ -26,6 +26,7 @@ _BLOCK = 1 << 20  # bytes that are read at a time for a checksum
 _SCRATCH = ".scratch"  # ends the names of temporary folders
 _PROCESS = "process-"  # begins the names of the folders of processes that are not the main one
 _STAGES, _CHECKSUMS = "stages.json", "checksums.json"
+_SPENT = f"seconds.json{UNFINISHED}"
 
 
 @contextmanager
@@ -186,12 +187,14 @@ class RunFolder:
         self.written = written
         self._checksums: dict[str, list[str]] = {}
         self._stages: dict[str, dict[str, Any]] = {}
+        self._spent: dict[str, float] = {}
         self._open = shared._open if shared else [_OpenStage()]
         self._memory = shared._memory if shared else PeakMemory()
         if written:
             path.mkdir(parents=True, exist_ok=True)
             self._checksums = self._read_whole_outputs()
             self._stages = read_json(self / _STAGES) if self.has(_STAGES) else {}
+            self._spent = read_json(self / _SPENT) if self.has(_SPENT) else {}
 
     @classmethod
     @contextmanager
@@ -233,7 +236,10 @@ class RunFolder:
 
     @contextmanager
     def output(self, name: str) -> Iterator[Path]:
-        """A temporary path that becomes the output ``name``, file or folder, when the block ends without an error."""
+        """A temporary path that becomes the output ``name``, file or folder, when the block ends without an error.
+
+        With one that ends in ``UNFINISHED``, the seconds of the stage that is going on are kept too.
+        """
         if not self.written:
             with tempfile.TemporaryDirectory() as thrown_away:
                 yield Path(thrown_away) / name
@@ -244,6 +250,9 @@ class RunFolder:
             # Whenever it is interrupted, the older one or the new one is there, and its checksum is known.
             self._record(name, [*self._checksums.get(name, []), written])
         self._record(name, [written])
+        if name.endswith(UNFINISHED) and name != _SPENT and self._open[-1].name:
+            self._spent[self._open[-1].name] = self._open[-1].seconds()
+            self.output_json(_SPENT, self._spent)
 
     def _record(self, name: str, checksums: list[str]) -> None:
         self._checksums[name] = checksums
@@ -264,6 +273,7 @@ class RunFolder:
         """Remove what only an interrupted run needs: outputs that end in ``UNFINISHED``, processes' own."""
         for name in [name for name in self._checksums if name.endswith(UNFINISHED)]:
             self.discard(name)
+        self._spent = {}
         if self.written:
             for folder in self.path.glob(f"{_PROCESS}*"):
                 shutil.rmtree(folder)
@@ -296,24 +306,25 @@ class RunFolder:
     def stage(self, name: str) -> Iterator[None]:
         """Log and measure a stage, which all processes take part in.
 
-        Time and memory do not count the stages inside, and are kept once the stage ends without an error.
+        Time and memory do not count the stages inside, and are kept once the stage ends without an error. Time that an
+        interrupted run had spent on what this one goes on from counts.
         """
         getLogger().info(f"stage {name}")
         self._open[-1].note(self._memory.take())
-        self._open.append(_OpenStage())
-        start = perf_counter()
+        self._open.append(_OpenStage(name, perf_counter(), self._spent.get(name, 0.0)))
         try:
             with self._memory.watched():
                 yield
         finally:
-            total = perf_counter() - start
             ended = self._open.pop()
+            own = ended.seconds()
             ended.note(self._memory.take())
-            self._open[-1].inner_seconds += total
-        own = total - ended.inner_seconds
+            self._open[-1].inner_seconds += perf_counter() - ended.start
         memory = {**ended.used_memory, name: ended.memory}
         self._stages[name] = {"seconds": round(own, 3), "used": ended.used, "memory": memory}
         self.output_json(_STAGES, self._stages)
+        if self._spent.pop(name, None):
+            self.output_json(_SPENT, self._spent)
         self.synchronise()
         self.reuse(name)
         getLogger().info(f"stage {name} took {own:.1f} s")
@@ -347,12 +358,20 @@ class RunFolder:
 
 @dataclass
 class _OpenStage:
-    """A stage that is going on: seconds of the stages inside it, its peak memory, and both of each stage it used."""
+    """A stage that is going on: its start, the seconds of an interrupted run before it and of the stages inside it, its
+    peak memory, and both of each stage it used."""
 
+    name: str = ""
+    start: float = 0.0
+    earlier_seconds: float = 0.0
     inner_seconds: float = 0.0
     memory: dict[str, float] = field(default_factory=dict)
     used: dict[str, float] = field(default_factory=dict)
     used_memory: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def seconds(self) -> float:
+        """Its own until now."""
+        return perf_counter() - self.start - self.inner_seconds + self.earlier_seconds
 
     def note(self, memory: dict[str, float]) -> None:
         """Peak memory in a part of the stage."""

@@ -152,6 +152,34 @@ def test_times_of_an_earlier_run_are_kept(tmp_path, clock):
     assert RunFolder(tmp_path / "run").seconds == {"one": 3, "two": 2}
 
 
+def test_a_stage_counts_what_an_interrupted_run_spent_on_what_it_kept(tmp_path, clock):
+    def interrupted():
+        run = RunFolder(tmp_path / "run")
+        with run.stage("outer"), run.stage("long"):
+            clock(1)
+            with run.stage("inside"):
+                clock(2)
+            clock(4)
+            run.output_json(f"state{run_folder.UNFINISHED}", "half")
+            clock(8)
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    run = RunFolder(tmp_path / "run")
+    with run.stage("outer"):
+        clock(16)
+        with run.stage("long"):
+            clock(32)
+    assert run.seconds == {"inside": 2, "long": 2 * (1 + 4) + 32, "outer": 16}
+    with run.stage("long"):
+        clock(64)
+    assert run.seconds["long"] == 64
+    run.discard_unfinished()
+    assert not list(run.path.glob(f"*{run_folder.UNFINISHED}"))
+
+
 def test_real_time(tmp_path):
     run = RunFolder(tmp_path / "run")
     with run.stage("sleep"):
