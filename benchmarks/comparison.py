@@ -45,7 +45,9 @@ VARIANTS = {
 # Keys of the fine-tuning on all candidates that make it faster on a CPU.
 FULL = {("TIGER", "games"): {"micro_batch_size": 8}}
 # How the kept row of that fine-tuning was run, where it was not like the others.
-FULL_RUN = {("BIGRec", "games"): "was interrupted and ran its last ten epochs on both cores; its seconds are those of both parts"}
+FULL_RUN = {
+    ("BIGRec", "games"): "was interrupted and ran ten epochs on both cores; its seconds are those of both parts",
+}
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
 # Table 2 of the paper, 1,024-shot, the same metrics.
 PAPER = {
