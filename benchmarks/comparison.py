@@ -44,10 +44,6 @@ VARIANTS = {
 }
 # Keys of the fine-tuning on all candidates that make it faster on a CPU.
 FULL = {("TIGER", "games"): {"micro_batch_size": 8}}
-# How the kept row of that fine-tuning was run, where it was not like the others.
-FULL_RUN = {
-    ("BIGRec", "games"): "was interrupted and ran ten epochs on both cores; its seconds are those of both parts",
-}
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
 # Table 2 of the paper, 1,024-shot, the same metrics.
 PAPER = {
@@ -97,7 +93,6 @@ class Runs:
         self.chosen = CHOSEN.get((model, dataset), {})
         self.variants = VARIANTS.get((model, dataset), {})
         self.full = FULL.get((model, dataset), {})
-        self.full_run = FULL_RUN.get((model, dataset))
         self.paper = PAPER.get((model, dataset), {})
         self.run_keys = {"model": model, "dataset": dataset}
         self.config = Config(
@@ -164,7 +159,7 @@ histories. Best validation result is the {config["valid_metric"]} that training 
 
 Seconds on one of two cores, where other work ran beside some of the runs and some stood still for minutes; they compare
 samplers, roughly, not machines. A selection includes the surrogates and scores that it uses, whichever run they were
-computed for.{full_notes(table)}
+computed for.{full_keys(table)}
 
 {cost_table(runs)}
 
@@ -193,9 +188,8 @@ def chosen_keys(table: Runs) -> str:
     )
 
 
-def full_notes(table: Runs) -> str:
-    keys = f" Full ran with {listed(table.full)}, which is faster on a CPU." if table.full else ""
-    return keys + (f" Full {table.full_run}." if table.full_run else "")
+def full_keys(table: Runs) -> str:
+    return f" Full ran with {listed(table.full)}, which is faster on a CPU." if table.full else ""
 
 
 def listed(keys: dict[str, Any]) -> str:
@@ -234,7 +228,7 @@ def against_random(by_seed: dict[str, pd.DataFrame], names: Iterable[str], metri
 
 
 def cost_table(runs: pd.DataFrame) -> str:
-    means = runs.groupby("sampler", sort=False)[COSTS].mean()
+    means = runs.groupby("sampler", sort=False)[COSTS].mean().dropna()
     total = means.sum(axis=1)
     columns = ["sampler", *COSTS, "together"]
     rows = [[name, *(f"{value:.0f}" for value in means.loc[name]), f"{total[name]:.0f}"] for name in means.index]

@@ -188,7 +188,7 @@ class RunFolder:
         self._checksums: dict[str, list[str]] = {}
         self._stages: dict[str, dict[str, Any]] = {}
         self._spent: dict[str, float] = {}
-        self._open = shared._open if shared else [_OpenStage()]
+        self._open = shared._open if shared else [_OpenStage(perf_counter())]
         self._memory = shared._memory if shared else PeakMemory()
         if written:
             path.mkdir(parents=True, exist_ok=True)
@@ -238,7 +238,7 @@ class RunFolder:
     def output(self, name: str) -> Iterator[Path]:
         """A temporary path that becomes the output ``name``, file or folder, when the block ends without an error.
 
-        With one that ends in ``UNFINISHED``, the seconds of the stage that is going on are kept too.
+        With one that ends in ``UNFINISHED``, the seconds of the stage that is going on are kept for ``go_on_from``.
         """
         if not self.written:
             with tempfile.TemporaryDirectory() as thrown_away:
@@ -250,9 +250,14 @@ class RunFolder:
             # Whenever it is interrupted, the older one or the new one is there, and its checksum is known.
             self._record(name, [*self._checksums.get(name, []), written])
         self._record(name, [written])
-        if name.endswith(UNFINISHED) and name != _SPENT and self._open[-1].name:
-            self._spent[self._open[-1].name] = self._open[-1].seconds()
+        if name.endswith(UNFINISHED) and name != _SPENT:
+            self._spent[name] = self._open[-1].seconds()
             self.output_json(_SPENT, self._spent)
+
+    def go_on_from(self, name: str) -> None:
+        """Count for the stage that is going on what an interrupted run had spent on it up to an unfinished output."""
+        stage = self._open[-1]
+        stage.earlier_seconds = max(stage.earlier_seconds, self._spent.get(name, 0.0))
 
     def _record(self, name: str, checksums: list[str]) -> None:
         self._checksums[name] = checksums
@@ -306,12 +311,11 @@ class RunFolder:
     def stage(self, name: str) -> Iterator[None]:
         """Log and measure a stage, which all processes take part in.
 
-        Time and memory do not count the stages inside, and are kept once the stage ends without an error. Time that an
-        interrupted run had spent on what this one goes on from counts.
+        Time and memory do not count the stages inside, and are kept once the stage ends without an error.
         """
         getLogger().info(f"stage {name}")
         self._open[-1].note(self._memory.take())
-        self._open.append(_OpenStage(name, perf_counter(), self._spent.get(name, 0.0)))
+        self._open.append(_OpenStage(perf_counter()))
         try:
             with self._memory.watched():
                 yield
@@ -323,8 +327,6 @@ class RunFolder:
         memory = {**ended.used_memory, name: ended.memory}
         self._stages[name] = {"seconds": round(own, 3), "used": ended.used, "memory": memory}
         self.output_json(_STAGES, self._stages)
-        if self._spent.pop(name, None):
-            self.output_json(_SPENT, self._spent)
         self.synchronise()
         self.reuse(name)
         getLogger().info(f"stage {name} took {own:.1f} s")
@@ -361,8 +363,7 @@ class _OpenStage:
     """A stage that is going on: its start, the seconds of an interrupted run before it and of the stages inside it, its
     peak memory, and both of each stage it used."""
 
-    name: str = ""
-    start: float = 0.0
+    start: float
     earlier_seconds: float = 0.0
     inner_seconds: float = 0.0
     memory: dict[str, float] = field(default_factory=dict)

@@ -92,6 +92,7 @@ class SafetensorsTrainer(Trainer):
         self._keeps_state = saved and callback_fn is None
         if self._keeps_state and self.folder.has(self._state_file):
             self._set_state(torch.load(self.folder / self._state_file, self.device, weights_only=True), train_data)
+            self.folder.go_on_from(self._state_file)
             self.logger.info(f"{self.name}: training goes on with epoch {self.start_epoch}")
         try:
             return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
@@ -263,6 +264,7 @@ class LLMTrainer(SafetensorsTrainer):
         if own.has(self._test_file):
             kept = torch.load(own / self._test_file, self.device, weights_only=True)
             if (kept["batch_size"], kept["processes"]) == (self.test_batch_size, processes.count()):
+                own.go_on_from(self._test_file)
                 self._batches_tested = kept["batches"]
                 self.eval_collector.data_struct._data_dict.update(kept["collected"])
                 self.logger.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")

@@ -152,15 +152,20 @@ def test_times_of_an_earlier_run_are_kept(tmp_path, clock):
     assert RunFolder(tmp_path / "run").seconds == {"one": 3, "two": 2}
 
 
-def test_a_stage_counts_what_an_interrupted_run_spent_on_what_it_kept(tmp_path, clock):
+def test_a_stage_counts_what_an_interrupted_run_spent_on_what_it_goes_on_from(tmp_path, clock):
+    first, second = (f"{name}{run_folder.UNFINISHED}" for name in ("first", "second"))
+
     def interrupted():
         run = RunFolder(tmp_path / "run")
         with run.stage("outer"), run.stage("long"):
+            run.go_on_from(first)
+            run.go_on_from(second)
             clock(1)
+            run.output_json(first, "half")
             with run.stage("inside"):
                 clock(2)
             clock(4)
-            run.output_json(f"state{run_folder.UNFINISHED}", "half")
+            run.output_json(second, "more")
             clock(8)
             raise KeyboardInterrupt
 
@@ -171,12 +176,18 @@ def test_a_stage_counts_what_an_interrupted_run_spent_on_what_it_kept(tmp_path, 
     with run.stage("outer"):
         clock(16)
         with run.stage("long"):
+            run.go_on_from(second)
+            run.go_on_from(first)
             clock(32)
     assert run.seconds == {"inside": 2, "long": 2 * (1 + 4) + 32, "outer": 16}
     with run.stage("long"):
         clock(64)
     assert run.seconds["long"] == 64
     run.discard_unfinished()
+    with run.stage("long"):
+        run.go_on_from(second)
+        clock(128)
+    assert run.seconds["long"] == 128
     assert not list(run.path.glob(f"*{run_folder.UNFINISHED}"))
 
 

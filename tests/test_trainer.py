@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recbole_dealrec import run_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.run_folder import RunFolder
@@ -225,6 +226,26 @@ def test_fine_tuning_that_was_interrupted_ends_as_it_would_have(trainer, monkeyp
         assert all(torch.equal(resumed[key], value) for key, value in adapter.items()), name
 
 
+def test_fine_tuning_that_was_interrupted_costs_what_it_would_have(trainer, monkeypatch):
+    steps = []
+    monkeypatch.setattr(run_folder, "perf_counter", lambda: len(steps))
+
+    def seconds(name, killed_at=None):
+        run, train_data, valid_data = trainer(name, epochs=3)
+        killed_in(run, "_valid_epoch", killed_at, monkeypatch)
+        step = run._step
+        monkeypatch.setattr(run, "_step", lambda interaction: steps.append(None) or step(interaction))
+        with run.folder.stage(name):
+            run.fit(train_data, valid_data)
+        return run.folder.seconds[name]
+
+    expected = seconds("whole")
+    for killed_at in (1, 2, 3):
+        with pytest.raises(Killed):
+            seconds(str(killed_at), killed_at)
+        assert seconds(str(killed_at)) == expected == 3 * (expected // 3) > 0
+
+
 def test_a_watched_training_keeps_no_state(trainer):
     run, train_data, valid_data = trainer()
     run.fit(train_data, valid_data, callback_fn=lambda epoch, score: None)
@@ -236,6 +257,8 @@ def test_an_evaluation_that_was_interrupted_ends_as_it_would_have(trainer, monke
     keys = {"eval_batch_size": 1, "topk": [1, 2], "metrics": ["Recall", "MRR", "GAUC"]}
     keys |= {"valid_metric": "MRR@2", "epochs": 0}
     monkeypatch.setattr("recbole_dealrec.trainer._SECONDS", -1)
+    queries = []
+    monkeypatch.setattr(run_folder, "perf_counter", lambda: len(queries))
 
     def test(folder, kill=None, batch_size=1):
         run, train_data, valid_data = trainer(folder, **{**keys, "eval_batch_size": batch_size})
@@ -246,14 +269,17 @@ def test_an_evaluation_that_was_interrupted_ends_as_it_would_have(trainer, monke
             predicted.append(len(interaction))
             if len(predicted) == kill:
                 raise Killed
+            queries.extend(range(len(interaction)))
             return predict(interaction)
 
         monkeypatch.setattr(run.model, "full_sort_predict", killed)
         if kill:
-            with pytest.raises(Killed):
+            with pytest.raises(Killed), run.folder.stage("evaluation"):
                 run.test(valid_data)
             return None, predicted
-        result = run.test(valid_data)
+        with run.folder.stage("evaluation"):
+            result = run.test(valid_data)
+        assert run.folder.seconds["evaluation"] == len(valid_data.positives)  # one for each query, whoever answered it
         run.folder.discard_unfinished()
         return result, predicted
 

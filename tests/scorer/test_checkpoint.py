@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from recbole_dealrec import run_folder
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.run_folder import RunFolder
@@ -57,6 +58,27 @@ def test_batches_that_are_kept_are_not_computed_again(tmp_path):
         assert again.asked == PARTS[killed_at - 1 :]
         keep.folder.discard_unfinished()
         assert [path.name for path in folder.iterdir()] == ["checksums.json"]
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3])
+def test_kept_batches_cost_what_they_cost_when_they_were_computed(tmp_path, monkeypatch, killed_at):
+    seconds = [0]
+    monkeypatch.setattr(run_folder, "perf_counter", lambda: seconds[0])
+
+    def score(killed_at=None):
+        compute, folder = Compute(killed_at), RunFolder(tmp_path)
+
+        def slow(batch):
+            seconds[0] += 10
+            return compute(batch)
+
+        with folder.stage("x"):
+            ScoreCheckpoint(folder).fill("x", samples_of(range(5)), batches_of(*PARTS), slow)
+        return folder.seconds["x"]
+
+    with pytest.raises(Killed):
+        score(killed_at)
+    assert score() == 10 * len(PARTS)
 
 
 def test_a_batch_that_is_kept_in_part_is_computed_whole(tmp_path):
