@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 EXTRAS = {
     "quant": ["bitsandbytes>=0.49"],
     "hyper": ["hyperopt>=0.3"],
+    "gguf": ["gguf>=0.17"],
     "goracs": ["POT>=0.9.5"],
     "rqvae": ["vector-quantize-pytorch>=1.20"],
     "text": ["sentence-transformers>=5"],

@@ -45,6 +45,7 @@ VARIANTS = {
 # Keys of the fine-tuning on all candidates that make it faster on a CPU.
 FULL = {("TIGER", "games"): {"micro_batch_size": 8}}
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
+BASELINES = ("Random", "Full", "untuned")
 # Table 2 of the paper, 1,024-shot, the same metrics.
 PAPER = {
     ("TIGER", "games"): {
@@ -85,13 +86,22 @@ class Runs:
         model: recommender that is fine-tuned.
         dataset: name of the dataset.
         keys: configuration keys of all runs.
+        name: of the file; None is ``<dataset>-<model>``.
+        variants: sampler and further keys of rows of their own, by name; None takes those of VARIANTS.
     """
 
-    def __init__(self, model: str, dataset: str, keys: dict[str, Any]) -> None:
-        self.name = f"{dataset}-{model}".lower()
+    def __init__(
+        self,
+        model: str,
+        dataset: str,
+        keys: dict[str, Any],
+        name: str | None = None,
+        variants: dict[str, tuple[str, dict[str, Any]]] | None = None,
+    ) -> None:
+        self.name = name or f"{dataset}-{model}".lower()
         self.file = common.RESULTS / f"{self.name}-runs.csv"
         self.chosen = CHOSEN.get((model, dataset), {})
-        self.variants = VARIANTS.get((model, dataset), {})
+        self.variants = VARIANTS.get((model, dataset), {}) if variants is None else variants
         self.full = FULL.get((model, dataset), {})
         self.paper = PAPER.get((model, dataset), {})
         self.run_keys = {"model": model, "dataset": dataset}
@@ -122,7 +132,8 @@ class Runs:
         result = read_json(Path(run.pop("run_dir")) / "result.json")
         targets = self.samples.item_id[result["selected"]]
         run["sampler"] = name
-        run["best validation result"] = result["best_valid_result"].get(self.config["valid_metric"].lower())
+        run["best validation result"] = (result["best_valid_result"] or {}).get(self.config["valid_metric"].lower())
+        run |= {f"{metric}, standard error": error for metric, error in result["test_standard_error"].items()}
         run |= {f"popularity, {part}": popularity for part, popularity in self.popularity(targets).items()}
         with FileLock(f"{self.config['checkpoint_dir']}/.rows.lock"), atomic_path(self.file) as file:
             pd.concat([self.rows(), pd.DataFrame([run])]).to_csv(file, index=False)
@@ -199,7 +210,7 @@ def listed(keys: dict[str, Any]) -> str:
 def metrics_table(runs: pd.DataFrame, paper: dict[str, str]) -> str:
     samplers = list(dict.fromkeys(runs["sampler"]))
     by_seed = {name: part.set_index("seed") for name, part in runs.groupby("sampler")}
-    tested = [name for name in samplers if name not in ("Random", "Full")]
+    tested = [name for name in samplers if name not in BASELINES]
     p = {metric: dict(zip(tested, against_random(by_seed, tested, metric), strict=True)) for metric in METRICS[::2]}
     rows = [
         [
@@ -228,10 +239,14 @@ def against_random(by_seed: dict[str, pd.DataFrame], names: Iterable[str], metri
 
 
 def cost_table(runs: pd.DataFrame) -> str:
-    means = runs.groupby("sampler", sort=False)[COSTS].mean().dropna()
-    total = means.sum(axis=1)
-    columns = ["sampler", *COSTS, "together"]
-    rows = [[name, *(f"{value:.0f}" for value in means.loc[name]), f"{total[name]:.0f}"] for name in means.index]
+    means = runs.reindex(columns=["sampler", *COSTS]).groupby("sampler", sort=False).mean().dropna(subset=COSTS[:2])
+    total = means[COSTS[:2]].sum(axis=1)  # evaluation is not what a selection saves
+    columns = ["sampler", *COSTS[:2], "together", COSTS[2]]
+    rows = [
+        [name, *(f"{value:.0f}" for value in means.loc[name, COSTS[:2]]), f"{total[name]:.0f}",
+         number(means.at[name, COSTS[2]], 0)]
+        for name in means.index
+    ]  # fmt: skip
     if "Full" in means.index:
         columns.append("saved of fine-tuning on all")
         rows = [[*row, f"{1 - total[row[0]] / means.loc['Full', COSTS[1]]:.1%}"] for row in rows]
@@ -251,8 +266,8 @@ def data_table(table: Runs) -> str:
     return common.table(["", ""], rows)
 
 
-def number(value: float | None) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:.3f}"
+def number(value: float | None, decimals: int = 3) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:.{decimals}f}"
 
 
 if __name__ == "__main__":

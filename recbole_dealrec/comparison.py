@@ -13,7 +13,7 @@ from texttable import Texttable
 
 from recbole_dealrec.run_folder import atomic_path
 
-COSTS = ["selection seconds", "fine-tuning seconds"]
+COSTS = ["selection seconds", "fine-tuning seconds", "evaluation seconds"]
 _RUN_KEYS = ["sampler", "seed", "run_dir"]
 
 

@@ -32,8 +32,8 @@ _CHECKPOINT_KEYS = ("llm_path", "text_encoder_path")  # what is there counts, no
 SELECTION_KEYS = {"sampler", "n_fewshot", "effort_weight", "n_groups", "hard_prune_ratio"}
 FINE_TUNING_KEYS = {
     "epochs", "train_batch_size", "learner", "learning_rate", "weight_decay", "clip_grad_norm", "warmup_steps",
-    "mixed_precision", "eval_step", "stopping_step", "valid_metric", "n_valid", "metrics", "topk", "num_beams",
-    "max_new_tokens", "scoring", "grounding", "grounding_popularity",
+    "mixed_precision", "eval_step", "stopping_step", "valid_metric", "n_valid", "n_test", "metrics", "topk",
+    "num_beams", "max_new_tokens", "scoring", "grounding", "grounding_popularity",
 }  # fmt: skip
 
 
@@ -104,13 +104,13 @@ def checkpoint_content(path: str) -> str:
     """What tells a checkpoint from any other.
 
     Args:
-        path: folder, Hugging Face id, or a name that is neither.
+        path: file, folder, Hugging Face id, or a name that is none of these.
 
     Returns:
-        SHA-256 of all files of a folder, the commit of what was downloaded, or the name itself.
+        SHA-256 of a file or of all files of a folder, the commit of what was downloaded, or the name itself.
     """
-    if Path(path).is_dir():
-        files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+    if Path(path).exists():
+        files = sorted(file for file in [Path(path), *Path(path).rglob("*")] if file.is_file())
         return _content(path, tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
     downloaded = try_to_load_from_cache(path, "config.json") if "/" in path else None
     return f"{path}@{Path(downloaded).parent.name}" if isinstance(downloaded, str) else path

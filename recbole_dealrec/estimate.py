@@ -14,6 +14,7 @@ import numpy as np
 
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import CandidateSamples, SequentialDataset, Splits
+from recbole_dealrec.model.gguf import gguf_folder, is_gguf
 from recbole_dealrec.pipeline import Pipeline
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import get_sampler
@@ -103,7 +104,7 @@ def stage_work(config: Config, splits: Splits, samples: CandidateSamples) -> dic
         "valid_distance": Work(n + min(1000, len(splits.valid))),
         "selection": Work(n),
         "fine-tuning": Work(epochs * fewshot_size(config, n), epochs),
-        "evaluation": Work(len(splits.test)),
+        "evaluation": Work(min(config["n_test"] or len(splits.test), len(splits.test))),
     }
 
 
@@ -307,8 +308,9 @@ class _Rehearsal:
             if steps in config:
                 keys[steps] = min(config[steps], max(1, n // 10))
         for path in ("llm_path", "text_encoder_path"):
-            if path in config and Path(config[path]).is_dir():
-                keys[path] = str(Path(config[path]).absolute())
+            if path in config and Path(config[path]).exists():
+                file = str(Path(config[path]).absolute())
+                keys[path] = str(gguf_folder(file, self.path.parent)) if is_gguf(file) else file  # unpacked once
         return Config(config["model"], config["dataset"], config_dict={**config.resolved(), **keys})
 
     def _take_over(self, folder: RunFolder, scores: Mapping[str, Path]) -> None:

@@ -68,12 +68,12 @@ class Pipeline:
             self.stages.scorers[name].score(self.samples)
 
     def _finish(
-        self, selected: np.ndarray, best_valid_result: dict[str, float], test_result: dict[str, float]
+        self, selected: np.ndarray, best_valid_result: dict[str, float], evaluation: dict[str, Any]
     ) -> dict[str, Any]:
         """Write result and report, and remove what only an interrupted run needs."""
         result = {
             "best_valid_result": best_valid_result,
-            "test_result": test_result,
+            **evaluation,
             "n_candidates": len(self.samples),
             "seconds": self.folder.seconds,
             "memory_mib": self.folder.memory,
@@ -113,17 +113,21 @@ class Pipeline:
                 self.folder.output_json("fine_tuning.json", trainer.summary())
         return read_json(self.folder / "fine_tuning.json")["best_valid_result"]
 
-    def evaluate(self) -> dict[str, float]:
-        """Metrics of the fine-tuned recommender on the test part."""
+    def evaluate(self) -> dict[str, Any]:
+        """Metrics of the fine-tuned recommender on the test part, their standard errors and the number of queries."""
         if not self.folder.has("test_result.json"):
             trainer = self._trainer()
             with self.folder.stage("evaluation"):
                 self.stages.seed()
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows)
                 trainer.eval_collector.data_collect(train_data)
-                test_data = QueryDataLoader(self.config, self.splits.test)
-                test_result = trainer.test(test_data, self.config["show_progress"])
-                self.folder.output_json("test_result.json", test_result)
+                test_data = QueryDataLoader(self.config, self.splits.test, self.config["n_test"])
+                evaluation = {
+                    "test_result": trainer.test(test_data, self.config["show_progress"]),
+                    "test_standard_error": trainer.evaluator.standard_errors(),
+                    "n_test_queries": len(test_data.positives),
+                }
+                self.folder.output_json("test_result.json", evaluation)
         return read_json(self.folder / "test_result.json")
 
     def _statistics(self) -> dict[str, Any]:

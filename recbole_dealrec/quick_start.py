@@ -56,9 +56,10 @@ def run_recbole_dealrec(
             which other shared runs and comparisons use too, and not in the run folder.
 
     Returns:
-        ``best_valid_result`` and ``test_result`` (metric to value), ``selected`` (int64 indices of the candidate
-        samples), ``seconds`` (stage to wall time) and ``run_dir`` (empty if not saved); before the last stage those of
-        them that are known by then.
+        ``best_valid_result`` and ``test_result`` (metric to value), ``test_standard_error`` (metric to its standard
+        error over the ``n_test_queries`` test queries), ``selected`` (int64 indices of the candidate samples),
+        ``seconds`` (stage to wall time) and ``run_dir`` (empty if not saved); before the last stage those of them that
+        are known by then.
 
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
@@ -173,6 +174,7 @@ def _row(pipeline: Pipeline, stage: str) -> dict[str, Any]:
         **result["test_result"],
         "selection seconds": folder.cost("selection", without="language model"),  # every run needs that one
         "fine-tuning seconds": folder.seconds.get("fine-tuning", float("nan")),
+        "evaluation seconds": folder.seconds.get("evaluation", float("nan")),
         "run_dir": str(folder.path),
     }
 

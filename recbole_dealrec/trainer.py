@@ -20,6 +20,7 @@ from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config  # first: it makes RecBole importable
 from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.evaluator import QueryEvaluator
 from recbole_dealrec.memory import smaller_helps
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.run_folder import UNFINISHED, RunFolder
@@ -81,6 +82,7 @@ class SafetensorsTrainer(Trainer):
         super().__init__(config, model)
         self.tensorboard.close()  # its thread; the first value opens it again
         self.eval_collector = _Collector(config)
+        self.evaluator = QueryEvaluator(config)
         self.folder, self.name = folder, name
         self.saved_model_file = folder / name
         self._state_file = f"{name}.state{UNFINISHED}"

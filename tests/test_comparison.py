@@ -28,7 +28,8 @@ def rows_of(**samplers):
     return pd.DataFrame(
         {
             "sampler": name, "seed": seed, **{metric: values[seed] for metric, values in metrics.items()},
-            "selection seconds": 10.0 * (seed + 1), "fine-tuning seconds": 5.0, "run_dir": f"saved/d-M-{name}-{seed}",
+            "selection seconds": 10.0 * (seed + 1), "fine-tuning seconds": 5.0, "evaluation seconds": 2.0,
+            "run_dir": f"saved/d-M-{name}-{seed}",
         }
         for name, metrics in samplers.items()
         for seed in range(len(metrics["recall@10"]))

@@ -331,6 +331,7 @@ WRONG_VALUES = {
     "warmup_steps": [-1],
     "mixed_precision": ["fp8", True],
     "n_valid": [-1],
+    "n_test": [-1, 0.5],
     "grounding": ["exact"],
     "grounding_popularity": [-1],
     "num_beams": [0],

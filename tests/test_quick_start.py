@@ -13,7 +13,7 @@ from colorama.ansitowin32 import StreamWrapper
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, T5ForConditionalGeneration
 
-from recbole_dealrec import quick_start, run_recbole_dealrec
+from recbole_dealrec import pipeline, quick_start, run_recbole_dealrec
 from recbole_dealrec.stages import surrogate_seed
 
 SMALL = {
@@ -51,9 +51,30 @@ def test_the_result_has_what_is_promised(first):
     expected = {f"{metric}@{k}" for metric in ("recall", "ndcg") for k in (5, 10, 20, 50)}
     assert set(result["test_result"]) == expected
     assert all(0 <= value <= 1 for value in result["test_result"].values())
+    assert set(result["test_standard_error"]) == expected and result["n_test_queries"] == 200
+    for name, value in result["test_result"].items():  # of one target a query, recall is 0 or 1
+        if name.startswith("recall"):
+            spread = math.sqrt(value * (1 - value) / 199)
+            assert result["test_standard_error"][name] == pytest.approx(spread, abs=1e-3)
     stages = {"surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation"}
     assert set(result["seconds"]) == stages
     assert math.isfinite(result["best_valid_result"]["loss"])
+
+
+def test_some_test_queries_are_drawn_by_the_seed_for_all_samplers(run, tmp_path, monkeypatch):
+    tested = []
+    evaluate = pipeline.LLMTrainer.test
+
+    def watched(self, test_data, *args):
+        tested.append(np.sort(test_data.dataset.inter_feat["user_id"].numpy()).tolist())
+        return evaluate(self, test_data, *args)
+
+    monkeypatch.setattr(pipeline.LLMTrainer, "test", watched)
+    few = {"n_test": 30, "epochs": 0}
+    results = [run(tmp_path, sampler=name, seed=seed, **few) for name, seed in (("Random", 1), ("Full", 1), ("Full", 2))]
+    assert [result["n_test_queries"] for result in results] == [30, 30, 30]
+    assert tested[0] == tested[1] != tested[2] and len(set(tested[0])) == 30
+    assert results[0]["test_result"] == results[1]["test_result"]  # nothing was trained
 
 
 def test_the_run_folder_is_readable_by_other_tools(first):

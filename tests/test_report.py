@@ -102,7 +102,9 @@ def result(run):
 def test_metrics_times_and_memory_are_those_of_the_result(page, result):
     header, *rows = page.sections["metrics"]
     shown = {f"{row[0]}{cutoff}": value for row in rows for cutoff, value in zip(header[1:], row[1:], strict=True)}
-    assert shown == result["test_result"] and len(shown) == 4
+    errors = result["test_standard_error"]
+    assert shown == {name: f"{value} ± {errors[name]}" for name, value in result["test_result"].items()}
+    assert len(shown) == 4
     _, *rows = page.sections["cost"]
     assert {stage: seconds for stage, seconds, _ in rows} == result["seconds"]
     assert {stage: peak for stage, _, peak in rows} == {

@@ -187,7 +187,7 @@ class QueryDataLoader(FullSortEvalDataLoader):
         if 0 < n_queries < len(queries):
             drawn = np.sort(np.random.default_rng(config["seed"]).choice(len(queries), n_queries, replace=False))
             queries, positives = queries[drawn], [positives[query] for query in drawn]
-            getLogger().info(f"{n_queries} of {dataset.dataset_name}'s queries are drawn for validation")
+            getLogger().info(f"{n_queries} of {len(order)} queries are drawn")
         self.positives = positives
         super().__init__(config, dataset.copy(dataset.inter_feat[queries]), sampler=None)
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from recbole_dealrec.model.loss import head_reads
 from recbole_dealrec.model.trie import TokenTrie
 from recbole_dealrec.sharding import any_process, is_sharded
 
@@ -128,7 +129,8 @@ def _prefill(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) 
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(plain.forward).parameters else {}
     positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-    output = _forward(model, input_ids, attention_mask, positions, None, **last_only)
+    with head_reads(model):
+        output = _forward(model, input_ids, attention_mask, positions, None, **last_only)
     cache = output.past_key_values
     # Flash attention takes no mask of this kind, and layers of a sliding window drop keys by their place in the cache.
     shares = plain.config._attn_implementation in ("sdpa", "eager") and all(

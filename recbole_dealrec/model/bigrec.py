@@ -1,7 +1,9 @@
 """BIGRec (Bao et al., arXiv 2308.08434) as a RecBole sequential model."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from recbole_dealrec.digest import checkpoint_content
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.beam_search import beam_search
 from recbole_dealrec.model.embedded import embedded_llm, embedded_llm_folder
+from recbole_dealrec.model.gguf import gguf_folder, is_gguf
 from recbole_dealrec.model.grounding import distances, popularity_weights, rank_beams_first
 from recbole_dealrec.model.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
 from recbole_dealrec.model.loss import last_hidden_states
@@ -48,8 +51,7 @@ class BIGRec(LLMRecommender):
 
     def __init__(self, config: Config, dataset: SequentialDataset) -> None:
         super().__init__(config, dataset)
-        path = embedded_llm(config, dataset) if config["llm_path"] == "tiny" else config["llm_path"]
-        self._path = path
+        self._path = path = _checkpoint(config, dataset)
         self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
         self.network = load_network(config, path)
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
@@ -151,11 +153,17 @@ class BIGRec(LLMRecommender):
             input_ids,
             attention_mask,
             num_beams=self.config["num_beams"],
-            max_new_tokens=self.config["max_new_tokens"] if trie is None else trie.depth,
+            max_new_tokens=self._most_written if trie is None else trie.depth,
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.eos_token_id,
             trie=trie,
         )
+
+    @cached_property
+    def _most_written(self) -> int:
+        """Most tokens of a written title, its end token included."""
+        lengths = np.array([len(self.encoder.response(item)) for item in range(1, self.n_items)])
+        return self.config["max_new_tokens"] or needed_tokens(lengths)
 
     def _score_by_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         sequences, _ = self._write(input_ids, attention_mask, trie=None)
@@ -218,6 +226,27 @@ class BIGRec(LLMRecommender):
             lengths = np.array([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
             for index in token_batches(lengths, self.config["tokens_per_batch"]):
                 yield window[index], [prompts[row] for row in index], [responses[row] for row in index]
+
+
+def _checkpoint(config: Config, dataset: SequentialDataset) -> str:
+    """Folder or Hugging Face id of what ``llm_path`` means; made where it is neither yet."""
+    path = config["llm_path"]
+    if path == "tiny":
+        return embedded_llm(config, dataset)
+    return str(gguf_folder(path, Path(config["checkpoint_dir"]))) if is_gguf(path) else path
+
+
+def needed_tokens(lengths: np.ndarray) -> int:
+    """Tokens that suffice to write a catalogue's titles.
+
+    Args:
+        lengths: tokens of each title and its end token, int64 [n].
+
+    Returns:
+        The longest; the 99.9th percentile where the longest is more than twice as long.
+    """
+    longest, most = int(lengths.max()), math.ceil(np.quantile(lengths, 0.999))
+    return longest if longest <= 2 * most else most
 
 
 def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:

@@ -17,7 +17,9 @@ UNUSABLE = Exception
 
 
 def is_on_disk(path: str) -> bool:
-    """Whether a folder, or a Hugging Face id whose weights were downloaded; True, too, for what can be no id."""
+    """Whether a file, a folder or a Hugging Face id whose weights were downloaded; True, too, for what can be no id."""
+    if Path(path).is_file():
+        return True
     try:
         folder = Path(path if Path(path).is_dir() else snapshot_download(path, local_files_only=True))
     except LocalEntryNotFoundError:
@@ -30,7 +32,9 @@ def is_on_disk(path: str) -> bool:
 def unusable(key: str, path: str, error: Exception) -> InputError:
     """The error, in one line, for configuration key ``key`` whose checkpoint failed to load."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    kind = "folder" if Path(path).is_dir() else "neither a folder nor a model that can be reached"
+    kind = "neither a folder nor a model that can be reached"
+    if Path(path).exists():
+        kind = "folder" if Path(path).is_dir() else "file"
     return InputError(f"{key} '{path}': {kind}; cannot be loaded: {reason}")
 
 
@@ -49,7 +53,7 @@ def model_without_weights(key: str, path: str, from_pretrained: Callable, **opti
     if (Path(path) / "adapter_config.json").is_file():
         raise InputError(f"{key} '{path}': holds a PEFT adapter, not a model; name what its merge_and_unload() gives")
     try:
-        with _quiet():
+        with quiet():
             model, found = from_pretrained(
                 path, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
@@ -66,7 +70,7 @@ def model_without_weights(key: str, path: str, from_pretrained: Callable, **opti
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Transformers without its report of the weights and its progress bar."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

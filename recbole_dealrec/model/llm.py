@@ -27,6 +27,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.checkpoint import UNUSABLE, model_without_weights, unusable
+from recbole_dealrec.model.gguf import gguf_arguments, gguf_model_without_weights, is_gguf
 from recbole_dealrec.model.loss import IGNORED_LABEL
 
 # Titles are shorter; this only bounds what a text that is no title may cost to learn and to write.
@@ -45,14 +46,17 @@ def check_llm(config: Config) -> None:
         raise InputError('llm_quantization needs bitsandbytes: pip install "recbole-dealrec[quant]"')
     if config["llm_device_map"] and processes.launched_count() > 1:
         raise InputError("llm_device_map: auto is for one process; several would each take all GPUs")
-    base = model_without_weights("llm_path", path, AutoModelForCausalLM.from_pretrained, trust_remote_code=trusted)
+    if is_gguf(path):
+        base = gguf_model_without_weights(path)
+    else:
+        base = model_without_weights("llm_path", path, AutoModelForCausalLM.from_pretrained, trust_remote_code=trusted)
     _check_target_modules(base, config["lora_target_modules"])
     tokenizer = load_tokenizer(path, trusted)
     tokens, known = max(tokenizer.vocab_size, tokenizer.eos_token_id + 1), base.get_input_embeddings().num_embeddings
     if tokens > known:
         raise InputError(f"llm_path '{path}': the tokenizer has {tokens} tokens, the model knows {known}; name a pair")
     longest = getattr(base.config, "max_position_embeddings", math.inf)
-    if config["max_prompt_length"] + config["max_new_tokens"] > longest:
+    if config["max_prompt_length"] + (config["max_new_tokens"] or 1) > longest:
         raise InputError(f"llm_path '{path}' reads {longest} tokens; lower max_prompt_length or max_new_tokens")
     SampleEncoder(tokenizer, config, [""]).prompts([np.array([], dtype=np.int64)])
 
@@ -63,8 +67,9 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     Raises:
         InputError: the tokenizer cannot be loaded, or has no end token.
     """
+    arguments = gguf_arguments(path) if is_gguf(path) else {"pretrained_model_name_or_path": path}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(**arguments, trust_remote_code=trust_remote_code)
     except UNUSABLE as error:
         raise unusable("llm_path", path, error) from error
     if tokenizer.eos_token_id is None:

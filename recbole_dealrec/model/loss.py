@@ -1,7 +1,8 @@
 """The loss of a language model, causal or encoder-decoder, sample by sample."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -54,9 +55,28 @@ def last_hidden_states(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor
     """What a causal model makes logits of, [B, T, d]; the whole model runs, as one that is sharded has to."""
     seen = []
     base = unwrapped(model).base_model
-    with base.register_forward_hook(lambda _module, _args, output: seen.append(output.last_hidden_state)):
+    with (
+        head_reads(model, lambda hidden: hidden[:1, -1:]),  # its logits are not read
+        base.register_forward_hook(lambda _module, _args, output: seen.append(output.last_hidden_state)),
+    ):
         model(**inputs, **_accepted(model, logits_to_keep=1, use_cache=False))
     return seen[0]
+
+
+@contextmanager
+def head_reads(model: nn.Module, part: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> Iterator[None]:
+    """While open, the module that makes logits gets a part of its hidden states, laid out without gaps.
+
+    From states with gaps, such as the last ones of each row, PyTorch makes a product of batches, for which some of its
+    kernels copy the weights once for every row.
+    """
+    head = output_head(model)
+    hook = head and head.register_forward_pre_hook(lambda _module, args: part(args[0]).contiguous())
+    try:
+        yield
+    finally:
+        if hook:
+            hook.remove()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -78,11 +98,10 @@ def _logits(
         # However many places the model goes on with, they end with the sequence.
         return tensor[rows.to(tensor.device), positions.to(tensor.device) + tensor.shape[1] - length]
 
-    head = _frozen_head(model)
-    if head is None:
+    if not _has_frozen_head(model):
         output = model(**inputs)
         return pick(output if isinstance(output, Tensor) else output.logits)
-    with head.register_forward_pre_hook(lambda _module, args: pick(args[0])[None]):
+    with head_reads(model, lambda hidden: pick(hidden)[None]):
         return model(**inputs).logits.squeeze(0)
 
 
@@ -92,11 +111,16 @@ def _accepted(model: nn.Module, **options: int) -> dict[str, int]:
     return {name: value for name, value in options.items() if name in accepted}
 
 
-def _frozen_head(model: nn.Module) -> nn.Module | None:
-    """The module that makes logits of hidden states, unless its own gradients need to know the samples apart."""
+def output_head(model: nn.Module) -> nn.Module | None:
+    """The module that makes logits of hidden states; None where there is none of its own."""
     model = unwrapped(model)
-    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-    return None if head is None or any(parameter.requires_grad for parameter in head.parameters()) else head
+    return model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+
+
+def _has_frozen_head(model: nn.Module) -> bool:
+    """Whether a module makes the logits whose own gradients need not know the samples apart."""
+    head = output_head(model)
+    return head is not None and not any(parameter.requires_grad for parameter in head.parameters())
 
 
 def widened(tensor: Tensor) -> Tensor:

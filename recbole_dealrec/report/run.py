@@ -28,7 +28,7 @@ def write_report(run: RunFolder, config: Config, result: dict[str, Any]) -> None
         title=f"{config['dataset']}, {config['model']}, {config['sampler']}",
         config=config.resolved(),
         result=result,
-        metrics=metric_table(result["test_result"]),
+        metrics=metric_table(result["test_result"], result["test_standard_error"]),
         histograms=_histograms(selection["scores"]),
         groups=selection.get("groups"),
         group_figure=figure.group_bars(selection["groups"]) if "groups" in selection else "",
@@ -44,12 +44,17 @@ def write_report(run: RunFolder, config: Config, result: dict[str, Any]) -> None
         file.write_text(page, encoding="utf-8")
 
 
-def metric_table(result: dict[str, float]) -> tuple[list[str], dict[str, dict[str, float]]]:
-    """Metrics by name and cut-off, as RecBole names them (``recall@10``); one without a cut-off has the cut-off ''."""
-    table: dict[str, dict[str, float]] = {}
+def metric_table(
+    result: dict[str, float], errors: dict[str, float]
+) -> tuple[list[str], dict[str, dict[str, tuple[float, float | None]]]]:
+    """Metrics and their standard errors by name and cut-off, as RecBole names them (``recall@10``).
+
+    A metric without a cut-off has the cut-off ''.
+    """
+    table: dict[str, dict[str, tuple[float, float | None]]] = {}
     for name, value in result.items():
         metric, _, cutoff = name.partition("@")
-        table.setdefault(metric, {})[cutoff] = value
+        table.setdefault(metric, {})[cutoff] = value, errors.get(name)
     return list(dict.fromkeys(cutoff for values in table.values() for cutoff in values)), table
 
 

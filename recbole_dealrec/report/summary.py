@@ -15,7 +15,8 @@ def log_summary(config: Config, result: dict[str, Any]) -> None:
     table.set_cols_dtype(["t", "t", "t", "t"])
     table.set_cols_align(["l", "r", "l", "r"])
     table.set_header_align(["l", "r", "l", "r"])
-    metrics = [(metric, f"{value:.4f}") for metric, value in result["test_result"].items()]
+    errors = result["test_standard_error"]
+    metrics = [(metric, with_error(value, errors.get(metric))) for metric, value in result["test_result"].items()]
     stages = [(stage, f"{seconds:.1f}") for stage, seconds in result["seconds"].items()]
     rows = max(len(metrics), len(stages))
     metrics += [("", "")] * (rows - len(metrics))
@@ -24,4 +25,10 @@ def log_summary(config: Config, result: dict[str, Any]) -> None:
     table.add_rows([[*left, *right] for left, right in zip(metrics, stages, strict=True)], header=False)
     title = f"{config['dataset']}, {config['model']}, {config['sampler']}: "
     chosen = f"{len(result['selected'])} of {result['n_candidates']} candidate samples"
-    getLogger().info(f"{title}{chosen}\n{table.draw()}")
+    tested = f"{result['n_test_queries']} test queries, ± standard error over them"
+    getLogger().info(f"{title}{chosen}; {tested}\n{table.draw()}")
+
+
+def with_error(value: float, error: float | None) -> str:
+    """A metric with its standard error, if it has one, as a person reads it."""
+    return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"

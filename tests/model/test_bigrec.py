@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import bigrec as bigrec_module
+from recbole_dealrec.model.bigrec import needed_tokens
 
 KINDS = ["llama", "qwen2", "mistral", "gpt2"]
 
@@ -217,3 +218,29 @@ def test_an_adapter_of_another_model_is_an_error(bigrec, kind, keys, tmp_path):
     bigrec(kind, **keys)[0].save(tmp_path / "adapter")
     with pytest.raises(InputError, match="adapter: the adapter of another model or of another lora_r"):
         bigrec("llama")[0].load(tmp_path / "adapter")
+
+
+def test_what_is_written_may_be_as_long_as_the_longest_title(bigrec):
+    model, splits = bigrec()
+    lengths = [len(model.encoder.response(item)) for item in range(1, splits.train.item_num)]
+    assert model._most_written == max(lengths)
+    assert bigrec(max_new_tokens=3)[0]._most_written == 3
+
+
+def test_few_titles_that_are_far_longer_do_not_set_the_length():
+    lengths = np.full(5000, 10)
+    lengths[:2] = 20
+    assert needed_tokens(lengths) == 20
+    lengths[:2] = 400
+    assert needed_tokens(lengths) == 10
+
+
+def test_the_head_reads_states_without_gaps(bigrec):
+    model, _ = bigrec()
+    seen = []
+    model.network.get_output_embeddings().register_forward_hook(lambda _module, args, _output: seen.append(args[0]))
+    model.embed_titles(["Alpha", "Beta and a longer one"])
+    assert [tuple(states.shape[:2]) for states in seen] == [(1, 1)]
+    ids = torch.arange(12).view(3, 4)
+    model._write(ids, torch.ones_like(ids), None)
+    assert seen[1].shape[:2] == (3, 1) and all(states.is_contiguous() for states in seen)

