@@ -85,8 +85,8 @@ def test_own_texts(ten):
 
 
 def test_nouns_are_not_interpreted_again(ten):
-    config = ten(prompt_noun="{verb}", prompt_instruction="{noun}", prompt_layout="{instruction} {noun}")
-    assert PromptTemplate(config).render([]).text == "{verb} {verb}"
+    config = ten(prompt_noun="{verb}", prompt_instruction="{noun}", prompt_layout="{instruction} {noun} {input}")
+    assert PromptTemplate(config).render([]).text == "{verb} {verb} "
 
 
 @pytest.mark.parametrize(
