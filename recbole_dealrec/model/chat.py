@@ -13,7 +13,8 @@ from recbole_dealrec.errors import InputError
 
 # Characters for private use, which stand for a text while it is looked up where the template puts it.
 _HISTORY, _INSTRUCTION, _ANSWER = "\ue000", "\ue001", "\ue002"
-_DATE = "26 Jul 2024"  # that of Llama's templates where none is given
+# Put before a template, it takes the place of today's date, which would make a run depend on its day.
+_FIXED_DATE = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro +%}"
 
 Messages = list[dict[str, str]]
 
@@ -43,6 +44,7 @@ class ChatTemplate(PromptTemplate):
             raise self._refusal("has no chat template")
         if not tokenizer.is_fast:
             raise self._refusal("has no tokenizer.json, which a chat template needs")
+        self._layout_text = _FIXED_DATE + tokenizer.get_chat_template()
         self._special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._has_system = bool(self.instruction) and self._keeps_system()
         before, behind = self._around_answer()
@@ -116,8 +118,8 @@ class ChatTemplate(PromptTemplate):
     def _text(self, messages: Messages, add_generation_prompt: bool = False) -> str:
         try:
             return self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False,
-                strftime_now=lambda form: _DATE,
+                messages, chat_template=self._layout_text, tokenize=False, enable_thinking=False,
+                add_generation_prompt=add_generation_prompt,
             )  # fmt: skip
         except (TemplateError, TypeError, ValueError) as error:
             raise self._refusal(f"has a chat template that fails: {error}") from error
