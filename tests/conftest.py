@@ -301,6 +301,7 @@ def _save_checkpoint(kind, folder):
         tokenizer = transformers.PreTrainedTokenizerFast(
             tokenizer_object=backend, eos_token="<end>", bos_token="<begin>"
         )
+        tokenizer.chat_template = CHAT_TEMPLATES["system"]
     sizes = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 0, "bos_token_id": None,

@@ -237,14 +237,17 @@ def test_effort_is_the_norm_of_each_samples_gradient(template, chat_model):
     model, splits = chat_model(template, effort_parameters="all", tokens_per_batch=600)
     samples = CandidateSamples.from_dataset(splits.train)
     parameters = [parameter for parameter in model.network.parameters() if parameter.requires_grad]
-    expected = []
+    expected, losses = [], []
     for row in range(len(samples)):
         (prompt,) = model.encoder.prompts([samples.history(row)])
         response = model.encoder.response(samples.item_id[row])
         logits = model.network(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(response))
+        losses.append(loss.item())
         expected.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]).norm().item())
     np.testing.assert_allclose(EffortScorer(model, model.config).score(samples), expected, rtol=1e-4)
+    together = model.sample_losses(samples.interaction(model.config, np.arange(len(samples))))
+    np.testing.assert_allclose(together.detach(), losses, rtol=1e-4)
 
 
 def first_queries(model, splits):
