@@ -44,7 +44,6 @@ class ChatTemplate(PromptTemplate):
             raise self._refusal("has no chat template")
         if not tokenizer.is_fast:
             raise self._refusal("has no tokenizer.json, which a chat template needs")
-        self._layout_text = _FIXED_DATE + tokenizer.get_chat_template()
         self._special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._has_system = bool(self.instruction) and self._keeps_system()
         before, behind = self._around_answer()
@@ -118,8 +117,8 @@ class ChatTemplate(PromptTemplate):
     def _text(self, messages: Messages, add_generation_prompt: bool = False) -> str:
         try:
             return self._tokenizer.apply_chat_template(
-                messages, chat_template=self._layout_text, tokenize=False, enable_thinking=False,
-                add_generation_prompt=add_generation_prompt,
+                messages, chat_template=_FIXED_DATE + self._tokenizer.get_chat_template(), tokenize=False,
+                add_generation_prompt=add_generation_prompt, enable_thinking=False,
             )  # fmt: skip
         except (TemplateError, TypeError, ValueError) as error:
             raise self._refusal(f"has a chat template that fails: {error}") from error

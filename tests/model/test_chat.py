@@ -201,6 +201,14 @@ def test_a_tokenizer_without_chat_template_is_refused_at_the_start(ten, checkpoi
         BIGRec.check(ten(chat_template=True))
 
 
+def test_templates_without_a_default_are_refused(ten, chat_checkpoint):
+    config = ten(llm_path=chat_checkpoint("system"), **KEYS)
+    tokenizer = load_tokenizer(config["llm_path"])
+    tokenizer.chat_template = {"tool_use": tokenizer.chat_template}
+    with pytest.raises(InputError, match="^chat_template: llm_path '.*' has a chat template that fails: "):
+        SampleEncoder(tokenizer, config, TITLES)
+
+
 def test_a_template_with_tokens_that_the_model_lacks_is_refused(ten, chat_checkpoint):
     folder = chat_checkpoint("{% for m in messages %}<|new|>{{ m['content'] }}<|stop|>{% endfor %}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
