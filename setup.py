@@ -41,7 +41,7 @@ setup(
         "filelock>=3.12",
         "tqdm>=4.66",
         "colorama>=0.4",
-        "jinja2>=3",
+        "jinja2>=3.1.6",  # what transformers asks for where a chat template is used
         "plotly>=5.15",
         "psutil>=5.9",
     ],

@@ -6,6 +6,7 @@ Needs ``pip install trl datasets``. The embedded language model, saved/tiny-llm-
 """
 
 import argparse
+from typing import Any
 
 import torch
 from datasets import load_dataset
@@ -13,8 +14,10 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 
-def prompt_and_completion(row: dict[str, str]) -> dict[str, str]:
+def prompt_and_completion(row: dict[str, Any]) -> dict[str, Any]:
     """TRL's format, in which the completion alone is learnt; TIGER's samples have no instruction."""
+    if "messages" in row:  # of a run with chat_template
+        return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
     return {"prompt": f"{row['instruction']}\n{row['input']}\n".lstrip(), "completion": row["output"]}
 
 

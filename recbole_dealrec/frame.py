@@ -41,7 +41,7 @@ def select_fewshot(
         A row for each selected sample: ``user``, ``history`` (list of items, oldest first) and ``target`` as the
         interactions have them, ``history_titles``, ``target_title``, the columns that the sampler writes to
         ``scores.csv`` (DEALRec: ``influence``, ``effort``, ``score``, ``group``), and ``instruction``, ``input`` and
-        ``output`` for fine-tuning.
+        ``output`` for fine-tuning; with ``chat_template``, ``messages`` too.
 
     Raises:
         InputError: a column or a value is missing, an item has two titles, or a key cannot be used.

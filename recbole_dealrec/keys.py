@@ -131,6 +131,7 @@ _CHECKS = {
     "prompt_instruction": _ANY_TEXT,
     "prompt_input": _ANY_TEXT,
     "prompt_layout": _ANY_TEXT,
+    "chat_template": _FLAG,
     "lora_r": _COUNT,
     "lora_alpha": _POSITIVE,
     "lora_dropout": _RATIO,

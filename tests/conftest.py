@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import queue
 import runpy
+import shutil
 import socket
 import sys
 from contextlib import suppress
@@ -14,6 +15,7 @@ import tokenizers
 import tokenizers.decoders
 import tokenizers.models
 import tokenizers.pre_tokenizers
+import tokenizers.processors
 import tokenizers.trainers
 import torch
 import transformers
@@ -246,17 +248,60 @@ def checkpoint(tmp_path_factory):
     return make
 
 
+# By what each does with the system's message; all end a turn with another token than <end>.
+CHAT_TEMPLATES = {
+    "system": """\
+{{ bos_token }}{% for message in messages %}<|turn|>{{ message['role'] }}
+{{ message['content'] }}<|stop|>
+{% endfor %}{% if add_generation_prompt %}<|turn|>assistant
+{% endif %}""",
+    "no system": """\
+{{ bos_token }}{% for message in messages %}\
+{% if message['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}\
+<|turn|>{{ 'model' if message['role'] == 'assistant' else message['role'] }}
+{{ message['content'] | trim }}<|stop|>
+{% endfor %}{% if add_generation_prompt %}<|turn|>model
+{% endif %}""",
+    "system left out": """\
+{% for message in messages if message['role'] != 'system' %}<|turn|>{{ message['content'] }}<|stop|>{% endfor %}\
+{% if add_generation_prompt %}<|turn|>{% endif %}""",
+    "user left out": """\
+{% for message in messages if message['role'] != 'user' %}<|turn|>{{ message['content'] }}<|stop|>{% endfor %}\
+{% if add_generation_prompt %}<|turn|>{% endif %}""",
+}
+
+
+@pytest.fixture
+def chat_checkpoint(checkpoint, tmp_path):
+    """``chat_checkpoint(template)``: a small random Llama with a chat template, by its name or as it is."""
+
+    def make(template):
+        folder = shutil.copytree(checkpoint("chat llama"), tmp_path / "chat", dirs_exist_ok=True)
+        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATES.get(template, template), encoding="utf-8")
+        return str(folder)
+
+    return make
+
+
 def _save_checkpoint(kind, folder):
+    specials = ["<begin>", "<|turn|>", "<|stop|>"] if kind == "chat llama" else []
     texts = [f'"{title}"' for title in TEN_TITLES.values()] + ["A user has chosen the items below, the latest last."]
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=400, special_tokens=["<end>", *specials], initial_alphabet=alphabet, show_progress=False
     )
     backend.train_from_iterator(texts, trainer)
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    if specials:
+        begin = ("<begin>", backend.token_to_id("<begin>"))
+        backend.post_processor = tokenizers.processors.TemplateProcessing("<begin> $A", special_tokens=[begin])
+        tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=backend, eos_token="<end>", bos_token="<begin>"
+        )
+        tokenizer.chat_template = CHAT_TEMPLATES["system"]
     sizes = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 0, "bos_token_id": None,
@@ -264,6 +309,7 @@ def _save_checkpoint(kind, folder):
     gpt2 = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 4, "eos_token_id": 0, "bos_token_id": 0}
     configuration = {
         "llama": lambda: transformers.LlamaConfig(**sizes),
+        "chat llama": lambda: transformers.LlamaConfig(**sizes),
         "wide llama": lambda: transformers.LlamaConfig(**{**sizes, "hidden_size": 64}),  # blocks of 64 are quantised
         "qwen2": lambda: transformers.Qwen2Config(**sizes),
         "mistral": lambda: transformers.MistralConfig(**sizes),

@@ -344,6 +344,7 @@ WRONG_VALUES = {
     "prompt_instruction": [{"noun": None}],
     "prompt_input": [{"history": None}],
     "prompt_layout": [None],
+    "chat_template": ["perhaps", 1, None],
     "semantic_id": ["kmeans", None],
     "rqvae_steps": [0],
     "text_encoder_path": ["", None],

@@ -50,6 +50,7 @@ NAMES = (surrogate_name, surrogate_score_name, shared_name, run_name)
         ({"tokens_per_batch": 100, "llm_device_map": "auto"}, []),
         ({"effort_weight": 2.0, "learning_rate": 0.1}, [run_name]),
         ({"lora_r": 4}, [shared_name, run_name]),
+        ({"chat_template": True}, [shared_name, run_name]),
         ({"effort_sample_ratio": 0.5}, [shared_name, run_name]),
         ({"influence_on": "valid", "n_surrogates": 2}, [surrogate_score_name, run_name]),
         ({"surrogate_epochs": 3}, NAMES),

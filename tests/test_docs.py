@@ -75,7 +75,7 @@ def cheap_keys(model, dataset, keys, small_model):
     over = {**CHEAP, **CHEAP_MODEL[model], **CHEAP_DATASET.get(dataset, {})}
     for organisation, kind in SUBSTITUTES.items():
         if str(keys.get("llm_path", "")).startswith(organisation):
-            over["llm_path"] = small_model(kind)
+            over["llm_path"] = small_model("chat llama" if keys.get("chat_template") else kind)
     return over
 
 

@@ -14,6 +14,7 @@ from datasets import load_dataset
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.model import BIGRec
@@ -57,6 +58,23 @@ def test_the_samples_train_in_trl(finished_run, run_example, tmp_path):
         before = mean_loss()
     with torch.no_grad():
         assert mean_loss() < 0.98 * before
+
+
+def test_the_messages_train_in_trl(checkpoint, split, run_example, tmp_path):
+    llm = checkpoint("chat llama")
+    keys = {"sampler": "Random", "n_fewshot": 2, "epochs": 0, "topk": [3], "max_new_tokens": 4, "n_valid": 1}
+    config = split(llm_path=llm, chat_template=True, surrogate_valid_metric="NDCG@3", **keys)
+    fewshot = Path(run_recbole_dealrec(dataset="split", config_dict=config.resolved())["run_dir"]) / "fewshot.jsonl"
+    run_example("sft_trainer.py", fewshot, "--model", llm, "--output", "adapter", "--epochs", 1)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+    tokenizer = AutoTokenizer.from_pretrained(llm)
+    for row in map(json.loads, fewshot.read_text(encoding="utf-8").splitlines()):
+        assert list(row) == ["instruction", "input", "output", "messages"]
+        assert tokenizer.apply_chat_template(row["messages"], tokenize=False) == (
+            f"<begin><|turn|>system\n{row['instruction']}<|stop|>\n<|turn|>user\n{row['input']}<|stop|>\n"
+            f"<|turn|>assistant\n{row['output']}<|stop|>\n"
+        )
 
 
 def test_the_adapter_in_peft_gives_the_logits_of_the_run(finished_run):

@@ -37,7 +37,7 @@ def select(checkpoint):
     """``select(interactions, items, **keys)`` with a small model on the CPU; random but for ``sampler``."""
     fixed = {"sampler": "Random", "n_fewshot": 4, "use_gpu": False, "show_progress": False}
     return lambda interactions, items, **keys: select_fewshot(
-        interactions, items, llm_path=checkpoint("llama"), **{**fixed, **keys}
+        interactions, items, **{**fixed, "llm_path": checkpoint("llama"), **keys}
     )
 
 
@@ -57,6 +57,14 @@ def test_samples_come_in_the_ids_and_titles_of_the_frames(select, shop, tmp_path
     assert list(selected) == own
     check_samples(selected)
     assert not list(tmp_path.glob("saved*"))
+
+
+def test_messages_come_along_where_a_chat_template_lays_them_out(select, shop, checkpoint):
+    selected = select(*shop, llm_path=checkpoint("chat llama"), chat_template=True)
+    check_samples(selected)
+    for row in selected.itertuples():
+        contents = {"system": row.instruction, "user": row.input, "assistant": row.output}
+        assert row.messages == [{"role": role, "content": content} for role, content in contents.items()]
 
 
 def test_names_times_and_types_of_columns_are_free(select, shop):

@@ -39,9 +39,11 @@ def test_what_is_recommended_is_what_the_evaluation_ranked(model, finished_run, 
         assert result["test_result"][f"ndcg@{k}"] == pytest.approx(ndcg, abs=6e-5)
 
 
-def test_a_query_with_several_targets_and_titles_grounded_by_embedding(split, checkpoint, tmp_path):
-    keys = {"sampler": "Random", "n_fewshot": 2, "epochs": 0, "topk": [3], "max_new_tokens": 6}
-    config = split(llm_path=checkpoint("llama"), metric_decimal_place=9, surrogate_valid_metric="NDCG@3", **keys)
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_query_with_several_targets_and_titles_grounded_by_embedding(chat, split, checkpoint, tmp_path):
+    keys = {"sampler": "Random", "n_fewshot": 2, "epochs": 0, "topk": [3], "max_new_tokens": 6, "chat_template": chat}
+    llm = checkpoint("chat llama" if chat else "llama")
+    config = split(llm_path=llm, metric_decimal_place=9, surrogate_valid_metric="NDCG@3", **keys)
     result = run_recbole_dealrec(dataset="split", config_dict=config.resolved())
     rows = pd.read_csv(tmp_path / "split" / "split.test.inter", sep="\t", names=["user", "history", "item"], skiprows=1)
     queries = {key: items.tolist() for key, items in rows.groupby(["user", "history"])["item"]}

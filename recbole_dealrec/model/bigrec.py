@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,8 @@ class BIGRec(LLMRecommender):
         sharding.check(config)
         if config["llm_path"] != "tiny":
             check_llm(config)
+        elif config["chat_template"]:
+            raise InputError("chat_template: the embedded language model has none; name a chat model as llm_path")
 
     @classmethod
     def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> LLMRecommender:
@@ -112,11 +115,10 @@ class BIGRec(LLMRecommender):
         written = np.array([len(self.encoder.response(item)) for item in items], dtype=np.int64)[place]
         return np.column_stack([self.encoder.history_lengths(samples), written])
 
-    def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:
+    def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, Any]]:
         prompts = self.encoder.prompt_texts([samples.history(row) for row in range(len(samples))])
         for prompt, item in zip(prompts, samples.item_id, strict=True):
-            output = self.encoder.template.response(samples.title(item))
-            yield {"instruction": prompt.instruction, "input": prompt.input, "output": output}
+            yield self.encoder.template.example(prompt, samples.title(item))
 
     def item_scores(self, interaction: Interaction) -> Tensor:
         prompts = self.encoder.prompts(self._histories(interaction))
@@ -154,7 +156,7 @@ class BIGRec(LLMRecommender):
             attention_mask,
             num_beams=self.config["num_beams"],
             max_new_tokens=self._most_written if trie is None else trie.depth,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=self.encoder.end_token_id,
             pad_token_id=self.tokenizer.eos_token_id,
             trie=trie,
         )

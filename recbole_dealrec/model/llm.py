@@ -26,6 +26,7 @@ from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.chat import ChatTemplate
 from recbole_dealrec.model.checkpoint import UNUSABLE, model_without_weights, unusable
 from recbole_dealrec.model.gguf import gguf_arguments, gguf_model_without_weights, is_gguf
 from recbole_dealrec.model.loss import IGNORED_LABEL
@@ -58,7 +59,10 @@ def check_llm(config: Config) -> None:
     longest = getattr(base.config, "max_position_embeddings", math.inf)
     if config["max_prompt_length"] + (config["max_new_tokens"] or 1) > longest:
         raise InputError(f"llm_path '{path}' reads {longest} tokens; lower max_prompt_length or max_new_tokens")
-    SampleEncoder(tokenizer, config, [""]).prompts([np.array([], dtype=np.int64)])
+    encoder = SampleEncoder(tokenizer, config, [""])
+    (bare,) = encoder.prompts([np.array([], dtype=np.int64)])
+    if max([*bare, encoder.end_token_id]) >= known:
+        raise InputError(f"llm_path '{path}': the prompt's tokens exceed the {known} that the model knows; name a pair")
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -147,13 +151,22 @@ class SampleEncoder:
 
     Args:
         tokenizer: of the language model.
-        config: reads ``max_history_titles`` and ``max_prompt_length`` and the prompt's texts.
+        config: reads ``max_history_titles`` and ``max_prompt_length``, ``chat_template`` and the prompt's texts.
         titles: titles by internal item id.
+
+    Attributes:
+        template: the prompt's layout.
+        end_token_id: token that ends every response.
+
+    Raises:
+        InputError: as the template.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Config, titles: Sequence[str]) -> None:
         self.tokenizer = tokenizer
-        self.template = PromptTemplate(config)
+        self._chat = ChatTemplate(config, tokenizer) if config["chat_template"] else None
+        self.template = self._chat or PromptTemplate(config)
+        self.end_token_id = self._chat.end_token_id if self._chat else tokenizer.eos_token_id
         self.titles = titles
         self.max_history_titles = config["max_history_titles"]
         self.max_prompt_length = config["max_prompt_length"]
@@ -203,7 +216,10 @@ class SampleEncoder:
     def _encode_response(self, item_id: int) -> list[int]:
         text = self.template.response(self.titles[item_id])
         (ids,) = self._token_ids([text], add_special_tokens=False)
-        return [*ids[: _MOST_TITLE_TOKENS - 1], self.tokenizer.eos_token_id]
+        return [*ids[: _MOST_TITLE_TOKENS - 1], self.end_token_id]
+
+    def _prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        return self._chat.token_ids(prompts) if self._chat else self._token_ids([prompt.text for prompt in prompts])
 
     def _fit(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
         """Prompts whose oldest titles are dropped, whole, until they are short enough."""
@@ -212,7 +228,7 @@ class SampleEncoder:
         pending = list(range(len(histories)))
         while pending:
             prompts = [self.template.render([self.titles[item] for item in kept[row]]) for row in pending]
-            encoded = self._token_ids([prompt.text for prompt in prompts])
+            encoded = self._prompt_ids(prompts)
             too_long = []
             for row, prompt, ids in zip(pending, prompts, encoded, strict=True):
                 if len(ids) <= self.max_prompt_length:

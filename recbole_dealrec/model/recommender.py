@@ -93,8 +93,11 @@ class LLMRecommender(SequentialRecommender, ABC):
         """Tokens of each history, as far as it is read, and of the target that is to be written, int64 [n, 2]."""
 
     @abstractmethod
-    def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:
-        """``instruction``, ``input`` and ``output`` of each sample, as other fine-tuning tools read them."""
+    def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, Any]]:
+        """``instruction``, ``input`` and ``output`` of each sample, as other fine-tuning tools read them.
+
+        With a chat template, ``messages`` too.
+        """
 
     @abstractmethod
     def item_scores(self, interaction: Interaction) -> Tensor:

@@ -85,8 +85,8 @@ def test_own_texts(ten):
 
 
 def test_nouns_are_not_interpreted_again(ten):
-    config = ten(prompt_noun="{verb}", prompt_instruction="{noun}", prompt_layout="{instruction} {noun}")
-    assert PromptTemplate(config).render([]).text == "{verb} {verb}"
+    config = ten(prompt_noun="{verb}", prompt_instruction="{noun}", prompt_layout="{instruction} {noun} {input}")
+    assert PromptTemplate(config).render([]).text == "{verb} {verb} "
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,19 @@ def test_an_unknown_field_is_named(key, text, field, ten):
 def test_a_stray_brace_is_an_error_that_says_what_to_write(key, text, ten):
     with pytest.raises(InputError, match=f"'{key}'.*write {{{{ and }}}}"):
         PromptTemplate(ten(**{key: text}))
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "field"),
+    [
+        ({"prompt_input": "some titles"}, "prompt_input", "history"),
+        ({"prompt_input": "{noun} {{history}}"}, "prompt_input", "history"),
+        ({"prompt_layout": "{instruction}"}, "prompt_layout", "input"),
+        ({"prompt_input": "", "chat_template": True}, "prompt_input", "history"),
+    ],
+)
+def test_a_layout_without_the_history_is_an_error(keys, key, field, ten):
+    with pytest.raises(InputError) as raised:
+        PromptTemplate(ten(**keys))
+    message = f"configuration key '{key}' leaves out the history: it has no {{{field}}}; add that"
+    assert str(raised.value) == message
