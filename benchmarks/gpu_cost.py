@@ -29,7 +29,7 @@ def whole_cost(effort: float, tuning: float, epochs: int, ratio: float, surrogat
         "few-shot, h": few / 3600,
         "DEALRec, h": both / 3600,
         "all, h": epochs * epoch / 3600,
-        "saved": 1 - both / (epochs * epoch),
+        "share saved": 1 - both / (epochs * epoch),
         "as much as so many epochs on all": both / epoch,
     }
 

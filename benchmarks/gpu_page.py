@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import common
 import gpu_promise
 import pandas as pd
-from gpu_cost import FEW, FEW_EPOCHS
+from gpu_cost import CANDIDATES, FEW, FEW_EPOCHS
 
 COMMAND = "python benchmarks/gpu.py --llm PATH --games PATH --parts"
 RATES = ["model", "what", "batch", "samples/s", "peak MiB", "weights MiB", "tokens of a sample", "device"]
@@ -19,7 +19,7 @@ PROMISE = [
 ]  # fmt: skip
 COST = [
     "model", "effort_parameters", "effort_sample_ratio", "epochs on all", "surrogates, h", "effort, h", "few-shot, h",
-    "DEALRec, h", "all, h", "saved", "as much as so many epochs on all",
+    "DEALRec, h", "all, h", "share saved", "as much as so many epochs on all",
 ]  # fmt: skip
 LLAMA = "Llama-3.1-8B"
 
@@ -55,8 +55,8 @@ Prompts of Games in the tokens of the language model at `--llm`, whichever model
 weights; the others have random ones in bfloat16 in the shape of the model that they are named after (Qwen2 or Llama
 architecture). Effort is timed at the default `tokens_per_batch` and at a large one, fine-tuning by an optimiser step of
 128 samples, beam search with a trie of all titles. `batch` is the largest that fitted of the first value and its
-halves: tokens for effort, samples of a micro batch for fine-tuning, queries for beam search. Tokenisation is not
-counted; the peak holds the weights.
+halves: tokens for effort, samples of a micro batch for fine-tuning, queries for beam search, whose length depends on
+the weights: with random ones it is a rough figure. Tokenisation is not counted; the peak holds the weights.
 
 {frame_table(good["b"], RATES)}
 
@@ -65,9 +65,10 @@ counted; the peak holds the weights.
 `{COMMAND} c`
 
 {FEW} samples of Games, one seed, keys beside the defaults: {listed(gpu_promise.KEYS)}; they were not tuned. The whole
-cost is that of surrogates, scores, selection and fine-tuning, its validations included; an evaluation of {standard()}
-TargetFrequency draws samples whose targets follow the frequencies of the validation part. Popularity of the targets is
-Recall@10 of recommending to everybody the ten most frequent targets of the selection.{full_note(good["c"])}
+cost is that of surrogates, scores, selection and fine-tuning, its validations included; the evaluation is apart. A
+Recall@10 of 0.02 on {gpu_promise.N_TEST} queries has a standard error of 0.003. TargetFrequency draws samples whose
+targets follow the frequencies of the validation part. Popularity of the targets is Recall@10 of recommending to
+everybody the ten most frequent targets of the selection.{full_note(good["c"])}
 
 {frame_table(in_order(good["c"]), PROMISE)}
 
@@ -75,10 +76,10 @@ Recall@10 of recommending to everybody the ten most frequent targets of the sele
 
 `{COMMAND} d`
 
-Arithmetic on the fastest rates above, no measurement: 45,774 candidates are scored (or a tenth of them, as
+Arithmetic on the fastest rates above, no measurement: {CANDIDATES:,} candidates are scored (or a tenth of them, as
 `effort_sample_ratio: 0.1` does), {FEW} samples are fine-tuned on for {FEW_EPOCHS} epochs as in the paper, all
-candidates for 1, 3 or 10. Surrogates are those of the table above, if it has DEALRec, else not counted; validations and
-tokenisation are not.
+candidates for 1, 3 or 10; so many few-shot epochs are {FEW_EPOCHS * FEW / CANDIDATES:.2f} epochs on all. Surrogates are
+those of the table above, if it has DEALRec, else not counted; validations and tokenisation are not.
 
 {frame_table(good["d"], COST)}
 {failures(tables)}"""
@@ -134,10 +135,6 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the promise as it names them, in whichever order they came."""
     names = [gpu_promise.POPULAR, *gpu_promise.RUNS, "Full"]
     return rows.sort_values("row", key=lambda column: column.map(names.index))
-
-
-def standard() -> str:
-    return f"{gpu_promise.N_TEST} test queries is apart (standard error of a Recall@10 of 0.02: 0.003)."
 
 
 def full_note(rows: pd.DataFrame) -> str:

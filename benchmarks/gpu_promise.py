@@ -1,6 +1,7 @@
 """Part c of gpu.py: what a selection gains, and what it costs in all, with the language model and Games."""
 
 from functools import partial
+from typing import Any
 
 import free_draw  # noqa: F401  registers TargetFrequency
 import numpy as np
@@ -42,14 +43,14 @@ def measure(setup: Setup, rows: Rows) -> None:
         rows.add("Full", partial(run_full, setup, max(1, epochs)), expected)
 
 
-def keys(setup: Setup) -> dict:
+def keys(setup: Setup) -> dict[str, Any]:
     """Keys of all runs."""
     own = {**KEYS, **({"epochs": 2} if setup.small else {})}
     known = {"n_test": N_TEST} if "n_test" in setup.config() else {}
     return {**setup.keys, **own, **known}
 
 
-def run(setup: Setup, sampler: str, own: dict) -> Row:
+def run(setup: Setup, sampler: str, own: dict[str, Any]) -> Row:
     """A whole run; its cost is that of all stages but loading the language model and the evaluation."""
     result = run_recbole_dealrec(sampler=sampler, dataset="games", config_dict={**keys(setup), **own}, shared=True)
     seconds = dict(result["seconds"])

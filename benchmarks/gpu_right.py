@@ -37,7 +37,7 @@ def effort_error(setup: Setup, dtype: str) -> Row:
     norms, alone = effort_norms(setup, dtype)
     row = {"samples": len(alone), "largest relative difference": relative(norms[0], alone)}
     if dtype != "float32":
-        row["rank correlation with float32"] = spearmanr(norms[1], effort_norms(setup, "float32")[0][1])[0]
+        row["rank correlation with float32"] = float(spearmanr(norms[1], effort_norms(setup, "float32")[0][1])[0])
     return row
 
 
@@ -60,7 +60,7 @@ def influence_difference(setup: Setup) -> Row:
     here = InfluenceScorer(surrogate, config).score(samples)
     there = InfluenceScorer(surrogate.cpu(), config).score(samples)
     difference = float(np.abs(here - there).max() / np.abs(there).max())
-    ranks = spearmanr(here, there)[0]
+    ranks = float(spearmanr(here, there)[0])
     return {"samples": len(samples), "largest relative difference": difference, "rank correlation": ranks}
 
 

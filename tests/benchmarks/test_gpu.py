@@ -65,7 +65,7 @@ def test_the_whole_cost_is_as_computed_by_hand():
     assert cost["effort, h"] == pytest.approx(2000 / 3600) and cost["few-shot, h"] == pytest.approx(4000 / 3600)
     assert cost["DEALRec, h"] == pytest.approx(6600 / 3600)
     assert cost["all, h"] == pytest.approx(3 * 45_774 / 12.8 / 3600)
-    assert cost["saved"] == pytest.approx(1 - 6600 / 10_728.28125)
+    assert cost["share saved"] == pytest.approx(1 - 6600 / 10_728.28125)
     assert cost["as much as so many epochs on all"] == pytest.approx(6600 / 3576.09375)
     assert whole_cost(22.887, 12.8, 3, 0.1)["DEALRec, h"] == pytest.approx(4200 / 3600)
 
