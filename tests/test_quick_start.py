@@ -70,8 +70,8 @@ def test_some_test_queries_are_drawn_by_the_seed_for_all_samplers(run, tmp_path,
         return evaluate(self, test_data, *args)
 
     monkeypatch.setattr(pipeline.LLMTrainer, "test", watched)
-    few = {"n_test": 30, "epochs": 0}
-    results = [run(tmp_path, sampler=name, seed=seed, **few) for name, seed in (("Random", 1), ("Full", 1), ("Full", 2))]
+    runs = ("Random", 1), ("Full", 1), ("Full", 2)
+    results = [run(tmp_path, sampler=name, seed=seed, n_test=30, epochs=0) for name, seed in runs]
     assert [result["n_test_queries"] for result in results] == [30, 30, 30]
     assert tested[0] == tested[1] != tested[2] and len(set(tested[0])) == 30
     assert results[0]["test_result"] == results[1]["test_result"]  # nothing was trained

@@ -1,0 +1,128 @@
+"""Rows of measurements: kept as they come, measured once, and begun only where they will probably end in time."""
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter, time
+from typing import Any
+
+import common
+import pandas as pd
+import psutil
+import torch
+from accelerate.utils.memory import clear_device_cache
+from effort_cost import clock
+
+from recbole_dealrec.memory import out_of_memory
+from recbole_dealrec.peak_memory import PeakMemory
+from recbole_dealrec.run_folder import atomic_path
+
+Row = dict[str, Any]
+
+
+class Deadline:
+    """So many seconds from the start of this process, whose imports take some of them."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = psutil.Process().create_time() + seconds
+
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self._end - time()
+
+
+class Rows:
+    """The rows of one part, in a CSV file.
+
+    Each has a name, what was measured, the device, date and versions, the seconds it took, and the error of a
+    measurement that failed; such a row is tried again by a later call.
+
+    Args:
+        file: the CSV file.
+        deadline: when the call has to end.
+
+    Attributes:
+        left_out: names of the rows that were not begun, for want of time.
+    """
+
+    def __init__(self, file: Path, deadline: Deadline) -> None:
+        self.file = file
+        self.deadline = deadline
+        self.left_out: list[str] = []
+
+    def table(self) -> pd.DataFrame:
+        """The rows so far."""
+        return pd.read_csv(self.file) if self.file.is_file() else pd.DataFrame(columns=["row", "error"])
+
+    def find(self, name: str) -> Row | None:
+        """The row of this name, if its measurement succeeded."""
+        table = self.table()
+        found = table[(table["row"] == name) & table["error"].isna()]
+        return None if found.empty else found.iloc[0].to_dict()
+
+    def add(self, name: str, measure: Callable[[], Row], expected: float) -> None:
+        """Measure a row, unless it is there or ``expected``, its probable seconds, are more than are left."""
+        if self.find(name):
+            return
+        if self.deadline.left() < expected:
+            self.left_out.append(name)
+            return
+        start, memory = perf_counter(), PeakMemory()
+        memory.take()
+        try:
+            with memory.watched():
+                row, error = measure(), None
+        except Exception as failure:  # whatever it is must not cost the other rows
+            traceback.print_exc()
+            row, error = {}, f"{type(failure).__name__}: {failure}"
+        clear_device_cache(garbage_collection=True)
+        seconds, held = perf_counter() - start, peak(memory.take())
+        self.put({"row": name, "peak MiB": held, **row, "row seconds": round(seconds, 1), "error": error})
+
+    def put(self, row: Row) -> None:
+        """Keep a row, in place of an older one of its name."""
+        row = {**row, "device": device_name(), "machine": common.header()}
+        print(row, flush=True)
+        self.replace([*(old for old in self.table().to_dict("records") if old["row"] != row["row"]), row])
+
+    def replace(self, rows: list[Row]) -> None:
+        """Keep these rows and no others."""
+        if not rows:
+            self.file.unlink(missing_ok=True)
+            return
+        with atomic_path(self.file) as file:
+            pd.DataFrame(rows).to_csv(file, index=False)
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def timed(run: Callable[[], object], samples: int) -> Row:
+    """Samples a second and peak memory of a call that works on ``samples``; what a GPU holds, else the process."""
+    memory = PeakMemory()
+    memory.take()
+    with memory.watched():
+        seconds = clock(run)
+    return {"samples": samples, "samples/s": samples / seconds, "peak MiB": peak(memory.take())}
+
+
+def peak(memory: dict[str, float]) -> float:
+    """The figure of ``PeakMemory.take`` that matters on this device."""
+    return memory.get("gpu", memory["resident"])
+
+
+def fitting(run: Callable[[int], Row], size: int) -> Row:
+    """What ``run`` gives for ``size``, or the first of its halves that fits into memory, and which that was.
+
+    Raises:
+        Exception: what ``run`` raises, of memory only for 1.
+    """
+    while True:
+        try:
+            return {"batch": size, **run(size)}
+        except Exception as error:
+            if size == 1 or not out_of_memory(error):
+                raise
+        clear_device_cache(garbage_collection=True)
+        size //= 2

@@ -1,0 +1,109 @@
+"""What the parts of gpu.py measure: the language model, Games, and small stand-ins for both."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from generated import write_games_like
+from torch import Tensor
+
+from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.data import CandidateSamples, PromptTemplate, Splits, load_splits
+from recbole_dealrec.model import BIGRec
+from recbole_dealrec.model.beam_search import beam_search
+from recbole_dealrec.model.tiny import create_model, save, train_tokenizer
+from recbole_dealrec.model.trie import TokenTrie
+
+BEAMS = 10
+# Keys that make a run small.
+SMALL = {
+    "n_fewshot": 32, "epochs": 2, "n_valid": 20, "n_surrogates": 1, "surrogate_epochs": 2, "hessian_samples": 64,
+    "MAX_ITEM_LIST_LENGTH": 10,
+}  # fmt: skip
+SMALL_TIGER = {"t5_num_layers": 1, "t5_num_heads": 2, "t5_d_model": 32, "t5_d_kv": 16, "t5_d_ff": 64, "num_beams": 20}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A language model and the folder that holds ``games/``.
+
+    Attributes:
+        llm: ``llm_path``.
+        games: ``data_path``.
+        checkpoint_dir: folder of run folders.
+        small: whether they are stand-ins, so that everything else is small, too.
+    """
+
+    llm: str
+    games: str
+    checkpoint_dir: Path
+    small: bool
+
+    @classmethod
+    def smoke(cls, folder: Path) -> "Setup":
+        """Random data and a Llama with random weights in ``folder``, made unless they are there."""
+        games, llm = small_games(folder), folder / "llm"
+        if not llm.is_dir():
+            keys = {"data_path": games, "llm_path": str(llm)}  # the prompt is not that of the embedded model
+            prompt = PromptTemplate(Config("BIGRec", "games", config_dict=keys)).render([]).text
+            tokenizer = train_tokenizer([prompt, "game number 0123456789"] * 20, 1000, 1024)
+            save(llm, create_model(tokenizer, hidden_size=32, n_layers=2, n_heads=2, seed=0), tokenizer)
+        return cls(str(llm), games, folder / "saved", small=True)
+
+    def config(self, model: str = "BIGRec", **keys: Any) -> Config:
+        """Configuration of the recommender on Games."""
+        return Config(model, "games", config_dict={**self.keys, **keys})
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """Configuration keys of everything that is run."""
+        own = {
+            "llm_path": self.llm, "data_path": self.games, "checkpoint_dir": str(self.checkpoint_dir),
+            "show_progress": False, "state": "WARNING", "topk": [10, 20],
+        }  # fmt: skip
+        return {**own, **(SMALL if self.small else {})}
+
+    def about(self, seconds: float) -> float:
+        """Seconds that something probably takes, of those with the real things on a large GPU."""
+        return seconds / 10 if self.small else seconds
+
+    @cached_property
+    def splits(self) -> Splits:
+        return load_splits(self.config())
+
+    @cached_property
+    def candidates(self) -> CandidateSamples:
+        return CandidateSamples.from_dataset(self.splits.train, self.config()["samples_per_user"])
+
+    def recommender(self, **keys: Any) -> BIGRec:
+        """The language model with LoRA's matrices drawn, the same ones for any dtype and device."""
+        llm = BIGRec(self.config(**keys), self.splits.train).eval()
+        generator = torch.Generator().manual_seed(0)
+        for parameter in llm.network.parameters():
+            if parameter.requires_grad:
+                parameter.data.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+        return llm
+
+
+def small_games(folder: Path) -> str:
+    """Data in the form of Games that a run takes seconds for, made unless it is there; the ``data_path``."""
+    if not (folder / "games" / "games.item").is_file():
+        write_games_like(folder, users=160, items=60, valid=80)
+    return str(folder)
+
+
+def title_trie(llm: BIGRec, vocab_size: int) -> TokenTrie:
+    """All titles of the catalogue, as the language model's tokenizer writes them."""
+    titles = [llm.encoder.response(item) for item in range(1, llm.n_items)]
+    return TokenTrie(titles, vocab_size).to(llm.device)
+
+
+def written(llm: BIGRec, batch: dict[str, Tensor], trie: TokenTrie) -> tuple[Tensor, Tensor]:
+    """The likeliest titles for the prompts of a batch, and their log-likelihoods."""
+    end = llm.tokenizer.eos_token_id
+    return beam_search(
+        llm.network, batch["input_ids"], batch["attention_mask"], num_beams=BEAMS, max_new_tokens=trie.depth,
+        eos_token_id=end, pad_token_id=end, trie=trie,
+    )  # fmt: skip
