@@ -14,8 +14,8 @@ RIGHT = [
     "titles alike at their place", "largest difference of log-likelihoods", "recall@10", "peak MiB", "device",
 ]  # fmt: skip
 PROMISE = [
-    "row", "recall@10", "ndcg@10", "test queries", "popularity of the targets", "samples", "epochs", "best epoch",
-    "selection, s", "fine-tuning, s", "whole cost, s", "evaluation, s", "peak MiB", "device",
+    "row", "recall@10", "recall@10, standard error", "ndcg@10", "test queries", "popularity of the targets", "samples",
+    "epochs", "best epoch", "selection, s", "fine-tuning, s", "whole cost, s", "evaluation, s", "peak MiB", "device",
 ]  # fmt: skip
 COST = [
     "model", "effort_parameters", "effort_sample_ratio", "epochs on all", "surrogates, h", "effort, h", "few-shot, h",
@@ -64,11 +64,11 @@ the weights: with random ones it is a rough figure. Tokenisation is not counted;
 
 `{COMMAND} c`
 
-{FEW} samples of Games, one seed, keys beside the defaults: {listed(gpu_promise.KEYS)}; they were not tuned. The whole
-cost is that of surrogates, scores, selection and fine-tuning, its validations included; the evaluation is apart. A
-Recall@10 of 0.02 on {gpu_promise.N_TEST} queries has a standard error of 0.003. TargetFrequency draws samples whose
-targets follow the frequencies of the validation part. Popularity of the targets is Recall@10 of recommending to
-everybody the ten most frequent targets of the selection.{full_note(good["c"])}
+{FEW} samples of Games, one seed, keys beside the defaults: {listed(gpu_promise.KEYS)};
+they were not tuned. The whole cost is that of surrogates, scores, selection and fine-tuning, its validations included;
+the evaluation is apart. Standard errors are over the test queries. TargetFrequency draws samples whose targets follow
+the frequencies of the validation part. Popularity of the targets is Recall@10 of recommending to everybody the ten most
+frequent targets of the selection.{full_note(good["c"])}
 
 {frame_table(in_order(good["c"]), PROMISE)}
 

@@ -1,5 +1,6 @@
 """Datasets of a few lines, a part of ml-100k, and configurations that stay inside the test's folder."""
 
+import json
 import multiprocessing
 import os
 import queue
@@ -10,6 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 import tokenizers.decoders
@@ -323,6 +325,56 @@ def _save_checkpoint(kind, folder):
         parameter.data.mul_(4.0 if parameter.dim() > 1 else 1.0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def write_gguf():
+    """``write_gguf(folder, file)``: a checkpoint folder of a Llama as a GGUF file, by the package gguf's own writer."""
+    return _write_gguf
+
+
+def _permuted(weight, heads):
+    """Rows in the order that llama.cpp keeps queries and keys in."""
+    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def _write_gguf(folder, file, architecture="llama", left_out=()):
+    """Write a checkpoint folder of a Llama as a GGUF file of 32-bit numbers; its path."""
+    import gguf
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    config = json.loads((Path(folder) / "config.json").read_text())
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    writer = gguf.GGUFWriter(str(file), architecture)
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config["vocab_size"])
+    tokenizer = json.loads((Path(folder) / "tokenizer.json").read_text())
+    vocabulary = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(vocabulary)
+    kinds = gguf.TokenType
+    writer.add_token_types([kinds.CONTROL if token == "<end>" else kinds.NORMAL for token in vocabulary])
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    writer.add_eos_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    for name, value in model.state_dict().items():
+        weight = value.numpy()
+        if ".q_proj." in name or ".k_proj." in name:
+            weight = _permuted(weight, heads if ".q_proj." in name else kv_heads)
+        if name not in left_out:
+            writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), np.ascontiguousarray(weight))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return str(file)
 
 
 @pytest.fixture

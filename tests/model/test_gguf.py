@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import gguf
-import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -18,49 +16,8 @@ from recbole_dealrec.model import gguf as own_gguf
 from recbole_dealrec.model.llm import check_llm, load_tokenizer
 
 
-def permuted(weight, heads):
-    """Rows in the order that llama.cpp keeps queries and keys in."""
-    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
-
-
-def write_gguf(folder, file, architecture="llama", left_out=()):
-    """Write a checkpoint folder of a Llama as a GGUF file of 32-bit numbers."""
-    model, config = AutoModelForCausalLM.from_pretrained(folder), json.loads((Path(folder) / "config.json").read_text())
-    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    writer = gguf.GGUFWriter(str(file), architecture)
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(config["vocab_size"])
-    tokenizer = json.loads((Path(folder) / "tokenizer.json").read_text())
-    vocabulary = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(vocabulary)
-    kinds = gguf.TokenType
-    writer.add_token_types([kinds.CONTROL if token == "<end>" else kinds.NORMAL for token in vocabulary])
-    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
-    writer.add_eos_token_id(0)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    for name, value in model.state_dict().items():
-        weight = value.numpy()
-        if ".q_proj." in name or ".k_proj." in name:
-            weight = permuted(weight, heads if ".q_proj." in name else kv_heads)
-        if name not in left_out:
-            writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), np.ascontiguousarray(weight))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return str(file)
-
-
 @pytest.fixture
-def file(checkpoint, tmp_path):
+def file(checkpoint, write_gguf, tmp_path):
     return write_gguf(checkpoint("llama"), tmp_path / "tiny.F32.gguf")
 
 
@@ -98,7 +55,9 @@ def test_a_recommender_on_a_file_saves_an_adapter_that_peft_loads(ten, file, tmp
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "adapter")
 
 
-def test_what_cannot_be_used_is_told_before_anything_is_unpacked(ten, checkpoint, file, tmp_path, monkeypatch):
+def test_what_cannot_be_used_is_told_before_anything_is_unpacked(
+    ten, checkpoint, write_gguf, file, tmp_path, monkeypatch
+):
     with pytest.raises(InputError, match="no.gguf': no such file"):
         check_llm(ten(llm_path=str(tmp_path / "no.gguf")))
     with pytest.raises(InputError, match="lora_target_modules: LlamaForCausalLM has no module 'query'"):
@@ -114,7 +73,7 @@ def test_what_cannot_be_used_is_told_before_anything_is_unpacked(ten, checkpoint
         check_llm(ten(llm_path=file))
 
 
-def test_a_file_without_some_weights_is_refused(checkpoint, tmp_path):
+def test_a_file_without_some_weights_is_refused(checkpoint, write_gguf, tmp_path):
     name = "model.layers.1.mlp.up_proj.weight"
     lacking = write_gguf(checkpoint("llama"), tmp_path / "part.gguf", left_out=[name])
     with pytest.raises(InputError, match=f"lacks 1 weights of its model, the first is {name}"):
