@@ -23,8 +23,8 @@ from recbole_dealrec.run_folder import atomic_path
 from recbole_dealrec.values import parse_command_line
 
 NAME = "ml-100k-smollm2"
-RATES = [5e-4, 1e-3, 2e-3, 4e-3]
-LEARNING_RATE = 2e-3
+RATES = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
+LEARNING_RATE = 4e-3
 KEYS = {
     "llm_dtype": "bfloat16", "prompt_layout": "{instruction}\n{input}\n", "max_history_titles": 5, "lora_dropout": 0.0,
     "samples_per_user": 5, "n_fewshot": 256, "epochs": 4, "train_batch_size": 32, "micro_batch_size": 8,
