@@ -59,6 +59,7 @@ class BIGRec(LLMRecommender):
         self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
         self.network = load_network(config, path)
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
+        self._check_room()
         weights = popularity_weights(torch.from_numpy(item_counts(dataset)), config["grounding_popularity"])
         self.register_buffer("popularity", weights.to(self.device), persistent=False)
         self._trie: TokenTrie | None = None
@@ -165,10 +166,24 @@ class BIGRec(LLMRecommender):
         )
 
     @cached_property
+    def _response_lengths(self) -> np.ndarray:
+        """Tokens of each title and its end token, int64 [n_items - 1]."""
+        return np.array([len(self.encoder.response(item)) for item in range(1, self.n_items)])
+
+    @property
     def _most_written(self) -> int:
-        """Most tokens of a written title, its end token included."""
-        lengths = np.array([len(self.encoder.response(item)) for item in range(1, self.n_items)])
-        return self.config["max_new_tokens"] or needed_tokens(lengths)
+        """Most tokens of what is written freely, its end token included."""
+        return self.config["max_new_tokens"] or needed_tokens(self._response_lengths)
+
+    def _check_room(self) -> None:
+        """Refuse prompts behind which the model has no place left for a title, before anything is scored."""
+        longest = getattr(self.network.config, "max_position_embeddings", math.inf)
+        title = int(self._response_lengths.max())
+        if self.config["max_prompt_length"] + max(title, self._most_written) > longest:
+            raise InputError(
+                f"llm_path '{self.config['llm_path']}' reads {longest} tokens, and a title takes up to {title}; lower "
+                "max_prompt_length"
+            )
 
     def _score_by_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         sequences, _ = self._write(input_ids, attention_mask, trie=None)

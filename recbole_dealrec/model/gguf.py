@@ -73,7 +73,7 @@ def _unpack(path: str, folder: Path) -> None:
     if missing := sorted(found["missing_keys"]):
         raise InputError(f"llm_path '{path}' lacks {len(missing)} weights of its model, the first is {missing[0]}")
     _forget_quantization(model)
-    with atomic_path(folder) as unfinished:
+    with atomic_path(folder) as unfinished, quiet():
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
 

@@ -227,6 +227,11 @@ def test_what_is_written_may_be_as_long_as_the_longest_title(bigrec):
     assert bigrec(max_new_tokens=3)[0]._most_written == 3
 
 
+def test_a_prompt_that_leaves_no_place_for_a_title_is_refused(bigrec):
+    with pytest.raises(InputError, match="reads 1024 tokens, and a title takes up to .*; lower max_prompt_length"):
+        bigrec("gpt2", max_prompt_length=1022)
+
+
 def test_few_titles_that_are_far_longer_do_not_set_the_length():
     lengths = np.full(5000, 10)
     lengths[:2] = 20
