@@ -59,7 +59,8 @@ class BIGRec(LLMRecommender):
         self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
         self.network = load_network(config, path)
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
-        self._check_room()
+        if config["llm_path"] != "tiny":  # which is built for its prompts, and whose rotary positions go on
+            self._check_room()
         weights = popularity_weights(torch.from_numpy(item_counts(dataset)), config["grounding_popularity"])
         self.register_buffer("popularity", weights.to(self.device), persistent=False)
         self._trie: TokenTrie | None = None
