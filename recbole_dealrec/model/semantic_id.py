@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.candidates import rank_from_end
+from recbole_dealrec.digest import checkpoint_content
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.text_embedding import embed_texts
 from recbole_dealrec.run_folder import atomic_path
@@ -37,7 +38,8 @@ def catalogue_ids(config: Config, titles: Sequence[str]) -> np.ndarray:
         config: reads ``semantic_id``, ``rqvae_steps``, ``text_encoder_path``, ``seed`` and ``checkpoint_dir``.
         titles: title of each item.
     """
-    settings = [config[key] for key in ("semantic_id", "rqvae_steps", "text_encoder_path", "seed")]
+    encoder = checkpoint_content(config["text_encoder_path"])
+    settings = [config["semantic_id"], config["rqvae_steps"], encoder, config["seed"]]
     digest = hashlib.sha256(json.dumps([settings, list(titles)]).encode()).hexdigest()[:12]
     file = Path(config["checkpoint_dir"]) / f"semantic-ids-{config['dataset']}-{digest}.npy"
     processes.on_main(lambda: file.exists() or _write_ids(file, config, titles))

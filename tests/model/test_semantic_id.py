@@ -125,5 +125,16 @@ def test_ids_of_a_catalogue_are_made_once(ten, monkeypatch, tmp_path):
     assert len(made) == 2 and len(list(tmp_path.glob("saved/semantic-ids-ten-*.npy"))) == 3
 
 
+def test_ids_follow_what_the_encoder_is_not_where_it_lies(ten, monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(semantic_id, "embed_texts", lambda texts, config: made.append(texts) or np.eye(len(texts)))
+    for name, weights, times in (("one", "a", 1), ("copy", "a", 1), ("one", "b", 2)):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "model.safetensors").write_text(weights, encoding="utf-8")
+        catalogue_ids(ten(model="TIGER", text_encoder_path=str(folder)), ["Alpha", "Beta"])
+        assert len(made) == times
+
+
 def test_ids_as_text():
     assert id_text([12, 3, 200, 0]) == "<a_12><b_3><c_200><d_0>"
