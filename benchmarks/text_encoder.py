@@ -75,12 +75,17 @@ def main() -> None:
 
 def add_row(file: Path, encoder: str, dataset: str, keys: dict[str, Any]) -> None:
     """Add the row of one run to the file, unless it is there."""
-    rows = pd.read_csv(file) if file.is_file() else None
-    if rows is not None and ((rows["encoder"] == encoder) & (rows["seed"] == keys["seed"])).any():
+    rows = read_rows(file)
+    if ((rows["encoder"] == encoder) & (rows["seed"] == keys["seed"])).any():
         return
-    row = pd.DataFrame([{"encoder": encoder, "seed": keys["seed"], **measured(dataset, keys)}])
+    row = {"encoder": encoder, "seed": keys["seed"], **measured(dataset, keys)}
+    rows = read_rows(file).to_dict("records")  # again: the run took minutes
     with atomic_path(file) as path:
-        pd.concat([rows, row]).to_csv(path, index=False)
+        pd.DataFrame([*rows, row]).to_csv(path, index=False)
+
+
+def read_rows(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["encoder", "seed"])
 
 
 def measured(dataset: str, keys: dict[str, Any]) -> dict[str, float]:
