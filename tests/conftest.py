@@ -362,6 +362,8 @@ def _write_gguf(folder, file, architecture="llama", left_out=()):
     kinds = gguf.TokenType
     writer.add_token_types([kinds.CONTROL if token == "<end>" else kinds.NORMAL for token in vocabulary])
     writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_add_bos_token(False)
     writer.add_eos_token_id(0)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     for name, value in model.state_dict().items():

@@ -150,7 +150,7 @@ def refusal(config):
         ({"model_type": "no-such"}, "cannot be loaded: The checkpoint you are trying to load has model type `no-such`"),
         ({"hidden_size": "wide"}, "cannot be loaded: "),
         ({"num_attention_heads": 0}, "cannot be loaded: "),
-        ({"max_position_embeddings": 600}, "reads 600 tokens; lower max_prompt_length or max_new_tokens"),
+        ({"max_position_embeddings": 512}, "reads 512 tokens; lower max_prompt_length or max_new_tokens"),
     ],
 )
 def test_weights_that_do_not_match_the_model_are_an_error(keys, message, ten, altered):
