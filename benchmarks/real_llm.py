@@ -137,7 +137,7 @@ def answer(runs: pd.DataFrame) -> str:
     """The questions of this page, answered by the paired differences of Recall@10."""
     told = [f"{question} {difference_text(runs, *pair)}." for question, pair in QUESTIONS.items()]
     for other in ("Random", FREE_DRAW):
-        best = max((name for name in SAMPLERS[2:]), key=lambda name: mean_of(runs, name))
+        best = max(set(SAMPLERS[2:]) & set(runs["sampler"]), key=lambda name: mean_of(runs, name))
         told.append(f"The best selection by its mean, {best}, against {other}: {difference_text(runs, best, other)}.")
     return "Recall@10 with a pretrained model. " + " ".join(told)
 
@@ -150,7 +150,8 @@ def difference_text(runs: pd.DataFrame, first: str, other: str) -> str:
     """Difference of the means, its standard error, and what follows."""
     pairs = paired(runs, first, other, "recall@10")
     if len(pairs) < 2:
-        return "not measured with two seeds yet"
+        told = f"{(pairs['first'] - pairs['other']).mean():+.4f} with one seed" if len(pairs) else "not measured"
+        return f"no conclusion yet ({told})"
     p = ttest_rel(pairs["first"], pairs["other"]).pvalue
     difference = (pairs["first"] - pairs["other"]).mean()
     verdict = "no difference that these seeds can see" if p >= 0.05 else "yes" if difference > 0 else "it is worse"

@@ -14,6 +14,7 @@ import numpy
 import pytest
 import torch
 import transformers
+from threadpoolctl import threadpool_limits
 
 from recbole_dealrec import compare_samplers
 from recbole_dealrec.run_folder import read_json
@@ -25,11 +26,12 @@ KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 32,
     "n_groups": 8, "surrogate_epochs": 2, "surrogate_eval_step": 1, "surrogate_train_batch_size": 64,
     "surrogate_hidden_size": 16, "surrogate_inner_size": 32, "hessian_samples": 32, "MAX_ITEM_LIST_LENGTH": 20,
-    "n_surrogates": 2, "epochs": 1, "n_valid": 20, "n_test": 40, "topk": [5, 10],
+    "n_surrogates": 2, "train_batch_size": 8, "warmup_steps": 1, "epochs": 1, "n_valid": 20, "n_test": 100,
+    "topk": [10, 50], "valid_metric": "loss",
 }  # fmt: skip
 MODELS = {
     "BIGRec": {"tiny_steps": 20, "num_beams": 10},
-    "TIGER": {"t5_d_model": 16, "t5_d_ff": 32, "t5_num_layers": 1, "num_beams": 10, "eval_step": 1},
+    "TIGER": {"t5_d_model": 16, "t5_d_ff": 32, "t5_num_layers": 1, "num_beams": 50, "eval_step": 1},
 }
 
 
@@ -60,7 +62,8 @@ def test_every_sampler_gives_what_it_gave(model, movies_path, tmp_path, monkeypa
         pytest.skip(f"{FILE.name} was written on {known['machine']}, this is {machine()}")
     monkeypatch.chdir(tmp_path)
     keys = {**KEYS, **MODELS[model], "data_path": str(movies_path), "checkpoint_dir": str(tmp_path / "saved")}
-    runs = compare_samplers(SAMPLERS, [2020], model=model, dataset="movies", config_dict=keys)["runs"]
+    with threadpool_limits(1):  # k-means sums in another order with two
+        runs = compare_samplers(SAMPLERS, [2020], model=model, dataset="movies", config_dict=keys)["runs"]
     found = {row.sampler: outcome(row.run_dir) for row in runs.itertuples()}
     if model not in known:
         known = {**known, "machine": machine(), model: found}
