@@ -1,7 +1,6 @@
 """One run: selection, few-shot fine-tuning, metrics."""
 
 import json
-import re
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from recbole_dealrec.stages import SharedStages
 from recbole_dealrec.trainer import LLMTrainer
 
 STAGES = ("score", "select", "finetune", "evaluate")
-_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]+$)")  # a number with a sign is none
 
 
 class Pipeline:
@@ -150,8 +148,8 @@ class Pipeline:
     def _write_scores(self, selected: np.ndarray) -> None:
         dataset = self.splits.train
         columns = {
-            "user": _no_formulas(dataset.id2token(dataset.uid_field, self.samples.user_id)),
-            "target": _no_formulas(dataset.id2token(dataset.iid_field, self.samples.item_id)),
+            "user": dataset.id2token(dataset.uid_field, self.samples.user_id),
+            "target": dataset.id2token(dataset.iid_field, self.samples.item_id),
             **self.sampler.columns,
             "selected": np.isin(np.arange(len(self.samples)), selected).astype(int),
         }
@@ -169,8 +167,3 @@ class Pipeline:
         rows = self.stages.llm.instructions(self.samples[np.array([index for _, index in named], dtype=np.int64)])
         examples = [{"place": name, "sample": index, **row} for (name, index), row in zip(named, rows, strict=True)]
         self.folder.output_json("examples.json", {"ranked_by": ranked_by, "samples": examples})
-
-
-def _no_formulas(tokens: np.ndarray) -> list[str]:
-    """Tokens as text; those that a spreadsheet would take for a formula get an apostrophe before them."""
-    return [f"'{token}" if _FORMULA.match(token) else token for token in map(str, tokens)]
