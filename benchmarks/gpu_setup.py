@@ -9,7 +9,7 @@ import torch
 from generated import write_games_like
 from torch import Tensor
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, Splits, load_splits
 from recbole_dealrec.model import BIGRec
 from recbole_dealrec.model.beam_search import beam_search

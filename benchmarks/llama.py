@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset, load_splits
 from recbole_dealrec.model import BIGRec
 from recbole_dealrec.model.llm import add_lora

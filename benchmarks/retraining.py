@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from recbole.utils import get_trainer, init_seed
 from safetensors.torch import load_file, save_file
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, load_splits, train_loader
 from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.run_folder import atomic_path
-
-from recbole.utils import get_trainer, init_seed  # isort: skip
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import common
 import numpy as np
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, load_splits
 from recbole_dealrec.model import BIGRec
 from recbole_dealrec.model.surrogate import build_surrogate

@@ -3,6 +3,10 @@
 from importlib import import_module
 from logging import ERROR, getLogger
 
+from recbole_dealrec.compat import prepare_recbole
+
+prepare_recbole()
+
 __version__ = "0.1.0"
 
 getLogger("bitsandbytes").setLevel(ERROR)  # PEFT imports it, and it warns of kernels that are faster on some CPUs

@@ -7,21 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import recbole
 import torch
 import yaml
+from recbole.config import Config as RecBoleConfig
+from recbole.utils import argument_list
 
-from recbole_dealrec.compat import prepare_recbole
-
-prepare_recbole()
-
-import recbole  # noqa: E402
-from recbole.config import Config as RecBoleConfig  # noqa: E402
-from recbole.utils import argument_list  # noqa: E402
-
-from recbole_dealrec import processes  # noqa: E402
-from recbole_dealrec.errors import InputError  # noqa: E402
-from recbole_dealrec.keys import SURROGATE_PREFIX, check_values  # noqa: E402
-from recbole_dealrec.values import YamlLoader, read_yaml, value_of  # noqa: E402
+from recbole_dealrec import processes
+from recbole_dealrec.compat import import_recbole_models
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.keys import SURROGATE_PREFIX, check_values
+from recbole_dealrec.values import YamlLoader, read_yaml, value_of
 
 _RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 # Keys RecBole reads although none of its property files holds them.
@@ -118,7 +114,7 @@ class Config(RecBoleConfig):
             raise InputError(f"valid_metric '{self['valid_metric']}' is not measured; metrics and topk give {listed}")
 
     def compatibility_settings(self) -> None:
-        prepare_recbole()
+        import_recbole_models()
 
     def _init_parameters_category(self) -> None:
         super()._init_parameters_category()

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.digest import run_name, shared_name, surrogate_name, surrogate_score_name
 from recbole_dealrec.estimate import OF_FIRST_SURROGATE, OF_SURROGATES, Estimate, Estimator

@@ -12,7 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset, Splits
 from recbole_dealrec.model.gguf import gguf_folder, is_gguf
 from recbole_dealrec.pipeline import Pipeline

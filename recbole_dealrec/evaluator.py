@@ -5,12 +5,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from recbole.evaluator import Evaluator
+from recbole.evaluator.base_metric import AbstractMetric
+from recbole.evaluator.collector import DataStruct
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
-
-from recbole.evaluator import Evaluator  # isort: skip
-from recbole.evaluator.base_metric import AbstractMetric  # isort: skip
-from recbole.evaluator.collector import DataStruct  # isort: skip
+from recbole_dealrec.config import Config
 
 _GROUPS = 50  # of queries, of which each is left out once
 _DIGITS = 15

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import recbole
 import yaml
 
-from recbole_dealrec.config import properties_folder, property_files  # first: it makes RecBole importable
+from recbole_dealrec.config import properties_folder, property_files
 from recbole_dealrec.values import read_yaml
-
-import recbole  # isort: skip
 
 _OPTION = re.compile(r"^(?P<key>\w+):.*#\s*\((?P<type>[^)]+)\)\s*(?P<comment>.*?)\s*$")
 _ORDER = ("overall", "model", "llm", "sampler", "dataset")

@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 
 from recbole_dealrec import processes
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.report import example_places, log_summary, selection_statistics, write_report

@@ -12,10 +12,11 @@ from typing import Any
 import colorama
 import pandas as pd
 from colorama.ansitowin32 import StreamWrapper
+from recbole.utils import init_logger
 
 from recbole_dealrec import processes
 from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, check_topk, load_splits
 from recbole_dealrec.digest import growth_keys, run_name
 from recbole_dealrec.errors import InputError
@@ -28,8 +29,6 @@ from recbole_dealrec.report import write_comparison_report
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.stages import SharedStages
-
-from recbole.utils import init_logger  # isort: skip
 
 
 def run_recbole_dealrec(

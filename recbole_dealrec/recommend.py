@@ -10,17 +10,16 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from recbole.data.interaction import Interaction
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields, SequentialDataset, load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import LLMRecommender
 from recbole_dealrec.run_folder import check_outputs
-
-from recbole.data.interaction import Interaction  # isort: skip
 
 
 def recommend(

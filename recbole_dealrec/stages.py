@@ -7,10 +7,11 @@ from logging import getLogger
 from pathlib import Path
 
 import numpy as np
+from recbole.utils import init_seed
 from torch import nn
 
 from recbole_dealrec import processes, sharding
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk
 from recbole_dealrec.digest import shared_name, surrogate_name, surrogate_score_name
 from recbole_dealrec.model.grown_surrogate import item_tokens, start_from
@@ -33,8 +34,6 @@ from recbole_dealrec.scorer import (
     ValidDistanceScorer,
 )
 from recbole_dealrec.trainer import SafetensorsTrainer
-
-from recbole.utils import init_seed  # isort: skip
 
 
 class SharedStages:

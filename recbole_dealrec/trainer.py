@@ -11,13 +11,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils.memory import clear_device_cache
+from recbole.data.interaction import Interaction
+from recbole.evaluator import Collector
+from recbole.trainer import Trainer
+from recbole.utils import set_color
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
 from recbole_dealrec import processes, sharding
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.evaluator import QueryEvaluator
@@ -25,12 +29,6 @@ from recbole_dealrec.memory import smaller_helps
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.training_state import TrainingCurve, random_state, set_random_state
-
-from recbole.data.interaction import Interaction  # isort: skip
-from recbole.evaluator import Collector  # isort: skip
-from recbole.trainer import Trainer  # isort: skip
-from recbole.utils import set_color  # isort: skip
-
 
 _MOST_NAMED = 8  # samples, in an error
 _SECONDS = 30  # between two writes of what has been tested

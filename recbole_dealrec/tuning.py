@@ -14,12 +14,12 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole.trainer import HyperTuning
+
+from recbole_dealrec.config import Config
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.quick_start import run_recbole_dealrec
 from recbole_dealrec.values import parse_command_line
-
-from recbole.trainer import HyperTuning  # isort: skip
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
 _NUMBERS = {"uniform": 2, "quniform": 3, "loguniform": 2}

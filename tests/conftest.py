@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import recbole
 import tokenizers
 import tokenizers.decoders
 import tokenizers.models
@@ -22,9 +23,7 @@ import tokenizers.trainers
 import torch
 import transformers
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
-
-import recbole  # isort: skip
+from recbole_dealrec.config import Config
 
 torch.set_num_threads(1)  # before any fixture: sums come out otherwise with two
 

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from recbole.utils import argument_list
 
 from recbole_dealrec import config as config_module
 from recbole_dealrec import keys as own_keys
 from recbole_dealrec.config import Config, properties_folder, property_files
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.values import parse_command_line, parse_value, read_yaml
-
-from recbole.utils import argument_list  # isort: skip
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from recbole.evaluator.collector import DataStruct
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.evaluator import QueryEvaluator
-
-from recbole.evaluator.collector import DataStruct  # isort: skip
 
 N, ITEMS, K = 200, 40, 10
 METRICS = ["Recall", "MRR", "NDCG", "Hit", "Precision", "AveragePopularity", "TailPercentage"]

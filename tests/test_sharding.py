@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from recbole.utils import init_seed
 
 from recbole_dealrec import compare_samplers, processes, sharding
 from recbole_dealrec.config import Config, properties_folder
@@ -18,8 +19,6 @@ from recbole_dealrec.run_folder import UNFINISHED, RunFolder, read_json
 from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer, ScoreCheckpoint
 from recbole_dealrec.scorer import checkpoint as checkpoint_module
 from recbole_dealrec.trainer import LLMTrainer
-
-from recbole.utils import init_seed  # isort: skip
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 KEYS = {

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
-from recbole_dealrec.errors import InputError
+from recbole.utils import FeatureType
 
-from recbole.utils import FeatureType  # isort: skip
+from recbole_dealrec.config import Config
+from recbole_dealrec.errors import InputError
 
 _TYPES = [kind.value for kind in FeatureType]
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what errors="surrogateescape" makes of bytes that are no text

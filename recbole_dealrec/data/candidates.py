@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
-
-from recbole.data.interaction import Interaction  # isort: skip
+from recbole_dealrec.config import Config
 
 if TYPE_CHECKING:
     from recbole_dealrec.data.dataset import SequentialDataset

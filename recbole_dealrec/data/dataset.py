@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
+from recbole.data.dataset import SequentialDataset as RecBoleSequentialDataset
+from recbole.utils import FeatureSource, FeatureType
 
 from recbole_dealrec import processes, sharding
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import Fields
 from recbole_dealrec.data.library import provide
 from recbole_dealrec.data.title import read_titles
 from recbole_dealrec.errors import InputError
-
-from recbole.data.dataset import SequentialDataset as RecBoleSequentialDataset  # isort: skip
-from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader  # isort: skip
-from recbole.utils import FeatureSource, FeatureType  # isort: skip
 
 
 class SequentialDataset(RecBoleSequentialDataset):

@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 
+import recbole
 from filelock import FileLock
 
 from recbole_dealrec import processes
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data.archive import unpack
 from recbole_dealrec.data.convert import convert
 from recbole_dealrec.data.convert.writing import new_folder
 from recbole_dealrec.data.download import download
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.values import read_yaml
-
-import recbole  # isort: skip
 
 URL_TABLE = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
 _CONVERT = "python -m recbole_dealrec.data.convert SOURCE"

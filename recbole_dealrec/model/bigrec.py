@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from recbole.data.interaction import Interaction
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from recbole_dealrec import sharding
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import item_counts
@@ -29,8 +30,6 @@ from recbole_dealrec.model.llm import SampleEncoder, check_llm, collate, load_ne
 from recbole_dealrec.model.loss import last_hidden_states
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.trie import TokenTrie
-
-from recbole.data.interaction import Interaction  # isort: skip
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 # As many logits, their probabilities and derivatives take about the memory of a token in the layers: between 40,000 for

@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import SequentialDataset
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import build_surrogate
-
-from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
 
 
 @torch.no_grad()

@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
 from torch import Tensor, nn
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.memory import in_fitting_parts
 from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.sharding import whole
-
-from recbole.data.interaction import Interaction  # isort: skip
-from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
-from recbole.utils import InputType  # isort: skip
 
 
 class LLMRecommender(SequentialRecommender, ABC):

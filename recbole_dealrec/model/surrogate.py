@@ -5,19 +5,18 @@ from logging import getLogger
 
 import numpy as np
 import torch
+from recbole.data.dataloader import TrainDataLoader
+from recbole.data.interaction import Interaction
+from recbole.data.transform import construct_transform
+from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Fields, SequentialDataset, train_loader
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.catalogue import catalogue_cross_entropy
-
-from recbole.data.dataloader import TrainDataLoader  # isort: skip
-from recbole.data.interaction import Interaction  # isort: skip
-from recbole.data.transform import construct_transform  # isort: skip
-from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
 
 _LENGTH_PARTS = 4
 _LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32

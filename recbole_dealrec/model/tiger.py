@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
 from safetensors.torch import load_model
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -13,7 +14,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
 from recbole_dealrec import sharding
-from recbole_dealrec.config import Config  # first: it makes RecBole importable
+from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.errors import InputError
@@ -23,8 +24,6 @@ from recbole_dealrec.model.semantic_id import catalogue_ids, check_semantic_id, 
 from recbole_dealrec.model.t5_decoder import PrefixDecoder
 from recbole_dealrec.model.text_embedding import check_text_encoder
 from recbole_dealrec.model.trie import TokenTrie
-
-from recbole.data.interaction import Interaction  # isort: skip
 
 _PAD = 0
 _SHAPE = ("num_layers", "num_heads", "d_model", "d_kv", "d_ff", "dropout_rate")

@@ -4,15 +4,12 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
+from recbole.data.interaction import Interaction
+from recbole.model.layers import TransformerLayer
 from torch import Tensor, nn
 
-from recbole_dealrec.config import Config  # noqa: F401  first: it makes RecBole importable
 from recbole_dealrec.model.catalogue import row_chunks
 from recbole_dealrec.model.surrogate import EveryPosition
-
-from recbole.data.interaction import Interaction  # isort: skip
-from recbole.model.layers import TransformerLayer  # isort: skip
-from recbole.model.sequential_recommender import SASRec  # isort: skip
 
 _AFTER_ATTENTION = ("multi_head_attention.dense.", "multi_head_attention.LayerNorm.", "feed_forward.")
 
@@ -96,6 +93,8 @@ def outputs_of(surrogate: nn.Module, chosen: Collection[str]) -> Logits:
     """The cheapest form that derivatives in the parameters named in ``chosen`` allow."""
     if not isinstance(surrogate, EveryPosition) or "item_embedding.weight" in chosen:
         return Logits(surrogate)
+    from recbole.model.sequential_recommender import SASRec  # Config has imported it, see compat.py
+
     if type(surrogate).forward is SASRec.forward:
         last_layer = f"trm_encoder.layer.{len(surrogate.trm_encoder.layer) - 1}."
         if all(name.startswith(tuple(last_layer + part for part in _AFTER_ATTENTION)) for name in chosen):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_dealrec import processes
@@ -13,8 +14,6 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import EveryPosition, surrogate_batches
 from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint, with_progress
-
-from recbole.data.interaction import Interaction  # isort: skip
 
 
 class _MeanScorer:

@@ -5,15 +5,14 @@ from math import log2
 import numpy as np
 import pytest
 import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
 from torch import nn
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, train_loader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.trainer import SafetensorsTrainer
-
-from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
-from recbole.utils import InputType  # isort: skip
 
 
 def rows_of(part):

@@ -8,11 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recbole.data.interaction import Interaction
 
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.data.sequence import covering_rows, item_counts
-
-from recbole.data.interaction import Interaction  # isort: skip
 
 FIELDS = {
     "USER_ID_FIELD": "user_id",

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from recbole.data.interaction import Interaction
 from safetensors.torch import load_file
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
@@ -10,8 +11,6 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import EveryPosition, build_surrogate, surrogate_loader
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.trainer import SafetensorsTrainer
-
-from recbole.data.interaction import Interaction  # isort: skip
 
 SIZES = {
     "SASRec": {"surrogate_hidden_size": 8, "surrogate_inner_size": 16},

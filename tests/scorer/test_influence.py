@@ -8,6 +8,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
 from torch import nn
 
 from recbole_dealrec.data import CandidateSamples, load_splits
@@ -17,9 +19,6 @@ from recbole_dealrec.model import surrogate as surrogate_module
 from recbole_dealrec.model.surrogate import EveryPosition, build_surrogate
 from recbole_dealrec.scorer import InfluenceScorer, solver
 from recbole_dealrec.scorer.outputs import AfterAttention, LastHidden, Logits, outputs_of
-
-from recbole.data.interaction import Interaction  # isort: skip
-from recbole.model.abstract_recommender import SequentialRecommender  # isort: skip
 
 SMALL = {"surrogate_hidden_size": 4, "surrogate_n_layers": 1, "surrogate_inner_size": 8}
 SIZES = {
