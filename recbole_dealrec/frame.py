@@ -1,54 +1,48 @@
-"""Few-shot samples chosen from interactions in a DataFrame."""
+"""Interactions in DataFrames as a dataset of atomic files, and a selection as a DataFrame."""
 
-import json
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, load_splits
-from recbole_dealrec.digest import run_name
+from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.pipeline import Pipeline
-from recbole_dealrec.run_folder import RunFolder
-from recbole_dealrec.stages import SharedStages
+from recbole_dealrec.sampler.selection import Selection
 
-_NAME = "frame"  # of the dataset
-_DATA_KEYS = {"data_path", "load_col", "benchmark_filename", "previous_run"}
+FRAME = "frame"  # name of the dataset
+_DATA_KEYS = {"data_path", "load_col", "benchmark_filename"}
 
 
-def select_fewshot(
-    interactions: pd.DataFrame, items: pd.DataFrame, llm_path: str = "tiny", **keys: Any
-) -> pd.DataFrame:
-    """Choose few-shot samples for a language model from a user's own data; nothing is fine-tuned.
+class Ids(NamedTuple):
+    """Users and items as the DataFrames have them, by their numbers in the atomic files."""
 
-    The samples come from the training split: with the default ``eval_args``, the last two items of each user are held
-    out. What was computed on the way is kept only if a ``checkpoint_dir`` is given.
+    users: pd.Index
+    items: pd.Index
+
+
+@contextmanager
+def dataset_written(
+    interactions: pd.DataFrame, items: pd.DataFrame, keys: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], Ids]]:
+    """Write DataFrames as a dataset into a temporary folder; give the configuration keys of a run on it, and the ids.
 
     Args:
-        interactions: columns ``user_id``, ``item_id`` and ``timestamp``, of any types; times are numbers or datetimes,
-            and equal ones keep the order of the rows. The keys ``USER_ID_FIELD``, ``ITEM_ID_FIELD`` and ``TIME_FIELD``
-            give other names.
-        items: columns ``item_id`` and ``title``; the key ``title_field`` gives another name.
-        llm_path: Hugging Face id or folder of a causal language model; ``tiny`` is the embedded one.
-        keys: configuration keys, such as ``sampler``, ``n_fewshot`` and ``prompt_noun``.
-
-    Returns:
-        A row for each selected sample: ``user``, ``history`` (list of items, oldest first) and ``target`` as the
-        interactions have them, ``history_titles``, ``target_title``, the columns that the sampler writes to
-        ``scores.csv`` (DEALRec: ``influence``, ``effort``, ``score``, ``group``), and ``instruction``, ``input`` and
-        ``output`` for fine-tuning; with ``chat_template``, ``messages`` too.
+        interactions: as for ``recbole_dealrec.select_fewshot``.
+        items: as there.
+        keys: configuration keys of the user; without a ``checkpoint_dir`` the run is kept in the folder, too.
 
     Raises:
         InputError: a column or a value is missing, an item has two titles, or a key cannot be used.
     """
     if given := sorted(keys.keys() & _DATA_KEYS):
         raise InputError(f"configuration key '{given[0]}': the data are those of the DataFrames; leave it out")
-    config = Config("BIGRec", _NAME, config_dict={**keys, "llm_path": llm_path})
+    config = Config("BIGRec", FRAME, config_dict=keys)
     user, item, time = (config[f"{name}_FIELD"] for name in ("USER_ID", "ITEM_ID", "TIME"))
     _check_columns("interactions", interactions, (user, item, time))
     _check_columns("items", items, (item, config["title_field"]))
@@ -57,39 +51,41 @@ def select_fewshot(
     titles = _titles(items.set_index(item)[config["title_field"]], catalogue)
     rows = pd.DataFrame({user: user_codes, item: item_codes, time: _numbers(interactions[time])})
     with tempfile.TemporaryDirectory() as folder:
-        _write_atomic(Path(folder) / _NAME, rows, titles, config)
-        own = {"llm_path": llm_path, "data_path": folder, "load_col": {"inter": [user, item, time]}}
-        selected = _select(Config("BIGRec", _NAME, config_dict={"checkpoint_dir": f"{folder}/saved", **keys, **own}))
-    selected["user"] = users[selected["user"]]
-    selected["history"] = [catalogue[history].tolist() for history in selected["history"]]
-    selected["target"] = catalogue[selected["target"]]
-    return selected
+        _write_atomic(Path(folder) / FRAME, rows, titles, config)
+        data_keys = {"data_path": folder, "load_col": {"inter": [user, item, time]}}
+        yield {"checkpoint_dir": f"{folder}/saved", **keys, **data_keys}, Ids(users, catalogue)
 
 
-def _select(config: Config) -> pd.DataFrame:
-    """What ``select_fewshot`` returns, users and items by their numbers in the atomic files."""
-    config.model_class.check(config)
-    splits = load_splits(config)
-    candidates = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
-    with RunFolder.opened(Path(config["checkpoint_dir"]) / run_name(config, splits)) as folder:
-        pipeline = Pipeline(config, SharedStages(config, splits, candidates, folder), folder)
-        selected = pipeline.run(last="select")["selected"]
-        scores = pd.read_csv(folder / "scores.csv").drop(columns=["user", "target", "selected"])
-        with open(folder / "fewshot.jsonl", encoding="utf-8") as stream:
-            prompts = pd.DataFrame(map(json.loads, stream))
-    samples, dataset = candidates[selected], splits.train
+def selection_frame(
+    dataset: SequentialDataset,
+    candidates: CandidateSamples,
+    selection: Selection,
+    prompts: Iterable[Mapping[str, Any]],
+    ids: Ids,
+) -> pd.DataFrame:
+    """Return what ``recbole_dealrec.select_fewshot`` does.
+
+    Args:
+        dataset: training part of the dataset that was written.
+        candidates: its candidate samples.
+        selection: what was chosen among them.
+        prompts: instruction, input and output of each chosen sample.
+        ids: users and items by their numbers.
+    """
     user_numbers, item_numbers = (
         np.array([-1, *map(int, dataset.field2id_token[field][1:])]) for field in (dataset.uid_field, dataset.iid_field)
     )
+    samples = candidates[selection.indices]
     histories = [samples.history(row) for row in range(len(samples))]
     columns = {
-        "user": user_numbers[samples.user_id],
-        "history": [item_numbers[history] for history in histories],
-        "target": item_numbers[samples.item_id],
+        "user": ids.users[user_numbers[samples.user_id]],
+        "history": [ids.items[item_numbers[history]].tolist() for history in histories],
+        "target": ids.items[item_numbers[samples.item_id]],
         "history_titles": [[samples.title(item) for item in history] for history in histories],
         "target_title": [samples.title(item) for item in samples.item_id],
+        **{name: values[selection.indices] for name, values in selection.columns.items()},
     }
-    return pd.concat([pd.DataFrame(columns), scores.iloc[selected].reset_index(drop=True), prompts], axis=1)
+    return pd.concat([pd.DataFrame(columns), pd.DataFrame(list(prompts))], axis=1)
 
 
 def _check_columns(name: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
@@ -149,8 +145,8 @@ def _write_atomic(folder: Path, rows: pd.DataFrame, titles: list[str], config: C
     folder.mkdir()
     kinds = ("token", "token", "float")
     header = [f"{name}:{kind}" for name, kind in zip(rows, kinds, strict=True)]
-    rows.to_csv(folder / f"{_NAME}.inter", sep=config["field_separator"], index=False, header=header)
-    with open(folder / f"{_NAME}.item", "w", encoding="utf-8") as stream:
+    rows.to_csv(folder / f"{FRAME}.inter", sep=config["field_separator"], index=False, header=header)
+    with open(folder / f"{FRAME}.item", "w", encoding="utf-8") as stream:
         separator = config["field_separator"]
         stream.write(f"{config['ITEM_ID_FIELD']}:token{separator}{config['title_field']}:token_seq\n")
         stream.writelines(f"{code}{separator}{title}\n" for code, title in enumerate(titles))

@@ -1,47 +1,132 @@
-"""One run: selection, few-shot fine-tuning, metrics."""
+"""The job of one run: prepare, score, select, fine-tune, evaluate, report."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
+from recbole.utils import init_seed
 
 from recbole_dealrec import processes
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk, load_splits, train_loader
 from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.model import MODELS, LLMRecommender
+from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.report import example_places, log_summary, selection_statistics, write_report
-from recbole_dealrec.run_folder import RunFolder, read_json
-from recbole_dealrec.sampler import get_sampler
-from recbole_dealrec.stages import SharedStages
-from recbole_dealrec.trainer import LLMTrainer
+from recbole_dealrec.sampler import FewShotSampler, get_sampler
+from recbole_dealrec.sampler.selection import Selection
+from recbole_dealrec.scorer.base import LLM
+from recbole_dealrec.scorer.scoring import Scoring, scoring_steps
+from recbole_dealrec.store.names import Folders
+from recbole_dealrec.store.opening import agree, discard_unfinished
+from recbole_dealrec.store.run_folder import RunFolder
+from recbole_dealrec.store.step import keep, records, step
+from recbole_dealrec.training.llm_trainer import LLMTrainer
+from recbole_dealrec.training.surrogate import SurrogateTraining
 
-STAGES = ("score", "select", "finetune", "evaluate")
+LAST_STEPS = ("score", "select", "finetune", "evaluate")
+SELECTION, FINE_TUNING, EVALUATION = "selection", "fine-tuning", "evaluation"
+SELECTION_OUTPUTS = ("selection.npz", "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that can be carried out: everything that can be refused has been checked.
+
+    Attributes:
+        config: its configuration.
+        splits: training, validation and test part.
+        samples: candidate samples of the training part.
+        sampler: chooses among them.
+    """
+
+    config: Config
+    splits: Splits
+    samples: CandidateSamples
+    sampler: FewShotSampler
+
+    def scoring(self, root: Path | None = None) -> Scoring:
+        """Return the scoring of this job and of all that differ from it in the selection alone.
+
+        Args:
+            root: folder under which everything is kept; None for ``checkpoint_dir``.
+        """
+        return Scoring(self.config, self.splits, self.samples, self.folders(root), SurrogateTraining)
+
+    def folders(self, root: Path | None = None) -> Folders:
+        """Return where everything is kept under ``root``, None for ``checkpoint_dir``."""
+        return Folders.of(self.config, self.splits, root or Path(self.config["checkpoint_dir"]))
+
+
+def configure(
+    model: str, dataset: str, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any]
+) -> Config:
+    """Return the configuration of a run.
+
+    Args:
+        model: recommender to fine-tune.
+        dataset: name of the dataset's folder and files.
+        config_file_list: YAML files of configuration keys.
+        config_dict: configuration keys that win over all files.
+
+    Raises:
+        InputError: it cannot be used, whatever the data and the language model are.
+    """
+    if model not in MODELS:
+        raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
+    if Path(dataset).name != dataset or dataset in ("", ".", ".."):
+        raise InputError(f"dataset '{dataset}': a dataset is named by its folder alone; data_path says where that lies")
+    config = Config(model, dataset, config_file_list, config_dict)
+    get_sampler(config["sampler"])
+    config.check_valid_metric()
+    return config
+
+
+def prepare(configs: Sequence[Config], check_llm: bool = True) -> list[Job]:
+    """Check all that can be checked of runs before anything is computed, and read their data.
+
+    Args:
+        configs: configurations that differ in keys of the selection alone.
+        check_llm: whether the files of the language model are checked, too.
+
+    Raises:
+        InputError: input or configuration that cannot be used.
+    """
+    first = configs[0]
+    if check_llm:
+        first.model_class.check(first)
+    splits = load_splits(first)
+    samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
+    for config in (first, first.surrogate()):
+        check_topk(config, splits.train)
+    build_surrogate(first.surrogate(), splits.train)
+    jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
+    for job in jobs:
+        job.sampler.check(len(samples))
+    return jobs
 
 
 class Pipeline:
-    """The stages of one run, in order; a stage whose output is in the run folder is not run again.
+    """The steps of one run, in order; a step whose output is in the run folder is not run again.
 
     Args:
-        config: the run's configuration.
-        stages: what it shares with runs of other samplers.
+        job: the run.
+        scoring: gives scores and the language model; shared with the runs of other samplers.
         folder: run folder.
-
-    Raises:
-        InputError: no such sampler, or too few candidates to choose from.
     """
 
-    def __init__(self, config: Config, stages: SharedStages, folder: RunFolder) -> None:
-        self.config = config
-        self.stages = stages
-        self.folder = folder
-        self.samples, self.splits = stages.samples, stages.splits
-        self.sampler = get_sampler(config["sampler"])(config, stages.scorers)
-        self.sampler.check(len(self.samples))
+    def __init__(self, job: Job, scoring: Scoring, folder: RunFolder) -> None:
+        self.job, self.scoring, self.folder = job, scoring, folder
+        self.config, self.splits, self.samples = job.config, job.splits, job.samples
 
-    def run(self, last: str = STAGES[-1]) -> dict[str, Any]:
-        """The stages up to and including the ``last`` one.
+    def run(self, last: str = LAST_STEPS[-1]) -> dict[str, Any]:
+        """Run the steps up to and including the ``last`` one.
 
         Returns:
             What ``recbole_dealrec.run_recbole_dealrec`` does, but for ``run_dir``.
@@ -50,73 +135,66 @@ class Pipeline:
             file.write_text(yaml.safe_dump(self.config.resolved(), allow_unicode=True), encoding="utf-8")
         if last == "score":
             self.score()
-            return {"seconds": self.folder.seconds}
-        selected = self.select()
-        if last == "select":
-            return {"selected": selected, "seconds": self.folder.seconds}
-        best_valid_result = self.fine_tune(selected)
-        if last == "finetune":
-            seconds = self.folder.seconds
-            return {"best_valid_result": best_valid_result, "selected": selected, "seconds": seconds}
-        return self._finish(selected, best_valid_result, self.evaluate())
+            return {"seconds": self.seconds()}
+        selection = self.stored_selection() or self.select(self.score())
+        result: dict[str, Any] = {"selected": selection.indices}
+        if last in ("finetune", "evaluate"):
+            result["best_valid_result"] = self.fine_tune(selection.indices)
+        if last == "evaluate":
+            result |= self.evaluate()
+            result = self.report(selection, result)
+        return {**result, "seconds": self.seconds()}
 
-    def score(self) -> None:
-        """Scores that the sampler needs, kept in the folder of the shared stages."""
-        for name in self.sampler.needs:
-            self.stages.scorers[name].score(self.samples)
+    def score(self) -> dict[str, np.ndarray]:
+        """Return the scores that the sampler needs, and keep what they cost."""
+        needs = self.job.sampler.needs
+        scores = self.scoring.scores(needs)
+        known = self.scoring.records
+        keep(self.folder, {name: known[name] for name in scoring_steps(self.config, needs) if name in known})
+        return scores
 
-    def _finish(
-        self, selected: np.ndarray, best_valid_result: dict[str, float], evaluation: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Write result and report, and remove what only an interrupted run needs."""
-        result = {
-            "best_valid_result": best_valid_result,
-            **evaluation,
-            "n_candidates": len(self.samples),
-            "seconds": self.folder.seconds,
-            "memory_mib": self.folder.memory,
-            "training": self._training_curves(),
-            "selection": self._statistics(),
-            "selected": selected.tolist(),
-        }
-        self.folder.output_json("result.json", result)
-        write_report(self.folder, self.config, result)
-        log_summary(self.config, result)
-        self.folder.discard_unfinished()
-        self.stages.discard_unfinished()
-        return {**result, "selected": selected}
+    def select(self, scores: Mapping[str, np.ndarray]) -> Selection:
+        """Choose the few-shot samples, and write them down."""
+        sampler, llm = self.job.sampler, self.llm()
+        sampler.scores = scores
+        with step(self.folder, SELECTION):
+            indices = processes.broadcast(np.asarray(sampler.sample(self.samples), dtype=np.int64))
+        selection = Selection(indices, sampler.columns, sampler.ranked_by)
+        steps = scoring_steps(self.config, sampler.needs)
+        curves = {name: curve for name, curve in self.scoring.curves.items() if name in steps}
+        self.folder.output_json("surrogates.json", curves)
+        with self.folder.output("fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
+            for row in llm.instructions(self.samples[indices]):
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.folder.output_json("examples.json", self._examples(selection))
+        with self.folder.output("scores.csv") as file:
+            self.score_table(selection).to_csv(file, index=False)
+        selection.save(self.folder)
+        agree(self.folder)
+        return selection
 
-    def select(self) -> np.ndarray:
-        """Indices of the selected candidates, int64 [n_fewshot]."""
-        if all(map(self.folder.has, ("fewshot.jsonl", "examples.json", "scores.csv"))):
-            return np.flatnonzero(pd.read_csv(self.folder / "scores.csv", usecols=["selected"])["selected"])
-        with self.folder.stage("selection"):
-            selected = processes.broadcast(np.asarray(self.sampler.sample(self.samples), dtype=np.int64))
-        self._write_fewshot(self.samples[selected])
-        self._write_examples()
-        self._write_scores(selected)
-        self.folder.synchronise()
-        return selected
+    def stored_selection(self) -> Selection | None:
+        """Return the selection that an earlier call has made, if all that it wrote is there."""
+        return Selection.load(self.folder) if self.folder.has(*SELECTION_OUTPUTS) else None
 
     def fine_tune(self, selected: np.ndarray) -> dict[str, float]:
-        """Fine-tune on the selected samples; returns the best validation result."""
-        trained = self.folder.has("fine_tuning.json") and self.folder.has(self.config.model_class.weights_folder)
-        if not trained:
+        """Fine-tune on the selected samples; return the best validation result."""
+        if not self.folder.has("fine_tuning.json", self.config.model_class.weights_folder):
             trainer = self._trainer()
-            with self.folder.stage("fine-tuning"):
-                self.stages.seed()
+            with step(self.folder, FINE_TUNING):
+                self._seed()
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
                 valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
                 trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
                 self.folder.output_json("fine_tuning.json", trainer.summary())
-        return read_json(self.folder / "fine_tuning.json")["best_valid_result"]
+        return self.folder.read_json("fine_tuning.json")["best_valid_result"]
 
     def evaluate(self) -> dict[str, Any]:
-        """Metrics of the fine-tuned recommender on the test part, their standard errors and the number of queries."""
+        """Return metrics on the test part, their standard errors and the number of queries."""
         if not self.folder.has("test_result.json"):
             trainer = self._trainer()
-            with self.folder.stage("evaluation"):
-                self.stages.seed()
+            with step(self.folder, EVALUATION):
+                self._seed()
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows)
                 trainer.eval_collector.data_collect(train_data)
                 test_data = QueryDataLoader(self.config, self.splits.test, self.config["n_test"])
@@ -126,44 +204,63 @@ class Pipeline:
                     "n_test_queries": len(test_data.positives),
                 }
                 self.folder.output_json("test_result.json", evaluation)
-        return read_json(self.folder / "test_result.json")
+        return self.folder.read_json("test_result.json")
 
-    def _statistics(self) -> dict[str, Any]:
-        scores = pd.read_csv(self.folder / "scores.csv")
-        return selection_statistics(scores, self.samples, item_counts(self.splits.train))
-
-    def _training_curves(self) -> dict[str, dict[str, Any]]:
-        """Curves of the fine-tuning and of the surrogates that the run used, by stage, as far as they were kept."""
-        files = {
-            "fine-tuning": self.folder / "fine_tuning.json",
-            **self.stages.surrogate_trainings(self.folder.seconds),
+    def report(self, selection: Selection, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write result and report, and remove what only an interrupted run needs."""
+        table, examples = self.score_table(selection), self.folder.read_json("examples.json")
+        counts = item_counts(self.splits.train)
+        result = {
+            **result,
+            "n_candidates": len(self.samples),
+            "seconds": self.seconds(),
+            "memory_mib": {name: record["memory"] for name, record in records(self.folder).items()},
+            "training": {
+                FINE_TUNING: self.folder.read_json("fine_tuning.json")["curve"],
+                **self.folder.read_json("surrogates.json"),
+            },
+            "selection": selection_statistics(table, selection.ranked_by, self.samples, counts),
         }
-        trainings = {stage: read_json(file) for stage, file in files.items()}
-        return {stage: training["curve"] for stage, training in trainings.items() if "curve" in training}
+        self.folder.output_json("result.json", {**result, "selected": selection.indices.tolist()})
+        write_report(self.folder, self.config, result, table, examples)
+        log_summary(self.config, result)
+        discard_unfinished(self.folder)
+        return result
 
-    def _trainer(self) -> LLMTrainer:
-        llm = self.stages.llm
-        return LLMTrainer(self.config, llm, self.folder, llm.weights_folder)
+    def seconds(self) -> dict[str, float]:
+        """Return the wall time of each step, and of each shared step that the selection needs."""
+        return {name: record["seconds"] for name, record in records(self.folder).items()}
 
-    def _write_scores(self, selected: np.ndarray) -> None:
+    def llm(self) -> LLMRecommender:
+        """Return the recommender before fine-tuning."""
+        llm = self.scoring.llm(self.folder)
+        keep(self.folder, {LLM: self.scoring.records[LLM]})
+        return llm
+
+    def score_table(self, selection: Selection) -> pd.DataFrame:
+        """Return a row for each candidate: user, target, what the sampler kept, and whether it is selected."""
         dataset = self.splits.train
         columns = {
             "user": dataset.id2token(dataset.uid_field, self.samples.user_id),
             "target": dataset.id2token(dataset.iid_field, self.samples.item_id),
-            **self.sampler.columns,
-            "selected": np.isin(np.arange(len(self.samples)), selected).astype(int),
+            **selection.columns,
+            "selected": np.isin(np.arange(len(self.samples)), selection.indices).astype(int),
         }
-        with self.folder.output("scores.csv") as file:
-            pd.DataFrame(columns).to_csv(file, index=False)
+        return pd.DataFrame(columns)
 
-    def _write_fewshot(self, samples: CandidateSamples) -> None:
-        with self.folder.output("fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
-            for row in self.stages.llm.instructions(samples):
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    def _examples(self, selection: Selection) -> dict[str, Any]:
+        """Return samples at both ends and in the middle of what the sampler ranks by, as prompts."""
+        name, places = example_places(selection.ranked_by, selection.columns, self.samples.item_length)
+        named = [(place, index) for place, indices in places.items() for index in indices.tolist()]
+        index = np.array([index for _, index in named], dtype=np.int64)
+        rows = self.llm().instructions(self.samples[index])
+        examples = [{"place": place, "sample": index, **row} for (place, index), row in zip(named, rows, strict=True)]
+        return {"ranked_by": name, "samples": examples}
 
-    def _write_examples(self) -> None:
-        ranked_by, places = example_places(self.sampler.columns, self.samples.item_length)
-        named = [(name, index) for name, indices in places.items() for index in indices.tolist()]
-        rows = self.stages.llm.instructions(self.samples[np.array([index for _, index in named], dtype=np.int64)])
-        examples = [{"place": name, "sample": index, **row} for (name, index), row in zip(named, rows, strict=True)]
-        self.folder.output_json("examples.json", {"ranked_by": ranked_by, "samples": examples})
+    def _trainer(self) -> LLMTrainer:
+        llm = self.llm()
+        return LLMTrainer(self.config, llm, self.folder, llm.weights_folder)
+
+    def _seed(self) -> None:
+        """Begin a step from the seed, so that a step whose output is there leaves the next one as it was."""
+        init_seed(self.config["seed"], self.config["reproducibility"])

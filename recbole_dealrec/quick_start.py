@@ -1,10 +1,9 @@
-"""Entry points: one run, and a comparison of samplers over seeds."""
+"""Entry points: one run, a comparison of samplers over seeds, and a selection from DataFrames."""
 
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,13 @@ from recbole.utils import init_logger
 from recbole_dealrec import processes
 from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, Splits, check_topk, load_splits
-from recbole_dealrec.digest import growth_keys, run_name
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model import MODELS
-from recbole_dealrec.model.grown_surrogate import start_from
-from recbole_dealrec.model.surrogate import build_surrogate
-from recbole_dealrec.pipeline import STAGES, Pipeline
-from recbole_dealrec.previous_run import PreviousRun
+from recbole_dealrec.frame import FRAME, dataset_written, selection_frame
+from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, Job, Pipeline, configure, prepare
 from recbole_dealrec.report import write_comparison_report
-from recbole_dealrec.run_folder import RunFolder
-from recbole_dealrec.sampler import get_sampler
-from recbole_dealrec.stages import SharedStages
+from recbole_dealrec.scorer.base import LLM
+from recbole_dealrec.scorer.scoring import Scoring
+from recbole_dealrec.store.opening import opened
 
 
 def run_recbole_dealrec(
@@ -38,10 +32,11 @@ def run_recbole_dealrec(
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
-    stage: str = STAGES[-1],
-    shared: bool = False,
+    stage: str = LAST_STEPS[-1],
 ) -> dict[str, Any]:
     """Score the candidate samples, select few, fine-tune the language model on them and evaluate it.
+
+    Surrogates and scores lie in folders beside the run folder, for all runs that agree in the keys they depend on.
 
     Args:
         model: recommender to fine-tune.
@@ -49,35 +44,26 @@ def run_recbole_dealrec(
         sampler: name of a few-shot sampler; a ``sampler`` in ``config_dict`` wins.
         config_file_list: YAML files of configuration keys.
         config_dict: configuration keys that win over all files.
-        saved: whether the run folder is kept; a run whose folder is there goes on from its finished stages.
-        stage: the last stage: score, select, finetune or evaluate. A later call goes on from there.
-        shared: whether surrogates, scores and the language model before fine-tuning are kept in a folder of their own,
-            which other shared runs and comparisons use too, and not in the run folder.
+        saved: whether the run is kept; a run whose folder is there goes on from its finished steps.
+        stage: the last step: score, select, finetune or evaluate. A later call goes on from there.
 
     Returns:
         ``best_valid_result`` and ``test_result`` (metric to value), ``test_standard_error`` (metric to its standard
         error over the ``n_test_queries`` test queries), ``selected`` (int64 indices of the candidate samples),
-        ``seconds`` (stage to wall time) and ``run_dir`` (empty if not saved); before the last stage those of them that
+        ``seconds`` (step to wall time) and ``run_dir`` (empty if not saved); before the last step those of them that
         are known by then.
 
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
     """
-    check_stage(stage)
-    config = checked_config(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
+    check_last_step(stage)
+    config = configure(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     _start_logging(config)
-    splits, samples = checked_data([config])
-    path = Path(config["checkpoint_dir"]) / run_name(config, splits)
-    with (
-        processes.joined(config["device"].type == "cpu"),
-        _kept_or_temporary(path, saved) as path,
-        SharedStages.opened(config, splits, samples) if shared else nullcontext() as stages,
-        RunFolder.opened(path, stages and stages.folder) as folder,
-    ):
-        pipeline = Pipeline(config, stages or SharedStages(config, splits, samples, folder), folder)
-        getLogger().info(f"{len(samples)} candidate samples; run folder {path}")
-        result = pipeline.run(stage)
-    return {**result, "run_dir": str(path) if saved else ""}
+    (job,) = prepare([config])
+    with processes.joined(config["device"].type == "cpu"), _root(config, saved) as root:
+        getLogger().info(f"{len(job.samples)} candidate samples; run folder {job.folders(root).run}")
+        result, run_dir = _run(job, job.scoring(root), root, stage)
+    return {**result, "run_dir": run_dir if saved else ""}
 
 
 def compare_samplers(
@@ -87,13 +73,13 @@ def compare_samplers(
     dataset: str = "ml-100k",
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
-    stage: str = STAGES[-1],
+    stage: str = LAST_STEPS[-1],
 ) -> dict[str, Any]:
     """Run every sampler with every seed and compare their metrics and costs.
 
     The samplers of a seed share surrogates, scores and the language model before fine-tuning; each of these is computed
     once. A run comes out as ``run_recbole_dealrec`` alone would have it, and one whose folder is there goes on from
-    its finished stages.
+    its finished steps.
 
     Args:
         samplers: names of few-shot samplers; the first one is tested against the best of the others.
@@ -102,47 +88,93 @@ def compare_samplers(
         dataset: name of the dataset's folder and files.
         config_file_list: YAML files of configuration keys.
         config_dict: configuration keys that win over all files; no ``sampler``, and no ``seed`` beside ``seeds``.
-        stage: the last stage of each run: score, select, finetune or evaluate.
+        stage: the last step of each run: score, select, finetune or evaluate.
 
     Returns:
         ``runs`` (DataFrame, one row a run), ``table`` (DataFrame, as ``comparison_table`` describes it) and
-        ``comparison_dir``, the folder with both as CSV, the table as LaTeX and ``report.html``; before the stage
+        ``comparison_dir``, the folder with both as CSV, the table as LaTeX and ``report.html``; before the step
         evaluate ``runs`` alone, without metrics.
 
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
     """
-    check_stage(stage)
-    keys = dict(config_dict or {})
-    _check_named_once("sampler", samplers, keys)
-    if seeds is None:
-        seeds = [checked_config(model, dataset, config_file_list, {**keys, "sampler": samplers[0]})["seed"]]
-    else:
-        _check_named_once("seed", seeds, keys)
-    configs = [
-        [checked_config(model, dataset, config_file_list, {**keys, "sampler": name, "seed": seed}) for name in samplers]
-        for seed in seeds
-    ]
-    _start_logging(configs[0][0])
-    with processes.joined(configs[0][0]["device"].type == "cpu"):
-        runs = pd.DataFrame([row for of_seed in configs for row in _runs_of_seed(of_seed, stage)])
-        if stage != STAGES[-1]:
+    check_last_step(stage)
+    by_seed = configure_comparison(samplers, seeds, model, dataset, config_file_list, config_dict or {})
+    first = by_seed[0][0]
+    _start_logging(first)
+    with processes.joined(first["device"].type == "cpu"):
+        runs = pd.DataFrame([row for configs in by_seed for row in _rows(prepare(configs), stage)])
+        if stage != LAST_STEPS[-1]:
             return {"runs": runs}
         table = comparison_table(runs)
-        folder = processes.on_main(lambda: write_comparison(Path(configs[0][0]["checkpoint_dir"]), runs, table))
+        folder = processes.on_main(lambda: write_comparison(Path(first["checkpoint_dir"]), runs, table))
         processes.on_main(lambda: write_comparison_report(folder, runs, table))
     log_comparison(table, folder)
     return {"runs": runs, "table": table, "comparison_dir": str(folder)}
 
 
-def check_stage(stage: str) -> None:
-    """Refuse a stage that there is not.
+def select_fewshot(
+    interactions: pd.DataFrame, items: pd.DataFrame, llm_path: str = "tiny", **keys: Any
+) -> pd.DataFrame:
+    """Choose few-shot samples for a language model from a user's own data; nothing is fine-tuned.
+
+    The samples come from the training split: with the default ``eval_args``, the last two items of each user are held
+    out. What was computed on the way is kept only if a ``checkpoint_dir`` is given.
+
+    Args:
+        interactions: columns ``user_id``, ``item_id`` and ``timestamp``, of any types; times are numbers or datetimes,
+            and equal ones keep the order of the rows. The keys ``USER_ID_FIELD``, ``ITEM_ID_FIELD`` and ``TIME_FIELD``
+            give other names.
+        items: columns ``item_id`` and ``title``; the key ``title_field`` gives another name.
+        llm_path: Hugging Face id, folder or .gguf file of a causal language model; ``tiny`` is the embedded one.
+        keys: configuration keys, such as ``sampler``, ``n_fewshot`` and ``prompt_noun``.
+
+    Returns:
+        A row for each selected sample: ``user``, ``history`` (list of items, oldest first) and ``target`` as the
+        interactions have them, ``history_titles``, ``target_title``, the columns that the sampler writes to
+        ``scores.csv`` (DEALRec: ``influence``, ``effort``, ``score``, ``group``), and ``instruction``, ``input`` and
+        ``output`` for fine-tuning; with ``chat_template``, ``messages`` too.
 
     Raises:
-        InputError: its name is none of ``STAGES``.
+        InputError: a column or a value is missing, an item has two titles, or a key cannot be used.
     """
-    if stage not in STAGES:
-        raise InputError(f"no stage '{stage}'; the stages are {', '.join(STAGES)}")
+    with dataset_written(interactions, items, {**keys, "llm_path": llm_path}) as (config_dict, ids):
+        (job,) = prepare([configure("BIGRec", FRAME, None, config_dict)])
+        with opened(job.folders().run) as folder:
+            pipeline = Pipeline(job, job.scoring(), folder)
+            pipeline.run(last="select")
+            selection = pipeline.stored_selection()
+            prompts = pipeline.llm().instructions(job.samples[selection.indices])
+            return selection_frame(job.splits.train, job.samples, selection, prompts, ids)
+
+
+def configure_comparison(
+    samplers: Sequence[str],
+    seeds: Sequence[int] | None,
+    model: str,
+    dataset: str,
+    config_file_list: Sequence[str] | None,
+    config_dict: Mapping[str, Any],
+) -> list[list[Config]]:
+    """Return the configurations of all samplers, seed by seed; arguments as for ``compare_samplers``.
+
+    Raises:
+        InputError: one of them cannot be used, or a sampler or seed is named twice.
+    """
+    _check_named_once("sampler", samplers, config_dict)
+    if seeds is not None:
+        _check_named_once("seed", seeds, config_dict)
+    keys_of_seeds = [config_dict] if seeds is None else [{**config_dict, "seed": seed} for seed in seeds]
+    return [
+        [configure(model, dataset, config_file_list, {**keys, "sampler": name}) for name in samplers]
+        for keys in keys_of_seeds
+    ]
+
+
+def check_last_step(stage: str) -> None:
+    """Raise InputError if ``stage`` is none of ``LAST_STEPS``."""
+    if stage not in LAST_STEPS:
+        raise InputError(f"no stage '{stage}'; the stages are {', '.join(LAST_STEPS)}")
 
 
 def _check_named_once(key: str, values: Sequence, keys: Mapping[str, Any]) -> None:
@@ -152,99 +184,47 @@ def _check_named_once(key: str, values: Sequence, keys: Mapping[str, Any]) -> No
         raise InputError(f"configuration key '{key}' is given beside the values to compare; leave one of them out")
 
 
-def _runs_of_seed(configs: Sequence[Config], stage: str) -> Iterator[dict[str, Any]]:
-    """A row of the comparison for each configuration; these differ in keys of the selection alone."""
-    first, parent = configs[0], Path(configs[0]["checkpoint_dir"])
-    splits, samples = checked_data(configs)
-    with SharedStages.opened(first, splits, samples) as stages:
-        for config in configs:
-            with RunFolder.opened(parent / run_name(config, splits), stages.folder) as folder:
-                getLogger().info(f"{config['sampler']}, seed {config['seed']}; run folder {folder.path}")
-                yield _row(Pipeline(config, stages, folder), stage)
+def _run(job: Job, scoring: Scoring, root: Path | None, last: str) -> tuple[dict[str, Any], str]:
+    """Run a job up to its last step; return the result and the run folder."""
+    with opened(job.folders(root).run) as folder:
+        return Pipeline(job, scoring, folder).run(last), str(folder.path)
 
 
-def _row(pipeline: Pipeline, stage: str) -> dict[str, Any]:
-    config, folder, result = pipeline.config, pipeline.folder, pipeline.run(stage)
-    if stage != STAGES[-1]:
-        return {"sampler": config["sampler"], "seed": config["seed"], "run_dir": str(folder.path)}
+def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
+    """Run the jobs of a seed; give a row of the comparison for each."""
+    scoring = jobs[0].scoring()
+    for job in jobs:
+        named = {"sampler": job.config["sampler"], "seed": job.config["seed"]}
+        getLogger().info(f"{named['sampler']}, seed {named['seed']}; run folder {job.folders().run}")
+        result, run_dir = _run(job, scoring, None, last)
+        if last == LAST_STEPS[-1]:
+            named |= {**result["test_result"], **_costs(result["seconds"])}
+        yield {**named, "run_dir": run_dir}
+
+
+def _costs(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return the seconds of the selection with all that it needs, but for the language model, which every run needs."""
+    rest = (LLM, FINE_TUNING, EVALUATION)
     return {
-        "sampler": config["sampler"],
-        "seed": config["seed"],
-        **result["test_result"],
-        "selection seconds": folder.cost("selection", without="language model"),  # every run needs that one
-        "fine-tuning seconds": folder.seconds.get("fine-tuning", float("nan")),
-        "evaluation seconds": folder.seconds.get("evaluation", float("nan")),
-        "run_dir": str(folder.path),
+        "selection seconds": sum(value for name, value in seconds.items() if name not in rest),
+        "fine-tuning seconds": seconds.get(FINE_TUNING, float("nan")),
+        "evaluation seconds": seconds.get(EVALUATION, float("nan")),
     }
 
 
-def checked_config(
-    model: str, dataset: str, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any]
-) -> Config:
-    """Configuration of a run, with all that can be refused before the data are read.
-
-    Raises:
-        InputError: it cannot be used.
-    """
-    config = resolved_config(model, dataset, config_file_list, config_dict)
-    config.model_class.check(config)
-    return config
-
-
-def resolved_config(
-    model: str, dataset: str, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any]
-) -> Config:
-    """Configuration of a run, with all that can be refused before checkpoints are looked at.
-
-    Raises:
-        InputError: it cannot be used.
-    """
-    if model not in MODELS:
-        raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
-    if Path(dataset).name != dataset or dataset in ("", ".", ".."):
-        raise InputError(f"dataset '{dataset}': a dataset is named by its folder alone; data_path says where that lies")
-    config = Config(model, dataset, config_file_list, config_dict)
-    get_sampler(config["sampler"])
-    config.check_valid_metric()
-    if previous := PreviousRun.of(config):
-        previous.check_keys(config, growth_keys())
-    return config
-
-
-def checked_data(configs: Sequence[Config]) -> tuple[Splits, CandidateSamples]:
-    """Splits and candidates of runs that differ in keys of the selection alone, before anything is written.
-
-    Raises:
-        InputError: the data cannot be used, or not so by one of the runs.
-    """
-    first = configs[0]
-    splits = load_splits(first)
-    samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
-    check_topk(first, splits.train)
-    surrogate_config = first.surrogate()
-    surrogate, previous = build_surrogate(surrogate_config, splits.train), PreviousRun.of(first)
-    if previous and previous.has_surrogate(0):
-        start_from(surrogate, surrogate_config, splits.train, *previous.surrogate(0))
-    for config in configs:
-        get_sampler(config["sampler"])(config, {}).check(len(samples))
-    return splits, samples
-
-
 @contextmanager
-def _kept_or_temporary(path: Path, kept: bool) -> Iterator[Path]:
-    if kept:
-        yield path
-    else:
-        folder = processes.on_main(lambda: Path(tempfile.mkdtemp()))
-        try:
-            yield folder
-        finally:
-            if processes.is_main():
-                shutil.rmtree(folder, ignore_errors=True)
+def _root(config: Config, saved: bool) -> Iterator[Path]:
+    """Give the folder that everything is kept under, a temporary one if nothing is to be saved."""
+    with ExitStack() as stack:
+        if saved:
+            yield Path(config["checkpoint_dir"])
+            return
+        enter = lambda: stack.enter_context(tempfile.TemporaryDirectory())  # noqa: E731
+        yield Path(processes.on_main(enter))
 
 
 def _start_logging(config: Config) -> None:
-    """RecBole's log file and console; those of an earlier run in this process are closed first."""
+    """Start RecBole's log file and console; those of an earlier run in this process are closed first."""
     root = getLogger()
     for handler in [handler for handler in root.handlers if getattr(handler, "of_recbole", False)]:
         root.removeHandler(handler)

@@ -19,7 +19,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields, SequentialDataset, load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import LLMRecommender
-from recbole_dealrec.run_folder import check_outputs
+from recbole_dealrec.store.run_folder import check_outputs
 
 
 def recommend(

@@ -56,7 +56,7 @@ def objective_function(
     keys = {key: _plain(value) for key, value in (config_dict or {}).items()}
     named = {key: keys.pop(key) for key in ("model", "dataset") if key in keys}
     result = run_recbole_dealrec(
-        **named, config_file_list=config_file_list, config_dict=keys, saved=saved, stage="finetune", shared=True
+        **named, config_file_list=config_file_list, config_dict=keys, saved=saved, stage="finetune"
     )
     config = Config(
         **{"model": "BIGRec", "dataset": "ml-100k", **named}, config_file_list=config_file_list, config_dict=keys
@@ -111,7 +111,7 @@ def tune(
     keys = {**fixed, **best}
     named = {key: keys.pop(key) for key in ("model", "dataset") if key in keys}
     getLogger().info(f"best of {len(search.params2result)} trials by validation: {best}")
-    result = run_recbole_dealrec(**named, config_file_list=config_file_list, config_dict=keys, shared=True)
+    result = run_recbole_dealrec(**named, config_file_list=config_file_list, config_dict=keys)
     trials = {name: trial["best_valid_result"] for name, trial in search.params2result.items()}
     return {"best_params": best, "best_valid_score": search.best_score, "trials": trials, **result}
 

@@ -17,8 +17,8 @@ import transformers
 from threadpoolctl import threadpool_limits
 
 from recbole_dealrec import compare_samplers
-from recbole_dealrec.run_folder import read_json
 from recbole_dealrec.sampler import base
+from recbole_dealrec.store.atomic import read_json
 
 FILE = Path(__file__).with_name("golden.json")
 SAMPLERS = sorted(base._REGISTRY)

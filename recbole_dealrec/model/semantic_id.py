@@ -15,10 +15,10 @@ from sklearn.exceptions import ConvergenceWarning
 from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.candidates import rank_from_end
-from recbole_dealrec.digest import checkpoint_content
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.text_embedding import embed_texts
-from recbole_dealrec.run_folder import atomic_path
+from recbole_dealrec.store.atomic import atomic_path
+from recbole_dealrec.store.names import checkpoint_content
 
 
 def check_semantic_id(method: str) -> None:

@@ -1,6 +1,7 @@
 """The surrogate: a RecBole sequential model, trained on every position of a sequence at once where that is exact."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from logging import getLogger
 
 import numpy as np
@@ -21,6 +22,29 @@ from recbole_dealrec.model.catalogue import catalogue_cross_entropy
 _LENGTH_PARTS = 4
 _LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
 _ITEMS_PER_BATCH = 12_800  # of histories, padding included; larger batches leave the processor's cache
+
+
+@dataclass(frozen=True)
+class SurrogateFiles:
+    """Names of what is kept of a run's surrogate.
+
+    Args:
+        number: which of the run's surrogates, from 0.
+    """
+
+    number: int
+
+    @property
+    def step(self) -> str:
+        return f"surrogate {self.number}" if self.number else "surrogate"
+
+    @property
+    def weights(self) -> str:
+        return f"{self.step.replace(' ', '-')}.safetensors"
+
+    @property
+    def curve(self) -> str:
+        return f"{self.step.replace(' ', '-')}.json"
 
 
 class EveryPosition:

@@ -10,7 +10,7 @@ import pandas as pd
 from recbole_dealrec.comparison import COSTS
 from recbole_dealrec.report import figure
 from recbole_dealrec.report.page import render
-from recbole_dealrec.run_folder import atomic_path, read_json
+from recbole_dealrec.store.atomic import atomic_path, read_json
 
 
 def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFrame) -> None:

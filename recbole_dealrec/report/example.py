@@ -7,19 +7,21 @@ import numpy as np
 _EACH = 2
 
 
-def example_places(columns: Mapping[str, np.ndarray], item_length: np.ndarray) -> tuple[str, dict[str, np.ndarray]]:
-    """Samples at the ends and in the middle of what the sampler went by.
+def example_places(
+    ranked_by: str | None, columns: Mapping[str, np.ndarray], item_length: np.ndarray
+) -> tuple[str, dict[str, np.ndarray]]:
+    """Return samples at the ends and in the middle of what the sampler ranks by.
 
     Args:
-        columns: what the sampler keeps of each candidate, arrays [n]; it went by the last one that is not ``group``.
-        item_length: lengths of the histories [n], which take the place of a score that there is not.
+        ranked_by: name of the column that the sampler ranks by, if any.
+        columns: what the sampler keeps of each candidate, arrays [n].
+        item_length: lengths of the histories [n], which take the place of a column that there is not.
 
     Returns:
         Name of what they are ranked by, and indices of the ``highest``, ``median`` and ``lowest`` samples, each at most
         two, none twice; samples whose score is not finite are left out.
     """
-    scores = {name: values for name, values in columns.items() if name != "group"}
-    name, values = list(scores.items())[-1] if scores else ("history length", item_length)
+    name, values = (ranked_by, columns[ranked_by]) if ranked_by else ("history length", item_length)
     finite = np.flatnonzero(np.isfinite(values))
     order = finite[np.argsort(-values[finite], kind="stable")]
     each = min(_EACH, len(order) // 3)

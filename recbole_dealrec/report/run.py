@@ -9,19 +9,21 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.report import figure
 from recbole_dealrec.report.page import render
 from recbole_dealrec.report.statistic import score_columns
-from recbole_dealrec.run_folder import RunFolder, read_json
+from recbole_dealrec.store.run_folder import RunFolder
 
 
-def write_report(run: RunFolder, config: Config, result: dict[str, Any]) -> None:
+def write_report(
+    run: RunFolder, config: Config, result: dict[str, Any], scores: pd.DataFrame, examples: dict[str, Any]
+) -> None:
     """Write the page; it needs no network.
 
     Args:
-        run: folder of the run, with ``scores.csv`` and ``examples.json``.
+        run: folder of the run.
         config: its configuration.
         result: content of ``result.json``.
+        scores: content of ``scores.csv``.
+        examples: content of ``examples.json``.
     """
-    scores = pd.read_csv(run / "scores.csv")
-    examples = read_json(run / "examples.json")
     selection = result["selection"]
     page = render(
         "run.html",

@@ -11,11 +11,14 @@ _BINS = 50
 _NO_SCORES = ["user", "target", "group", "selected"]
 
 
-def selection_statistics(scores: pd.DataFrame, samples: CandidateSamples, popularity: np.ndarray) -> dict[str, Any]:
-    """Numbers of a selection as plain values.
+def selection_statistics(
+    scores: pd.DataFrame, ranked_by: str | None, samples: CandidateSamples, popularity: np.ndarray
+) -> dict[str, Any]:
+    """Return numbers of a selection as plain values.
 
     Args:
         scores: content of ``scores.csv``, a row for each sample.
+        ranked_by: column that the sampler ranks by, if any.
         samples: the candidates.
         popularity: int64 [n_items], how often each item occurs in the training part.
 
@@ -30,13 +33,12 @@ def selection_statistics(scores: pd.DataFrame, samples: CandidateSamples, popula
         "coverage": _coverage(samples, selected, popularity),
     }
     if "group" in scores:
-        score = columns.iloc[:, -1] if columns.shape[1] else None
-        statistics["groups"] = _groups(scores["group"], selected, score)
+        statistics["groups"] = _groups(scores["group"], selected, scores[ranked_by] if ranked_by else None)
     return statistics
 
 
 def score_columns(scores: pd.DataFrame) -> pd.DataFrame:
-    """The columns of ``scores.csv`` that are scores; the sampler went by the last of them."""
+    """Return the columns of ``scores.csv`` that are scores."""
     return scores.drop(columns=_NO_SCORES, errors="ignore").select_dtypes("number")
 
 

@@ -1,6 +1,6 @@
 """Few-shot samplers behind one interface and a registry."""
 
-from recbole_dealrec.sampler.base import FewShotSampler, Scorer, get_sampler, register_sampler, sampler_names
+from recbole_dealrec.sampler.base import FewShotSampler, get_sampler, register_sampler, sampler_names
 from recbole_dealrec.sampler.cluster import RecRankerSampler, S2LSampler, TFDConSampler
 from recbole_dealrec.sampler.coverage import coverage_enhanced_selection
 from recbole_dealrec.sampler.dealrec import (
@@ -28,7 +28,6 @@ __all__ = [
     "RandomSampler",
     "RecRankerSampler",
     "S2LSampler",
-    "Scorer",
     "TFDConSampler",
     "coverage_enhanced_selection",
     "get_sampler",

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from logging import getLogger
-from typing import Protocol
 
 import numpy as np
 
@@ -15,47 +14,41 @@ from recbole_dealrec.errors import InputError
 ENTRY_POINT_GROUP = "recbole_dealrec.samplers"
 
 
-class Scorer(Protocol):
-    """Gives every candidate one number, or one row of numbers."""
-
-    def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Scores, float64 [n], or rows, float32 [n, d], in the order of the samples."""
-
-
 class FewShotSampler(ABC):
-    """Chooses the samples a language model is fine-tuned on.
+    """Choose the samples a language model is fine-tuned on.
 
     Not to be confused with RecBole's samplers, which draw negative items.
 
     Args:
         config: reads ``n_fewshot``, ``seed`` and the sampler's own keys.
-        scorers: scorers by name; one costs nothing until its ``score`` is called. Numbers: ``influence``, ``effort``,
-            ``grand``, ``el2n``. Rows: ``loss_trajectory``, ``surrogate_representation``, ``llm_representation``,
-            ``valid_distance``.
 
     Attributes:
-        needs: names of the scorers that ``sample`` asks, in order. ``--stage=score`` and ``--dry_run`` go by them;
-            those that are not named here are computed with the selection.
+        needs: names of the scores that ``sample`` reads. Numbers, float64 [n]: ``influence``, ``effort``, ``grand``,
+            ``el2n``. Rows, float32 [n, d]: ``loss_trajectory``, ``surrogate_representation``, ``llm_representation``,
+            ``valid_distance``.
+        scores: those scores by name, set before ``sample`` is called.
         columns: after ``sample``, what is worth keeping of each candidate, arrays [n] by name.
+        ranked_by: name of the column that the sampler ranks the candidates by; None if it ranks by none.
     """
 
     needs: tuple[str, ...] = ()
+    ranked_by: str | None = None
 
-    def __init__(self, config: Config, scorers: Mapping[str, Scorer]) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
-        self.scorers = scorers
+        self.scores: Mapping[str, np.ndarray] = {}
         self.columns: dict[str, np.ndarray] = {}
 
     @abstractmethod
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        """Indices of the chosen samples, int64 [n_fewshot] (``Full``: all), sorted and unique."""
+        """Return the indices of the chosen samples, int64 [n_fewshot] (``Full``: all), sorted and unique."""
 
     def usable(self, n_candidates: int) -> int:
-        """How many of ``n_candidates`` the sampler can choose from."""
+        """Return how many of ``n_candidates`` the sampler can choose from."""
         return n_candidates
 
     def check(self, n_candidates: int) -> None:
-        """Refuse a pool that is too small, before anything is computed.
+        """Raise InputError if the pool is too small.
 
         Raises:
             InputError: fewer usable candidates than ``n_fewshot``.

@@ -41,7 +41,7 @@ class TFDConSampler(ClusterSampler):
     needs = ("surrogate_representation", "llm_representation")
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        points = np.hstack([_of_unit_spread(self.scorers[name].score(samples)) for name in self.needs])
+        points = np.hstack([_of_unit_spread(self.scores[name]) for name in self.needs])
         return self.draw_evenly(points, self.config["n_groups"])
 
 
@@ -56,7 +56,7 @@ class S2LSampler(ClusterSampler):
     needs = ("loss_trajectory",)
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        return self.draw_evenly(self.scorers["loss_trajectory"].score(samples), _S2L_CLUSTERS)
+        return self.draw_evenly(self.scores["loss_trajectory"], _S2L_CLUSTERS)
 
 
 @register_sampler("RecRanker")
@@ -74,7 +74,7 @@ class RecRankerSampler(FewShotSampler):
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         n_fewshot, random = self.config["n_fewshot"], np.random.default_rng(self.config["seed"])
-        representation = self.scorers["surrogate_representation"].score(samples)
+        representation = self.scores["surrogate_representation"]
         group = clusters(representation, _RECRANKER_CLUSTERS, self.config["seed"])
         importance = np.log(samples.item_length + 1)
         importance /= importance.sum()

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.sampler.base import register_sampler
 from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler
 
@@ -15,12 +14,10 @@ class DEALRecSampler(CoverageSampler):
     """
 
     needs = ("influence", "effort")
+    ranked_by = "score"
 
-    def scores(self, samples: CandidateSamples) -> dict[str, np.ndarray]:
-        influence = self.scorers["influence"].score(samples)
-        effort = self.scorers["effort"].score(samples)
-        score = overall_score(influence, effort, self.config["effort_weight"])
-        return {"influence": influence, "effort": effort, "score": score}
+    def ranking(self) -> np.ndarray:
+        return overall_score(self.scores["influence"], self.scores["effort"], self.config["effort_weight"])
 
 
 @register_sampler("InfluenceOnly")
@@ -28,6 +25,7 @@ class InfluenceOnlySampler(CoverageSampler):
     """DEALRec without the effort: coverage-enhanced selection on the influence alone; the paper's figure 4."""
 
     needs = ("influence",)
+    ranked_by = "influence"
 
 
 @register_sampler("EffortOnly")
@@ -35,6 +33,7 @@ class EffortOnlySampler(CoverageSampler):
     """DEALRec without the influence: coverage-enhanced selection on the effort alone; the paper's figure 4."""
 
     needs = ("effort",)
+    ranked_by = "effort"
 
 
 @register_sampler("Greedy")
@@ -46,7 +45,8 @@ class GreedySampler(HighestSampler):
     """
 
     needs = DEALRecSampler.needs
-    scores = DEALRecSampler.scores
+    ranked_by = DEALRecSampler.ranked_by
+    ranking = DEALRecSampler.ranking
 
 
 def overall_score(influence: np.ndarray, effort: np.ndarray, effort_weight: float) -> np.ndarray:

@@ -1,13 +1,11 @@
 """GORACS: the subset of the candidates that is closest to the validation samples in optimal transport."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.sampler.base import FewShotSampler, Scorer, register_sampler, report_excluded
+from recbole_dealrec.sampler.base import FewShotSampler, register_sampler, report_excluded
 
 _CHUNK = 4096  # rows of the cost matrix in one temporary
 _LAZY_ROWS = 64  # gains measured at a time; the first of these batches settles most choices
@@ -35,16 +33,15 @@ class GORACSSampler(FewShotSampler):
 
     needs = ("effort", "valid_distance")
 
-    def __init__(self, config: Config, scorers: Mapping[str, Scorer]) -> None:
-        super().__init__(config, scorers)
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
         try:
             import ot  # noqa: F401
         except ImportError as error:
             raise InputError("sampler GORACS needs POT; pip install 'recbole-dealrec[goracs]'") from error
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        effort = self.scorers["effort"].score(samples)
-        distance = self.scorers["valid_distance"].score(samples)
+        effort, distance = self.scores["effort"], self.scores["valid_distance"]
         self.columns = {"effort": effort}
         finite = np.isfinite(effort) & np.isfinite(distance).all(axis=1)
         report_excluded(finite)

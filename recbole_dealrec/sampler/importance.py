@@ -12,6 +12,7 @@ class GraNdSampler(HighestSampler):
     """
 
     needs = ("grand",)
+    ranked_by = "grand"
 
 
 @register_sampler("EL2N")
@@ -22,6 +23,7 @@ class EL2NSampler(HighestSampler):
     """
 
     needs = ("el2n",)
+    ranked_by = "el2n"
 
 
 @register_sampler("CCS")
@@ -33,3 +35,4 @@ class CCSSampler(CoverageSampler):
     """
 
     needs = ("el2n",)
+    ranked_by = "el2n"

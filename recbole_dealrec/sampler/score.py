@@ -10,25 +10,25 @@ from recbole_dealrec.sampler.coverage import draw_from_groups, n_after_pruning, 
 
 
 class ScoreSampler(FewShotSampler):
-    """Selects by a score: the one it needs, unless ``scores`` says otherwise."""
+    """Select by one score: the one the sampler needs, unless ``ranking`` says otherwise."""
 
-    def scores(self, samples: CandidateSamples) -> dict[str, np.ndarray]:
-        """Scores of the candidates, float64 [n] by name; the last one is selected by, larger is more important."""
-        return {name: self.scorers[name].score(samples) for name in self.needs}
+    def ranking(self) -> np.ndarray:
+        """Return the score to select by, float64 [n]; larger is more important."""
+        return self.scores[self.ranked_by]
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        self.columns = self.scores(samples)
-        *_, score = self.columns.values()
+        score = self.ranking()
+        self.columns = {**{name: self.scores[name] for name in self.needs}, self.ranked_by: score}
         report_excluded(np.isfinite(score))
         return self.select(score)
 
     @abstractmethod
     def select(self, score: np.ndarray) -> np.ndarray:
-        """Indices of the chosen samples, int64 [n_fewshot], sorted; none whose score is not finite."""
+        """Return the indices of the chosen samples, int64 [n_fewshot], sorted; none whose score is not finite."""
 
 
 class HighestSampler(ScoreSampler):
-    """The ``n_fewshot`` highest scores; of equal ones the earlier samples."""
+    """Select the ``n_fewshot`` highest scores; of equal ones the earlier samples."""
 
     def select(self, score: np.ndarray) -> np.ndarray:
         return highest(score, self.config["n_fewshot"])

@@ -1,10 +1,9 @@
 """Scores of samples: influence, effort, and what the baseline samplers go by."""
 
-from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint
+from recbole_dealrec.scorer.base import Scorer, ScorerInputs
 from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 from recbole_dealrec.scorer.influence import InfluenceScorer
-from recbole_dealrec.scorer.known_effort import KnownEffortScorer
 from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
 from recbole_dealrec.scorer.representation import LLMRepresentationScorer, ValidDistanceScorer
 from recbole_dealrec.scorer.solver import inverse_hvp
@@ -20,11 +19,11 @@ __all__ = [
     "EffortScorer",
     "GraNdScorer",
     "InfluenceScorer",
-    "KnownEffortScorer",
     "LLMRepresentationScorer",
     "LossTrajectoryScorer",
     "PartialEffortScorer",
-    "ScoreCheckpoint",
+    "Scorer",
+    "ScorerInputs",
     "SurrogateRepresentationScorer",
     "ValidDistanceScorer",
     "inverse_hvp",

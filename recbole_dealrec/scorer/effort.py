@@ -12,11 +12,12 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.memory import in_fitting_parts
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint, with_progress
+from recbole_dealrec.scorer.base import Scorer
 from recbole_dealrec.scorer.gradient_norm import gradient_norms
+from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 
-class EffortScorer:
+class EffortScorer(Scorer):
     """E(s) = ||grad_phi l_LLM(s)||_2 over what is fine-tuned, exact and batched; the paper's effort score.
 
     Larger means that the sample asks for more change of the model.
@@ -33,6 +34,10 @@ class EffortScorer:
         self.config = config
         self.checkpoint = checkpoint or ScoreCheckpoint()
 
+    @classmethod
+    def from_inputs(cls, inputs):
+        return cls(inputs.llm, inputs.config, ScoreCheckpoint(inputs.folder))
+
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Effort of each sample, float64 [n].
 
@@ -47,7 +52,7 @@ class EffortScorer:
 
             hidden = not self.config["show_progress"]
             batches = with_progress(self.llm.batches(samples), len(samples), "Effort", hidden)
-            return self.checkpoint.fill("effort", samples, batches, fitting)
+            return self.checkpoint.score("effort", samples.rows, batches, fitting)
 
 
 def _rows(batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:

@@ -17,13 +17,16 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import surrogate_batches
 from recbole_dealrec.scorer import solver
-from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint, with_progress
+from recbole_dealrec.scorer.base import SURROGATES, Scorer, ScorerInputs
 from recbole_dealrec.scorer.outputs import outputs_of
+from recbole_dealrec.scorer.registry import register_scorer
+from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 _MOST_DAMPING_DOUBLINGS = 12
 
 
-class InfluenceScorer:
+@register_scorer("influence")
+class InfluenceScorer(Scorer):
     """I(s) = v^T (H + delta I)^-1 grad l(s): the rise of the empirical risk when s is removed, up to the constant 1/n.
 
     Larger is more useful. v is the mean gradient over the risk's samples, H the Hessian (or Gauss-Newton matrix) of the
@@ -39,6 +42,8 @@ class InfluenceScorer:
         checkpoint: keeps each surrogate's solution x, and the scores as they come.
     """
 
+    needs = (SURROGATES,)
+
     def __init__(
         self,
         surrogate: nn.Module | Sequence[nn.Module],
@@ -51,8 +56,14 @@ class InfluenceScorer:
         self.risk_samples = risk_samples
         self.checkpoint = checkpoint or ScoreCheckpoint()
 
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "InfluenceScorer":
+        on_valid = inputs.config["influence_on"] == "valid"
+        risk_samples = CandidateSamples.from_dataset(inputs.splits.valid) if on_valid else None
+        return cls(inputs.surrogates, inputs.config, risk_samples, ScoreCheckpoint(inputs.folder))
+
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Influence of each sample, float64 [n].
+        """Return the influence of each sample, float64 [n].
 
         Raises:
             InputError: ``influence_parameters`` matches no parameter.
@@ -67,9 +78,9 @@ class InfluenceScorer:
         with _differentiable(surrogate):
             problem = Problem(surrogate, self.config)
             solve = lambda: problem.solve(samples, problem.mean_gradient(risk)).cpu().numpy()  # noqa: E731
-            x = torch.from_numpy(keep.once(f"solution-{number}", samples, solve)).to(problem.flat)
+            x = torch.from_numpy(keep.compute_once(f"solution-{number}", samples.rows, solve)).to(problem.flat)
             batches = problem.batches(samples, "Influence")
-            return keep.fill(f"influence-{number}", samples, batches, problem.derivative(x))
+            return keep.score(f"influence-{number}", samples.rows, batches, problem.derivative(x))
 
 
 class _Batch(NamedTuple):
@@ -121,7 +132,7 @@ class Problem:
 
     def directional_derivatives(self, samples: CandidateSamples, x: Tensor) -> np.ndarray:
         """Derivative of each sample's loss in direction x, float64 [n]."""
-        return ScoreCheckpoint().fill("", samples, self.batches(samples, "Influence"), self.derivative(x))
+        return ScoreCheckpoint().score("", samples.rows, self.batches(samples, "Influence"), self.derivative(x))
 
     def derivative(self, x: Tensor) -> Callable[[_Batch], np.ndarray]:
         """The derivatives of a batch's losses in direction x, float64 [B], as a function of the batch."""

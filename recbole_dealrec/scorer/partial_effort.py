@@ -1,6 +1,5 @@
 """Effort of the language model on a part of the samples, predicted for the rest."""
 
-from collections.abc import Callable
 from logging import getLogger
 
 import numpy as np
@@ -11,8 +10,9 @@ from torch import nn
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.scorer.base import LLM, SURROGATE, Scorer, ScorerInputs
 from recbole_dealrec.scorer.effort import EffortScorer
-from recbole_dealrec.scorer.known_effort import KnownEffortScorer
+from recbole_dealrec.scorer.registry import register_scorer
 from recbole_dealrec.scorer.surrogate import losses_and_error_norms, measured
 
 LEAST_SPEARMAN = 0.5  # of the held-out prediction; below it the language model scores all samples
@@ -20,7 +20,8 @@ FEWEST_SCORED = 100  # samples; four fifths of them, which each fold fits, are a
 _FOLDS = 5
 
 
-class PartialEffortScorer:
+@register_scorer("effort")
+class PartialEffortScorer(Scorer):
     """The effort score of a stratified part of the samples, and a regressor's prediction of it for the rest.
 
     The regressor (gradient-boosted trees) knows of each sample the surrogate's loss and gradient norm, the influence,
@@ -32,22 +33,33 @@ class PartialEffortScorer:
     Args:
         effort: scores samples by the language model.
         surrogate: trained RecBole sequential model.
-        influence: gives the influence of each sample, float64 [n].
+        influence: influence of each sample, float64 [n].
         config: reads ``effort_sample_ratio``, the share of samples in the part, which has ``FEWEST_SCORED`` at least
             where there are as many, and ``seed``.
     """
 
     def __init__(
         self,
-        effort: EffortScorer | KnownEffortScorer,
+        effort: EffortScorer,
         surrogate: nn.Module,
-        influence: Callable[[CandidateSamples], np.ndarray],
+        influence: np.ndarray,
         config: Config,
     ) -> None:
         self.effort = effort
         self.surrogate = surrogate
         self.influence = influence
         self.config = config
+
+    @classmethod
+    def needed(cls, config: Config) -> tuple[str, ...]:
+        return (LLM,) if config["effort_sample_ratio"] == 1 else (SURROGATE, "influence", LLM)
+
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> Scorer:
+        effort = EffortScorer.from_inputs(inputs)
+        if inputs.config["effort_sample_ratio"] == 1:
+            return effort
+        return cls(effort, inputs.surrogates[0], inputs.scores["influence"], inputs.config)
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Measured or predicted effort of each sample, float64 [n].
@@ -58,22 +70,21 @@ class PartialEffortScorer:
         count = part_size(len(samples), self.config["effort_sample_ratio"])
         if count == len(samples):
             return self.effort.score(samples)
-        influence = self.influence(samples)
-        part = stratified_part(influence, count, self.config["seed"])
+        part = stratified_part(self.influence, count, self.config["seed"])
         rest = np.delete(np.arange(len(samples)), part)
         scores = np.empty(len(samples))
         scores[part] = self.effort.score(samples[part])
-        features = self.features(samples, influence)
+        features = self.features(samples)
         predicted = self._predict(features[part], scores[part], features[rest])
         scores[rest] = self.effort.score(samples[rest]) if predicted is None else predicted
         return scores
 
-    def features(self, samples: CandidateSamples, influence: np.ndarray) -> np.ndarray:
+    def features(self, samples: CandidateSamples) -> np.ndarray:
         """Loss, gradient norm, influence, items of the history, tokens read and written, float64 [n, 6]."""
         features = np.empty((len(samples), 6))
         # The gradient is that by the logits: those by the parameters are linear in it, and it needs no backward pass.
         features[:, :2] = measured(self.surrogate, samples, self.config, losses_and_error_norms, "Surrogate losses")
-        features[:, 2] = influence
+        features[:, 2] = self.influence
         features[:, 3] = samples.item_length
         features[:, 4:] = self.effort.llm.token_lengths(samples)
         return features

@@ -10,13 +10,16 @@ from torch import Tensor
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint, with_progress
+from recbole_dealrec.scorer.base import LLM, Scorer, ScorerInputs
+from recbole_dealrec.scorer.registry import register_scorer
+from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 _MOST_VALID = 1000
 _MOST_DISTANCES = 500_000_000  # 2 GB of float32
 
 
-class LLMRepresentationScorer:
+@register_scorer("llm_representation")
+class LLMRepresentationScorer(Scorer):
     """What the language model makes of each history before it is fine-tuned; the target has no part in it.
 
     Args:
@@ -24,17 +27,24 @@ class LLMRepresentationScorer:
         checkpoint: keeps the representations as they come.
     """
 
+    needs = (LLM,)
+
     def __init__(self, llm: LLMRecommender, checkpoint: ScoreCheckpoint | None = None) -> None:
         self.llm = llm
         self.checkpoint = checkpoint or ScoreCheckpoint()
 
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "LLMRepresentationScorer":
+        return cls(inputs.llm, ScoreCheckpoint(inputs.folder))
+
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Hidden states, float32 [n, d]."""
+        """Return hidden states, float32 [n, d]."""
         compute = lambda batch: self.llm.represent(batch).cpu().numpy()  # noqa: E731
-        return self.checkpoint.fill("llm_representation", samples, _batches(self.llm, samples), compute)
+        return self.checkpoint.score("llm_representation", samples.rows, _batches(self.llm, samples), compute)
 
 
-class ValidDistanceScorer:
+@register_scorer("valid_distance")
+class ValidDistanceScorer(Scorer):
     """Euclidean distance of each sample to each of some validation samples.
 
     A sample is represented by what the language model, before it is fine-tuned, makes of its history and target.
@@ -46,6 +56,8 @@ class ValidDistanceScorer:
             distances.
         checkpoint: keeps the distances as they come.
     """
+
+    needs = (LLM,)
 
     def __init__(
         self,
@@ -59,12 +71,17 @@ class ValidDistanceScorer:
         self.config = config
         self.checkpoint = checkpoint or ScoreCheckpoint()
 
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "ValidDistanceScorer":
+        valid_samples = CandidateSamples.from_dataset(inputs.splits.valid)
+        return cls(inputs.llm, valid_samples, inputs.config, ScoreCheckpoint(inputs.folder))
+
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Distances, float32 [n, m]."""
+        """Return distances, float32 [n, m]."""
         goals = self._goals(min(_MOST_VALID, max(1, _MOST_DISTANCES // len(samples))))
         compute = lambda batch: torch.cdist(self.llm.represent(batch), goals).cpu().numpy()  # noqa: E731
         batches = _batches(self.llm, samples, with_targets=True)
-        return self.checkpoint.fill("valid_distance", samples, batches, compute)
+        return self.checkpoint.score("valid_distance", samples.rows, batches, compute)
 
     def _goals(self, most: int) -> Tensor:
         count = len(self.valid_samples)

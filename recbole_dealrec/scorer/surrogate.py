@@ -13,21 +13,30 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import EveryPosition, surrogate_batches
-from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint, with_progress
+from recbole_dealrec.scorer.base import SURROGATE, SURROGATES, TRAINING, Scorer, ScorerInputs
+from recbole_dealrec.scorer.registry import register_scorer
+from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 
-class _MeanScorer:
+class _MeanScorer(Scorer):
     """Mean over several surrogates."""
+
+    needs = (SURROGATES,)
 
     def __init__(self, surrogates: Sequence[nn.Module], config: Config) -> None:
         self.surrogates = surrogates
         self.config = config
+
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "_MeanScorer":
+        return cls(inputs.surrogates, inputs.config)
 
     def _mean(self, samples: CandidateSamples, measure: Callable, description: str) -> np.ndarray:
         values = [measured(surrogate, samples, self.config, measure, description) for surrogate in self.surrogates]
         return np.mean(values, axis=0)
 
 
+@register_scorer("el2n")
 class EL2NScorer(_MeanScorer):
     """||p - y||_2, p the softmax over all items and y the target's indicator (Paul et al., arXiv 2107.07075).
 
@@ -44,6 +53,7 @@ class EL2NScorer(_MeanScorer):
         return self._mean(samples, _error_norms, "EL2N")
 
 
+@register_scorer("grand")
 class GraNdScorer(_MeanScorer):
     """Norm of each sample's gradient by the output layer's weights (Paul et al., arXiv 2107.07075).
 
@@ -66,7 +76,8 @@ class GraNdScorer(_MeanScorer):
         return self._mean(samples, _gradient_norms, "GraNd")
 
 
-class LossTrajectoryScorer:
+@register_scorer("loss_trajectory")
+class LossTrajectoryScorer(Scorer):
     """Loss of each sample at each evaluation of a surrogate's training, ``surrogate_eval_step`` epochs apart.
 
     Args:
@@ -74,9 +85,15 @@ class LossTrajectoryScorer:
         config: reads ``show_progress`` and the names of the data's columns.
     """
 
+    needs = (TRAINING,)
+
     def __init__(self, train: Callable[[Callable[[nn.Module], None]], None], config: Config) -> None:
         self.train = train
         self.config = config
+
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "LossTrajectoryScorer":
+        return cls(inputs.watch_training, inputs.config)
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Losses, float32 [n, evaluations].
@@ -98,7 +115,8 @@ class LossTrajectoryScorer:
         return losses
 
 
-class SurrogateRepresentationScorer:
+@register_scorer("surrogate_representation")
+class SurrogateRepresentationScorer(Scorer):
     """Last hidden state of the surrogate for each history; the target has no part in it.
 
     Args:
@@ -106,9 +124,15 @@ class SurrogateRepresentationScorer:
         config: reads ``show_progress`` and the names of the data's columns.
     """
 
+    needs = (SURROGATE,)
+
     def __init__(self, surrogate: nn.Module, config: Config) -> None:
         self.surrogate = surrogate
         self.config = config
+
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "SurrogateRepresentationScorer":
+        return cls(inputs.surrogates[0], inputs.config)
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Hidden states, float32 [n, d].
@@ -134,7 +158,7 @@ def measured(
     surrogate.eval()
     try:
         compute = lambda batch: measure(surrogate, batch).float().cpu().numpy()  # noqa: E731
-        values = ScoreCheckpoint().fill("", samples, batches, compute)
+        values = ScoreCheckpoint().score("", samples.rows, batches, compute)
     finally:
         surrogate.train(was_training)
     return values.astype(np.float64) if values.ndim == 1 else values

@@ -1,191 +1,31 @@
-"""RecBole trainers whose checkpoints are safetensors: one for surrogates, one that fine-tunes a language model."""
+"""Few-shot fine-tuning of a language model in RecBole's training loop."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils.memory import clear_device_cache
 from recbole.data.interaction import Interaction
-from recbole.evaluator import Collector
-from recbole.trainer import Trainer
 from recbole.utils import set_color
-from safetensors.torch import load_file, save_file
-from torch import nn
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
 from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
-from recbole_dealrec.errors import InputError
-from recbole_dealrec.evaluator import QueryEvaluator
 from recbole_dealrec.memory import smaller_helps
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.run_folder import UNFINISHED, RunFolder
-from recbole_dealrec.training_state import TrainingCurve, random_state, set_random_state
+from recbole_dealrec.store.opening import process_folder
+from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
+from recbole_dealrec.store.step import stopwatch
+from recbole_dealrec.training.collector import COLLECTED
+from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
-_MOST_NAMED = 8  # samples, in an error
 _SECONDS = 30  # between two writes of what has been tested
-_COLLECTED = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  # RecBole's, batch by batch
-
-
-class _Collector(Collector):
-    """RecBole's, over what all processes collected. RecBole's own fails on what is no tensor: the counts that
-    ItemCoverage, AveragePopularity and others need."""
-
-    def get_data_struct(self):
-        self._join()
-        plain = {name: value for name, value in self.data_struct._data_dict.items() if not torch.is_tensor(value)}
-        for name in plain:
-            del self.data_struct[name]
-        struct = super().get_data_struct()
-        for name, value in plain.items():
-            struct[name] = self.data_struct[name] = value
-        return struct
-
-    def _join(self) -> None:
-        """Take what the other processes collected; each query was one process's, so none is counted twice."""
-        if processes.count() == 1:
-            return
-        data = self.data_struct._data_dict
-        shares = processes.gather({name: data[name].cpu() for name in _COLLECTED if name in data})
-        for name in set().union(*shares):
-            data[name] = torch.cat([share[name] for share in shares if name in share])
-
-
-class SafetensorsTrainer(Trainer):
-    """RecBole's trainer, but the best weights are kept as safetensors and never pass through pickle.
-
-    Before each epoch all that training depends on is kept in the run folder; training that was interrupted goes on from
-    the last of these states and ends as it would have, if there are as many processes. With a ``callback_fn``, which
-    may hold a state of its own, nothing is kept and training starts anew.
-
-    Args:
-        config: configuration of the model.
-        model: RecBole model.
-        folder: run folder that keeps the best weights.
-        name: their file or folder in it.
-
-    Attributes:
-        curve: losses and validation results so far.
-    """
-
-    def __init__(self, config: Config, model: nn.Module, folder: RunFolder, name: str) -> None:
-        super().__init__(config, model)
-        self.tensorboard.close()  # its thread; the first value opens it again
-        self.eval_collector = _Collector(config)
-        self.evaluator = QueryEvaluator(config)
-        self.folder, self.name = folder, name
-        self.saved_model_file = folder / name
-        self._state_file = f"{name}.state{UNFINISHED}"
-        self._keeps_state = False
-        self._place = 0, 0  # epoch and forward pass
-        self.curve = TrainingCurve()
-
-    def fit(self, train_data, *args, saved: bool = True, callback_fn=None, **kwargs):
-        self._keeps_state = saved and callback_fn is None
-        if self._keeps_state and self.folder.has(self._state_file):
-            self._set_state(torch.load(self.folder / self._state_file, self.device, weights_only=True), train_data)
-            self.folder.go_on_from(self._state_file)
-            self.logger.info(f"{self.name}: training goes on with epoch {self.start_epoch}")
-        try:
-            return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
-        finally:
-            self.tensorboard.close()
-
-    def summary(self) -> dict[str, Any]:
-        """``best_valid_result`` and, as plain values, the ``curve`` of a training that has ended."""
-        return {"best_valid_result": self.best_valid_result, "curve": asdict(self.curve)}
-
-    def state(self, train_data, epoch: int) -> dict[str, Any]:
-        """All that training depends on before ``epoch``, as tensors and plain values."""
-        return {
-            "epoch": epoch,
-            "weights": self._weights(),
-            "optimizer": self.optimizer.state_dict(),
-            "best": (self.best_valid_score, self.cur_step, self.best_valid_result),
-            "random": processes.gather(random_state(train_data.generator)),
-            "curve": asdict(self.curve),
-        }
-
-    def _set_state(self, state: dict[str, Any], train_data) -> None:
-        self.start_epoch = state["epoch"]
-        self._set_weights(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.best_valid_score, self.cur_step, self.best_valid_result = state["best"]
-        set_random_state(state["random"][processes.number() % len(state["random"])], train_data.generator)
-        self.curve = TrainingCurve(**state["curve"])
-
-    def _weights(self) -> dict[str, torch.Tensor]:
-        return self.model.state_dict()
-
-    def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        self.model.load_state_dict(weights)
-
-    def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
-        self._keep_state(train_data, epoch_idx)
-        self._place = epoch_idx, 0
-        sums = super()._train_epoch(train_data, epoch_idx, loss_func or self._loss, show_progress)
-        self.curve.add_loss(np.sum(sums) / len(train_data))  # a model with several losses gives a tuple
-        return sums
-
-    def _loss(self, interaction: Interaction) -> torch.Tensor:
-        epoch, batch = self._place
-        self._place, self._batch = (epoch, batch + 1), interaction
-        return self.model.calculate_loss(interaction)
-
-    def _check_nan(self, loss: torch.Tensor) -> None:
-        """Stop at a loss that is not finite; the best weights so far stay.
-
-        Raises:
-            InputError: it is not.
-        """
-        if torch.isfinite(loss):
-            return
-        fields, (epoch, batch) = Fields.of(self.config), self._place
-        users, items = (self._batch[name].tolist() for name in (fields.user, fields.item))
-        samples = ", ".join(f"{user}/{item}" for user, item in zip(users[:_MOST_NAMED], items, strict=False))
-        raise InputError(
-            f"{self.name}: the loss is not finite in epoch {epoch}, forward pass {batch}, of samples (internal ids of "
-            f"user and item) {samples}{', ...' if len(users) > _MOST_NAMED else ''}; lower the learning rate"
-        )
-
-    def _keep_state(self, train_data, epoch: int) -> None:
-        if self._keeps_state and epoch > self.start_epoch:
-            state = self.state(train_data, epoch)
-            with self.folder.output(self._state_file) as path:
-                torch.save(state, path)
-
-    def _valid_epoch(self, valid_data, show_progress: bool = False) -> tuple[float, dict[str, float]]:
-        score, result = super()._valid_epoch(valid_data, show_progress)
-        # NumPy's numbers are no plain values, which is all that a state may hold.
-        result = {metric: float(value) for metric, value in result.items()}
-        self.curve.add_result(self._place[0], result)
-        return float(score), result
-
-    def save(self, path: Path) -> None:
-        """Write the model's weights."""
-        save_file(self.model.state_dict(), path)
-
-    def load(self, path: Path) -> None:
-        """Read weights that ``save`` wrote into the model."""
-        self.model.load_state_dict(load_file(path, device=str(self.device)))
-
-    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs) -> None:
-        with self.folder.output(self.name) as path:
-            self.save(path)
-
-    @torch.no_grad()
-    def evaluate(self, eval_data, load_best_model: bool = True, model_file=None, show_progress: bool = False):
-        if load_best_model:
-            self.load(Path(model_file or self.saved_model_file))
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
 
 class LLMTrainer(SafetensorsTrainer):
@@ -260,11 +100,12 @@ class LLMTrainer(SafetensorsTrainer):
 
     def test(self, test_data: QueryDataLoader, show_progress: bool = False) -> dict[str, float]:
         """Metrics of the best weights."""
-        self._batches_tested, self._test_kept, own = 0, perf_counter(), self.folder.own
+        self._batches_tested, self._test_kept = 0, perf_counter()
+        self._test_folder = own = process_folder(self.folder)
         if own.has(self._test_file):
             kept = torch.load(own / self._test_file, self.device, weights_only=True)
             if (kept["batch_size"], kept["processes"]) == (self.test_batch_size, processes.count()):
-                own.go_on_from(self._test_file)
+                stopwatch.resume(kept["seconds"])
                 self._batches_tested = kept["batches"]
                 self.eval_collector.data_struct._data_dict.update(kept["collected"])
                 self.logger.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")
@@ -290,9 +131,10 @@ class LLMTrainer(SafetensorsTrainer):
             "batch_size": self.test_batch_size,
             "processes": processes.count(),
             "batches": self._batches_tested,
-            "collected": {name: data[name] for name in _COLLECTED if name in data},
+            "seconds": stopwatch.seconds(),
+            "collected": {name: data[name] for name in COLLECTED if name in data},
         }
-        with self.folder.own.output(self._test_file) as path:
+        with self._test_folder.output(self._test_file) as path:
             torch.save(state, path)
         self._test_kept = perf_counter()
 

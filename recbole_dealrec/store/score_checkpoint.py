@@ -9,8 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_dealrec import processes, sharding
-from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.run_folder import UNFINISHED, RunFolder
+from recbole_dealrec.store.opening import process_folder
+from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
+from recbole_dealrec.store.step import stopwatch
 
 Batch = TypeVar("Batch")
 _SECONDS = 30  # between two writes, if not more
@@ -19,86 +20,87 @@ _SUFFIX = f".npz{UNFINISHED}"
 
 
 class ScoreCheckpoint:
-    """Keeps unfinished scores in a run folder, each process those of its share.
+    """Keep unfinished scores in a run folder, each process those of its share.
 
     Args:
         folder: run folder; None keeps nothing.
     """
 
     def __init__(self, folder: RunFolder | None = None) -> None:
-        self.folder = folder
+        self.folder = folder and process_folder(folder)
 
-    def fill(
+    def score(
         self,
         name: str,
-        samples: CandidateSamples,
+        rows: np.ndarray,
         batches: Iterable[tuple[np.ndarray, Batch]],
         compute: Callable[[Batch], np.ndarray],
     ) -> np.ndarray:
-        """Scores that ``compute`` gives batch by batch, [n] or [n, d]; batches that are kept are not computed again.
+        """Return the scores that ``compute`` gives batch by batch, [n] or [n, d]; kept batches are not computed again.
 
         Each process computes every so many-th batch, and all get all scores.
 
         Args:
             name: what is computed.
-            samples: the samples; scores kept for others are not used.
+            rows: int64 [n], rows of the samples; scores kept for others are not used.
             batches: indices, int64 [B], and batch; always the same ones, or a score may differ in its last digits.
             compute: gives a batch's scores, [B] or [B, d].
         """
-        scores, done = self._read(name, samples)
+        scores, done = self._read(name, rows)
         due = perf_counter() + _SECONDS
         batches = iter(batches)
         first = next(batches)
         share = islice(chain([first], batches), processes.number(), None, processes.count())
         pending = ((index, batch) for index, batch in share if not done[index].all())
-        for (index, batch), own in sharding.in_step(pending, lambda: first):
+        for (index, batch), counts in sharding.in_step(pending, lambda: first):
             values = compute(batch)
-            if not own:
+            if not counts:
                 continue
             if scores is None:
-                scores = _empty(len(samples), values)
+                scores = _empty(len(rows), values)
             scores[index], done[index] = values, True
             if (start := perf_counter()) > due:
-                self._write(name, rows=samples.rows, scores=scores, done=done)
+                self._write(name, rows=rows, scores=scores, done=done)
                 due = perf_counter() + max(_SECONDS, (perf_counter() - start) / _WRITING_SHARE)
         return scores if processes.count() == 1 else _joined(scores, done)
 
-    def once(self, name: str, samples: CandidateSamples, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """An array that the main process computes once and keeps."""
-        return processes.on_main(lambda: self._once(name, samples, compute))
+    def compute_once(self, name: str, rows: np.ndarray, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return an array that the main process computes once and keeps."""
 
-    def _once(self, name: str, samples: CandidateSamples, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        if kept := self._kept(name, samples):
-            return kept["values"]
-        values = compute()
-        self._write(name, rows=samples.rows, values=values)
-        return values
+        def kept_or_computed() -> np.ndarray:
+            if kept := self._kept(name, rows):
+                return kept["values"]
+            values = compute()
+            self._write(name, rows=rows, values=values)
+            return values
 
-    def _read(self, name: str, samples: CandidateSamples) -> tuple[np.ndarray | None, np.ndarray]:
-        if kept := self._kept(name, samples):
+        return processes.on_main(kept_or_computed)
+
+    def _read(self, name: str, rows: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+        if kept := self._kept(name, rows):
             return kept["scores"], kept["done"]
-        return None, np.zeros(len(samples), dtype=bool)
+        return None, np.zeros(len(rows), dtype=bool)
 
-    def _kept(self, name: str, samples: CandidateSamples) -> dict[str, np.ndarray] | None:
+    def _kept(self, name: str, rows: np.ndarray) -> dict[str, np.ndarray] | None:
         file = name + _SUFFIX
-        if self.folder is None or not self.folder.own.has(file):
+        if self.folder is None or not self.folder.has(file):
             return None
-        with np.load(self.folder.own / file) as arrays:
-            if not np.array_equal(arrays["rows"], samples.rows):
+        with np.load(self.folder / file) as arrays:
+            if not np.array_equal(arrays["rows"], rows):
                 return None
-            self.folder.own.go_on_from(file)
+            stopwatch.resume(float(arrays["seconds"]))
             return dict(arrays)
 
     def _write(self, name: str, **arrays: np.ndarray) -> None:
         if self.folder is not None:
-            with self.folder.own.output(name + _SUFFIX) as path, open(path, "wb") as stream:
-                np.savez(stream, **arrays)
+            with self.folder.output(name + _SUFFIX) as path, open(path, "wb") as stream:
+                np.savez(stream, seconds=stopwatch.seconds(), **arrays)
 
 
 def with_progress(
     batches: Iterable[tuple[np.ndarray, Batch]], total: int, description: str | None, hidden: bool
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Indices and batch, with a progress bar over ``total`` samples."""
+    """Give indices and batch, with a progress bar over ``total`` samples."""
     with tqdm(total=total, desc=description, ncols=100, disable=hidden) as progress:
         for index, batch in batches:
             yield index, batch
@@ -110,10 +112,10 @@ def _empty(n: int, values: np.ndarray) -> np.ndarray:
 
 
 def _joined(scores: np.ndarray | None, done: np.ndarray) -> np.ndarray:
-    """What all processes computed, each its share."""
+    """Return what all processes computed, each its share."""
     shares = processes.gather((np.flatnonzero(done), None if scores is None else scores[done]))
-    whole = _empty(len(done), next(values for _, values in shares if values is not None))
+    joined = _empty(len(done), next(values for _, values in shares if values is not None))
     for index, values in shares:
         if values is not None:
-            whole[index] = values
-    return whole
+            joined[index] = values
+    return joined

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Set
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -11,8 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from recbole_dealrec.config import Config, properties_folder
 from recbole_dealrec.data import CandidateSamples, Splits
-from recbole_dealrec.previous_run import PreviousRun
-from recbole_dealrec.run_folder import checksum
+from recbole_dealrec.store.atomic import checksum
 from recbole_dealrec.values import read_yaml
 
 # Keys that change how a run is carried out, not what comes out.
@@ -35,6 +35,31 @@ FINE_TUNING_KEYS = {
     "mixed_precision", "eval_step", "stopping_step", "valid_metric", "n_valid", "n_test", "metrics", "topk",
     "num_beams", "max_new_tokens", "scoring", "grounding", "grounding_popularity",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run keeps what it makes.
+
+    Attributes:
+        run: folder of one run: one sampler, one seed.
+        surrogates: folder of the surrogates, whatever is computed on them.
+        surrogate_scores: folder of scores that are computed on surrogates alone.
+        llm_scores: folder of scores of the language model before fine-tuning, however samples are selected.
+        effort: folder of the effort scores that are known by their content.
+    """
+
+    run: Path
+    surrogates: Path
+    surrogate_scores: Path
+    llm_scores: Path
+    effort: Path
+
+    @classmethod
+    def of(cls, config: Config, splits: Splits, root: Path) -> "Folders":
+        """Return the folders of a run under ``root``."""
+        names = (run_name, surrogate_name, surrogate_score_name, shared_name)
+        return cls(*(root / name(config, splits) for name in names), root / "effort")
 
 
 def run_name(config: Config, splits: Splits) -> str:
@@ -88,8 +113,6 @@ def _digest(config: Config, splits: Splits, ignored: Set[str]) -> str:
     """Twelve hexadecimal digits of the keys that are not ignored, checkpoints, rows, item tokens and titles."""
     keys = {key: value for key, value in config.resolved().items() if key not in ignored}
     keys.update({key: checkpoint_content(keys[key]) for key in _CHECKPOINT_KEYS if key in keys})
-    previous = PreviousRun.of(config)
-    keys["previous_run"] = previous and previous.content
     hashed = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode())
     for part in (splits.train, splits.valid, splits.test):
         samples = CandidateSamples.from_dataset(part)

@@ -1,0 +1,1 @@
+"""Training: RecBole's trainers with safetensors checkpoints, for surrogates and language models."""
