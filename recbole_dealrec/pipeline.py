@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.report import example_places, log_summary, selection_statistics, write_report
 from recbole_dealrec.run_folder import RunFolder, read_json
 from recbole_dealrec.sampler import get_sampler

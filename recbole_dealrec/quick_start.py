@@ -14,11 +14,11 @@ import pandas as pd
 from colorama.ansitowin32 import StreamWrapper
 from recbole.utils import init_logger
 
-from recbole_dealrec import processes
 from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, check_topk, load_splits
 from recbole_dealrec.digest import growth_keys, run_name
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS
 from recbole_dealrec.model.grown_surrogate import start_from
@@ -69,7 +69,7 @@ def run_recbole_dealrec(
     splits, samples = checked_data([config])
     path = Path(config["checkpoint_dir"]) / run_name(config, splits)
     with (
-        processes.joined(config["device"].type == "cpu"),
+        processes.process_group(config["device"].type == "cpu"),
         _kept_or_temporary(path, saved) as path,
         SharedStages.opened(config, splits, samples) if shared else nullcontext() as stages,
         RunFolder.opened(path, stages and stages.folder) as folder,
@@ -124,7 +124,7 @@ def compare_samplers(
         for seed in seeds
     ]
     _start_logging(configs[0][0])
-    with processes.joined(configs[0][0]["device"].type == "cpu"):
+    with processes.process_group(configs[0][0]["device"].type == "cpu"):
         runs = pd.DataFrame([row for of_seed in configs for row in _runs_of_seed(of_seed, stage)])
         if stage != STAGES[-1]:
             return {"runs": runs}

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from recbole_dealrec import processes
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.peak_memory import PeakMemory
 
@@ -218,14 +218,14 @@ class RunFolder:
         self._checksums, self._stages = processes.broadcast((self._checksums, self._stages))
         if not self.path.is_dir():
             raise InputError(
-                f"checkpoint_dir: process {processes.number()} does not see {self.path}; with several machines it has "
+                f"checkpoint_dir: process {processes.rank()} does not see {self.path}; with several machines it has "
                 "to be on a file system that all of them share"
             )
 
     @cached_property
     def own(self) -> "RunFolder":
         """Where this process keeps what no other asks for; the folder itself if this process writes to it."""
-        return self if self.written else RunFolder(self / f"{_PROCESS}{processes.number()}")
+        return self if self.written else RunFolder(self / f"{_PROCESS}{processes.rank()}")
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

@@ -10,10 +10,10 @@ import numpy as np
 from recbole.utils import init_seed
 from torch import nn
 
-from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk
 from recbole_dealrec.digest import shared_name, surrogate_name, surrogate_score_name
+from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.model.grown_surrogate import item_tokens, start_from
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
@@ -114,7 +114,7 @@ class SharedStages:
                 self.seed()
                 self._llm = self.config.model_class(self.config, self.splits.train)
                 processes.broadcast_parameters(self._llm.network)
-                sharding.shard(self._llm.network, self.config)
+                fsdp.shard(self._llm.network, self.config["device"].type, self.config["mixed_precision"])
             self._untuned = {name: value.detach().clone() for name, value in self._tuned()}
         else:
             self.folder.reuse("language model")

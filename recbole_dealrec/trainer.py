@@ -20,9 +20,9 @@ from torch import nn
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
-from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
+from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.evaluator import QueryEvaluator
 from recbole_dealrec.memory import smaller_helps
@@ -51,7 +51,7 @@ class _Collector(Collector):
 
     def _join(self) -> None:
         """Take what the other processes collected; each query was one process's, so none is counted twice."""
-        if processes.count() == 1:
+        if processes.world_size() == 1:
             return
         data = self.data_struct._data_dict
         shares = processes.gather({name: data[name].cpu() for name in _COLLECTED if name in data})
@@ -119,7 +119,7 @@ class SafetensorsTrainer(Trainer):
         self._set_weights(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_valid_score, self.cur_step, self.best_valid_result = state["best"]
-        set_random_state(state["random"][processes.number() % len(state["random"])], train_data.generator)
+        set_random_state(state["random"][processes.rank() % len(state["random"])], train_data.generator)
         self.curve = TrainingCurve(**state["curve"])
 
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -206,7 +206,7 @@ class LLMTrainer(SafetensorsTrainer):
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         self.scheduler = None
-        self._sharded = sharding.is_sharded(model.network)
+        self._sharded = fsdp.is_sharded(model.network)
         self._micro_batch_size = config["micro_batch_size"]
 
     def save(self, path: Path) -> None:
@@ -218,8 +218,8 @@ class LLMTrainer(SafetensorsTrainer):
     def fit(self, train_data, *args, **kwargs):
         total = max(self.epochs, 1) * len(train_data)
         self.scheduler = get_linear_schedule_with_warmup(self.optimizer, min(self.config["warmup_steps"], total), total)
-        if processes.count() > 1:
-            torch.manual_seed(self.config["seed"] + processes.number())  # other samples, other dropout
+        if processes.world_size() > 1:
+            torch.manual_seed(self.config["seed"] + processes.rank())  # other samples, other dropout
         return super().fit(train_data, *args, **kwargs)
 
     def state(self, train_data, epoch: int) -> dict[str, Any]:
@@ -236,7 +236,7 @@ class LLMTrainer(SafetensorsTrainer):
         for parameter, values in self.optimizer.state.items():
             for name, value in values.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
-                    values[name] = sharding.like(parameter, value)
+                    values[name] = fsdp.shard_like(parameter, value)
         self.scheduler.load_state_dict(state["scheduler"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -244,31 +244,31 @@ class LLMTrainer(SafetensorsTrainer):
     def _optimizer_state(self) -> dict[str, Any]:
         state = self.optimizer.state_dict()
         whole = {
-            place: {name: sharding.whole(value) for name, value in values.items()}
+            place: {name: fsdp.full_tensor(value) for name, value in values.items()}
             for place, values in state["state"].items()
         }
         return {**state, "state": whole}
 
     def _weights(self) -> dict[str, torch.Tensor]:
         named = self.model.named_parameters()
-        return {name: sharding.whole(value.detach()) for name, value in named if value.requires_grad}
+        return {name: fsdp.full_tensor(value.detach()) for name, value in named if value.requires_grad}
 
     def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
         parameters = dict(self.model.named_parameters())
         for name, value in weights.items():
-            parameters[name].data.copy_(sharding.like(parameters[name], value))
+            parameters[name].data.copy_(fsdp.shard_like(parameters[name], value))
 
     def test(self, test_data: QueryDataLoader, show_progress: bool = False) -> dict[str, float]:
         """Metrics of the best weights."""
         self._batches_tested, self._test_kept, own = 0, perf_counter(), self.folder.own
         if own.has(self._test_file):
             kept = torch.load(own / self._test_file, self.device, weights_only=True)
-            if (kept["batch_size"], kept["processes"]) == (self.test_batch_size, processes.count()):
+            if (kept["batch_size"], kept["processes"]) == (self.test_batch_size, processes.world_size()):
                 own.go_on_from(self._test_file)
                 self._batches_tested = kept["batches"]
                 self.eval_collector.data_struct._data_dict.update(kept["collected"])
                 self.logger.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")
-        test_data.first_batch = self._batches_tested * processes.count()
+        test_data.first_batch = self._batches_tested * processes.world_size()
         result = self.evaluate(test_data, show_progress=show_progress)
         return {metric: float(value) for metric, value in result.items()}
 
@@ -288,7 +288,7 @@ class LLMTrainer(SafetensorsTrainer):
         data = self.eval_collector.data_struct._data_dict
         state = {
             "batch_size": self.test_batch_size,
-            "processes": processes.count(),
+            "processes": processes.world_size(),
             "batches": self._batches_tested,
             "collected": {name: data[name] for name in _COLLECTED if name in data},
         }
@@ -343,13 +343,13 @@ class LLMTrainer(SafetensorsTrainer):
     def _accumulate(self, interaction: Interaction) -> float:
         """Gradients of this process's part of the mean loss of a step's samples; returns that part."""
         size, step_loss = len(interaction), 0.0
-        for part, own in sharding.in_step(self._parts(interaction), lambda: interaction[:1]):
+        for part, own in fsdp.in_lockstep(self._parts(interaction), lambda: interaction[:1]):
             with self.accelerator.autocast():
                 loss = self._loss(part)
             loss = loss * (len(part) / size if own else 0)
             self._check_nan(loss)
             # FSDP makes the mean over the processes.
-            self.accelerator.backward(loss * processes.count() if self._sharded else loss)
+            self.accelerator.backward(loss * processes.world_size() if self._sharded else loss)
             step_loss += loss.item()
         return step_loss
 
@@ -359,7 +359,7 @@ class LLMTrainer(SafetensorsTrainer):
         Samples of similar length make a forward pass, so that little of it is padding; the gradient is the same.
         """
         order = interaction[self.model.ITEM_SEQ_LEN].argsort(stable=True)
-        interaction = interaction[order[processes.number() :: processes.count()]]
+        interaction = interaction[order[processes.rank() :: processes.world_size()]]
         for start in range(0, len(interaction), self._micro_batch_size):
             yield interaction[start : start + self._micro_batch_size]
 

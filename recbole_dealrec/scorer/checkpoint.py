@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from recbole_dealrec import processes, sharding
 from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.run_folder import UNFINISHED, RunFolder
 
 Batch = TypeVar("Batch")
@@ -49,9 +49,9 @@ class ScoreCheckpoint:
         due = perf_counter() + _SECONDS
         batches = iter(batches)
         first = next(batches)
-        share = islice(chain([first], batches), processes.number(), None, processes.count())
+        share = islice(chain([first], batches), processes.rank(), None, processes.world_size())
         pending = ((index, batch) for index, batch in share if not done[index].all())
-        for (index, batch), own in sharding.in_step(pending, lambda: first):
+        for (index, batch), own in fsdp.in_lockstep(pending, lambda: first):
             values = compute(batch)
             if not own:
                 continue
@@ -61,7 +61,7 @@ class ScoreCheckpoint:
             if (start := perf_counter()) > due:
                 self._write(name, rows=samples.rows, scores=scores, done=done)
                 due = perf_counter() + max(_SECONDS, (perf_counter() - start) / _WRITING_SHARE)
-        return scores if processes.count() == 1 else _joined(scores, done)
+        return scores if processes.world_size() == 1 else _joined(scores, done)
 
     def once(self, name: str, samples: CandidateSamples, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """An array that the main process computes once and keeps."""
