@@ -5,10 +5,10 @@ import shutil
 import sys
 import traceback
 
-from recbole_dealrec import processes
+from recbole_dealrec.distributed import processes
+from recbole_dealrec.distributed.launch import launch
 from recbole_dealrec.dry_run import dry_run_text
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.launch import launch
 from recbole_dealrec.listing import list_text
 from recbole_dealrec.memory import out_of_memory
 from recbole_dealrec.options import help_text
@@ -53,7 +53,7 @@ def main() -> int:
             return 0
         return _run(arguments, rest)
     except InputError as error:
-        number = processes.launched_number()
+        number = processes.launched_rank()
         print(f"error: {f'process {number}: ' if number else ''}{error}", file=sys.stderr)
         _show_traceback(arguments)
         return 2
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
-    if processes.launched_count() == 1 and max(arguments.nproc, arguments.world_size) > 1:
+    if processes.launched_world_size() == 1 and max(arguments.nproc, arguments.world_size) > 1:
         return launch(
             __file__, sys.argv[1:], arguments.nproc, arguments.world_size, arguments.ip, arguments.port,
             arguments.group_offset,

@@ -13,8 +13,8 @@ import yaml
 from recbole.config import Config as RecBoleConfig
 from recbole.utils import argument_list
 
-from recbole_dealrec import processes
 from recbole_dealrec.compat import import_recbole_models
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.keys import SURROGATE_PREFIX, check_values
 from recbole_dealrec.values import YamlLoader, read_yaml, value_of
@@ -190,14 +190,14 @@ class Config(RecBoleConfig):
 
     def _init_device(self) -> None:
         final, visible = self.final_config_dict, os.environ.get("CUDA_VISIBLE_DEVICES")
-        several = processes.launched_count() > 1
+        several = processes.launched_world_size() > 1
         gpu_id = final["gpu_id"]
         gpu_id = ",".join(map(str, gpu_id)) if isinstance(gpu_id, tuple) else str(gpu_id)
         # RecBole writes gpu_id into the variable, and CUDA reads that once, at its first use.
         if visible is not None:
             final["gpu_id"] = visible
         elif several:
-            final["gpu_id"] = ",".join(map(str, range(processes.launched_local_count())))
+            final["gpu_id"] = ",".join(map(str, range(processes.launched_local_world_size())))
         super()._init_device()
         final["gpu_id"] = gpu_id
         if visible is None and several:
@@ -205,8 +205,8 @@ class Config(RecBoleConfig):
         if not final["use_gpu"]:
             final["device"] = torch.device("cpu")
         elif final["device"].type == "cuda" and several:
-            final["device"] = torch.device("cuda", processes.launched_local_number())
-        if processes.launched_number() > 0:
+            final["device"] = torch.device("cuda", processes.launched_local_rank())
+        if processes.launched_rank() > 0:
             final["state"], final["show_progress"] = "error", False
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-from recbole_dealrec import processes, sharding
+from recbole_dealrec.distributed import fsdp, processes
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ def smaller_helps(error: Exception) -> bool:
 
     With FSDP the others do, in the middle of the same pass.
     """
-    return out_of_memory(error) and not (sharding.is_wanted() and processes.count() > 1)
+    return out_of_memory(error) and not (fsdp.is_requested() and processes.world_size() > 1)
 
 
 def in_fitting_parts(

@@ -11,10 +11,10 @@ import pandas as pd
 import yaml
 from recbole.utils import init_seed
 
-from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk, load_splits, train_loader
 from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS, LLMRecommender
 from recbole_dealrec.model.surrogate import build_surrogate

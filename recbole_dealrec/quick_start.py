@@ -13,9 +13,9 @@ import pandas as pd
 from colorama.ansitowin32 import StreamWrapper
 from recbole.utils import init_logger
 
-from recbole_dealrec import processes
 from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.config import Config
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.frame import FRAME, dataset_written, selection_frame
 from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, Job, Pipeline, configure, prepare
@@ -60,7 +60,7 @@ def run_recbole_dealrec(
     config = configure(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     _start_logging(config)
     (job,) = prepare([config])
-    with processes.joined(config["device"].type == "cpu"), _root(config, saved) as root:
+    with processes.process_group(config["device"].type == "cpu"), _root(config, saved) as root:
         getLogger().info(f"{len(job.samples)} candidate samples; run folder {job.folders(root).run}")
         result, run_dir = _run(job, job.scoring(root), root, stage)
     return {**result, "run_dir": run_dir if saved else ""}
@@ -102,7 +102,7 @@ def compare_samplers(
     by_seed = configure_comparison(samplers, seeds, model, dataset, config_file_list, config_dict or {})
     first = by_seed[0][0]
     _start_logging(first)
-    with processes.joined(first["device"].type == "cpu"):
+    with processes.process_group(first["device"].type == "cpu"):
         runs = pd.DataFrame([row for configs in by_seed for row in _rows(prepare(configs), stage)])
         if stage != LAST_STEPS[-1]:
             return {"runs": runs}

@@ -12,12 +12,12 @@ from recbole.data.dataloader import FullSortEvalDataLoader, TrainDataLoader
 from recbole.data.dataset import SequentialDataset as RecBoleSequentialDataset
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import Fields
 from recbole_dealrec.data.library import provide
 from recbole_dealrec.data.title import read_titles
+from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 
 
@@ -191,8 +191,8 @@ class QueryDataLoader(FullSortEvalDataLoader):
         super().__init__(config, dataset.copy(dataset.inter_feat[queries]), sampler=None)
 
     def __iter__(self):
-        share = islice(super().__iter__(), self.first_batch + processes.number(), None, processes.count())
-        for batch, own in sharding.in_step(share, lambda: self.collate_fn([0])):
+        share = islice(super().__iter__(), self.first_batch + processes.rank(), None, processes.world_size())
+        for batch, own in fsdp.in_lockstep(share, lambda: self.collate_fn([0])):
             yield batch if own else SpareBatch(batch)
 
     def collate_fn(self, index: list[int]):

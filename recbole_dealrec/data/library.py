@@ -8,12 +8,12 @@ from pathlib import Path
 import recbole
 from filelock import FileLock
 
-from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.archive import unpack
 from recbole_dealrec.data.convert import convert
 from recbole_dealrec.data.convert.writing import new_folder
 from recbole_dealrec.data.download import download
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.values import read_yaml
 
@@ -65,7 +65,7 @@ def provide(config: Config) -> None:
             if not folder.exists():  # no other process was faster
                 kept.mkdir(exist_ok=True)
                 # Processes other than the main one show no progress, and any of them may be the first here.
-                archive = download(url, kept, config["show_progress"] or processes.launched_number() > 0)
+                archive = download(url, kept, config["show_progress"] or processes.launched_rank() > 0)
                 _build(archive, folder, _PAPER.get(name))
                 shutil.rmtree(kept, ignore_errors=True)
     except OSError as error:

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_dealrec import sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.beam_search import beam_search
 from recbole_dealrec.model.embedded import embedded_llm, embedded_llm_folder
@@ -69,7 +69,7 @@ class BIGRec(LLMRecommender):
     @classmethod
     def check(cls, config: Config) -> None:
         PromptTemplate(config)
-        sharding.check(config)
+        fsdp.check_settings(config["llm_quantization"])
         if config["llm_path"] != "tiny":
             check_llm(config)
         elif config["chat_template"]:
@@ -135,7 +135,7 @@ class BIGRec(LLMRecommender):
     def save(self, folder: Path) -> None:
         """Save LoRA's matrices and configuration as PEFT does."""
         trained = ((name, value) for name, value in self.network.named_parameters() if value.requires_grad)
-        weights = {name: sharding.whole(value.detach()) for name, value in trained}
+        weights = {name: fsdp.full_tensor(value.detach()) for name, value in trained}
         self.network.save_pretrained(folder, state_dict=weights)
 
     def load(self, folder: Path) -> None:
@@ -148,7 +148,7 @@ class BIGRec(LLMRecommender):
         own = get_peft_model_state_dict(self.network)
         if _shapes(weights) != _shapes(own):
             raise InputError(f"{folder}: the adapter of another model or of another lora_r; delete the run folder")
-        set_peft_model_state_dict(self.network, {name: sharding.like(own[name], weights[name]) for name in own})
+        set_peft_model_state_dict(self.network, {name: fsdp.shard_like(own[name], weights[name]) for name in own})
 
     def _collate(self, prompts, responses=None) -> dict[str, Tensor]:
         return collate(prompts, responses, self.tokenizer.eos_token_id, self.config["train_on_inputs"])
@@ -226,7 +226,7 @@ class BIGRec(LLMRecommender):
         embeddings = torch.empty(len(ids), self.network.config.hidden_size, device=self.device)
         batches = token_batches(np.array([len(row) for row in ids]), self.config["tokens_per_batch"])
         progress = tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress)
-        for index, _ in sharding.in_step(progress, lambda: batches[0]):
+        for index, _ in fsdp.in_lockstep(progress, lambda: batches[0]):
             embeddings[torch.from_numpy(index).to(self.device)] = self.represent([ids[row] for row in index])
         return embeddings
 

@@ -5,10 +5,10 @@ import json
 from logging import getLogger
 from pathlib import Path
 
-from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import PromptTemplate, SequentialDataset
 from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.model.tiny import build_tiny_llm
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import is_gguf_available
 
-from recbole_dealrec import processes
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.checkpoint import UNUSABLE, quiet, unusable
 from recbole_dealrec.store.atomic import atomic_path, checksum

@@ -22,9 +22,9 @@ from transformers import (
 from transformers.utils import is_bitsandbytes_available
 from transformers.utils.logging import disable_progress_bar
 
-from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
+from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.chat import ChatTemplate
 from recbole_dealrec.model.checkpoint import UNUSABLE, model_without_weights, unusable
@@ -45,7 +45,7 @@ def check_llm(config: Config) -> None:
     path, trusted = config["llm_path"], config["trust_remote_code"]
     if config["llm_quantization"] and not is_bitsandbytes_available():
         raise InputError('llm_quantization needs bitsandbytes: pip install "recbole-dealrec[quant]"')
-    if config["llm_device_map"] and processes.launched_count() > 1:
+    if config["llm_device_map"] and processes.launched_world_size() > 1:
         raise InputError("llm_device_map: auto is for one process; several would each take all GPUs")
     if is_gguf(path):
         base = gguf_model_without_weights(path)
@@ -91,7 +91,7 @@ def load_network(config: Config, path: str) -> PeftModel:
         disable_progress_bar()
     options = {
         "trust_remote_code": config["trust_remote_code"],
-        "device_map": "cpu" if sharding.is_wanted() else config["llm_device_map"] or config["device"],
+        "device_map": "cpu" if fsdp.is_requested() else config["llm_device_map"] or config["device"],
     }
     options["dtype"] = config["llm_dtype"] if config["llm_dtype"] == "auto" else getattr(torch, config["llm_dtype"])
     if config["llm_quantization"]:

@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
+from recbole_dealrec.distributed.fsdp import is_sharded
 from recbole_dealrec.model.loss import IGNORED_LABEL, is_encoder_decoder, unwrapped
-from recbole_dealrec.sharding import is_sharded
 
 _ENTRIES = {"input_ids", "attention_mask", "position_ids", "labels"}
 # A second, short pass through the model costs more than a prefix of a smaller share of the tokens saves.

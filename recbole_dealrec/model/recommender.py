@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
+from recbole_dealrec.distributed.fsdp import full_tensor
 from recbole_dealrec.memory import in_fitting_parts
 from recbole_dealrec.model.loss import sample_losses
-from recbole_dealrec.sharding import whole
 
 
 class LLMRecommender(SequentialRecommender, ABC):
@@ -120,7 +120,7 @@ class LLMRecommender(SequentialRecommender, ABC):
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
                 hashed.update(f"\n{name} {parameter.dtype} {tuple(parameter.shape)}\n".encode())
-                hashed.update(whole(parameter.detach()).cpu().reshape(-1).view(torch.uint8).numpy())
+                hashed.update(full_tensor(parameter.detach()).cpu().reshape(-1).view(torch.uint8).numpy())
         return hashed.hexdigest()
 
     def sample_losses(self, interaction: Interaction) -> Tensor:

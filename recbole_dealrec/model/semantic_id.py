@@ -12,9 +12,9 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.candidates import rank_from_end
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.text_embedding import embed_texts
 from recbole_dealrec.store.atomic import atomic_path

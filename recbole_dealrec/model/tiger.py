@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
-from recbole_dealrec import sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
+from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.beam_search import search
 from recbole_dealrec.model.recommender import LLMRecommender
@@ -85,7 +85,7 @@ class TIGER(LLMRecommender):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        if sharding.is_wanted():
+        if fsdp.is_requested():
             raise InputError("TIGER fits on any GPU and is not sharded; leave out FSDP")
         check_semantic_id(config["semantic_id"])
         check_text_encoder(config["text_encoder_path"])

@@ -6,8 +6,8 @@ from logging import getLogger
 
 import numpy as np
 
-from recbole_dealrec import processes
 from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.model.loss import IGNORED_LABEL
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.previous_run import MEASURED_EFFORT, PreviousRun

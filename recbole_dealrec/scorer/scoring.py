@@ -8,9 +8,9 @@ import numpy as np
 from recbole.utils import init_seed
 from torch import Tensor, nn
 
-from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits
+from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.surrogate import SurrogateFiles
 from recbole_dealrec.scorer.base import LLM, MADE, SURROGATE, SURROGATES, TRAINING, Scorer, ScorerInputs
@@ -88,7 +88,7 @@ class Scoring:
                 init_seed(self.config["seed"], self.config["reproducibility"])
                 self._llm = self.config.model_class(self.config, self.splits.train)
                 processes.broadcast_parameters(self._llm.network)
-                sharding.shard(self._llm.network, self.config)
+                fsdp.shard(self._llm.network, self.config["device"].type, self.config["mixed_precision"])
             self.records[LLM] = records(folder)[LLM]
             self._untuned = {name: value.detach().clone() for name, value in self._trained()}
         else:

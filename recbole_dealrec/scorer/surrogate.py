@@ -8,9 +8,9 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
-from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import EveryPosition, surrogate_batches
 from recbole_dealrec.scorer.base import SURROGATE, SURROGATES, TRAINING, Scorer, ScorerInputs

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from recbole_dealrec import processes
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.run_folder import RunFolder
 
@@ -37,14 +37,14 @@ def agree(folder: RunFolder) -> None:
     folder.checksums = processes.broadcast(folder.checksums)
     if not folder.path.is_dir():
         raise InputError(
-            f"checkpoint_dir: process {processes.number()} does not see {folder.path}; with several machines it has "
+            f"checkpoint_dir: process {processes.rank()} does not see {folder.path}; with several machines it has "
             "to be on a file system that all of them share"
         )
 
 
 def process_folder(folder: RunFolder) -> RunFolder:
     """Return where this process keeps what no other asks for: the folder itself in the main process."""
-    return folder if folder.written else RunFolder(folder / f"{_PROCESS}{processes.number()}")
+    return folder if folder.written else RunFolder(folder / f"{_PROCESS}{processes.rank()}")
 
 
 def discard_unfinished(folder: RunFolder) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from recbole_dealrec import processes, sharding
+from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.store.opening import process_folder
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import stopwatch
@@ -50,9 +50,9 @@ class ScoreCheckpoint:
         due = perf_counter() + _SECONDS
         batches = iter(batches)
         first = next(batches)
-        share = islice(chain([first], batches), processes.number(), None, processes.count())
+        share = islice(chain([first], batches), processes.rank(), None, processes.world_size())
         pending = ((index, batch) for index, batch in share if not done[index].all())
-        for (index, batch), counts in sharding.in_step(pending, lambda: first):
+        for (index, batch), counts in fsdp.in_lockstep(pending, lambda: first):
             values = compute(batch)
             if not counts:
                 continue
@@ -62,7 +62,7 @@ class ScoreCheckpoint:
             if (start := perf_counter()) > due:
                 self._write(name, rows=rows, scores=scores, done=done)
                 due = perf_counter() + max(_SECONDS, (perf_counter() - start) / _WRITING_SHARE)
-        return scores if processes.count() == 1 else _joined(scores, done)
+        return scores if processes.world_size() == 1 else _joined(scores, done)
 
     def compute_once(self, name: str, rows: np.ndarray, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """Return an array that the main process computes once and keeps."""

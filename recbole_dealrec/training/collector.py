@@ -3,7 +3,7 @@
 import torch
 from recbole.evaluator import Collector
 
-from recbole_dealrec import processes
+from recbole_dealrec.distributed import processes
 
 COLLECTED = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  # RecBole's, batch by batch
 
@@ -24,7 +24,7 @@ class JoinedCollector(Collector):
 
     def _join(self) -> None:
         """Take what the other processes collected; each query was one process's, so none is counted twice."""
-        if processes.count() == 1:
+        if processes.world_size() == 1:
             return
         data = self.data_struct._data_dict
         shares = processes.gather({name: data[name].cpu() for name in COLLECTED if name in data})

@@ -14,9 +14,9 @@ from recbole.utils import set_color
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
-from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
+from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.memory import smaller_helps
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.store.opening import process_folder
@@ -46,7 +46,7 @@ class LLMTrainer(SafetensorsTrainer):
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         self.scheduler = None
-        self._sharded = sharding.is_sharded(model.network)
+        self._sharded = fsdp.is_sharded(model.network)
         self._micro_batch_size = config["micro_batch_size"]
 
     def save(self, path: Path) -> None:
@@ -58,8 +58,8 @@ class LLMTrainer(SafetensorsTrainer):
     def fit(self, train_data, *args, **kwargs):
         total = max(self.epochs, 1) * len(train_data)
         self.scheduler = get_linear_schedule_with_warmup(self.optimizer, min(self.config["warmup_steps"], total), total)
-        if processes.count() > 1:
-            torch.manual_seed(self.config["seed"] + processes.number())  # other samples, other dropout
+        if processes.world_size() > 1:
+            torch.manual_seed(self.config["seed"] + processes.rank())  # other samples, other dropout
         return super().fit(train_data, *args, **kwargs)
 
     def state(self, train_data, epoch: int) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class LLMTrainer(SafetensorsTrainer):
         for parameter, values in self.optimizer.state.items():
             for name, value in values.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
-                    values[name] = sharding.like(parameter, value)
+                    values[name] = fsdp.shard_like(parameter, value)
         self.scheduler.load_state_dict(state["scheduler"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -84,19 +84,19 @@ class LLMTrainer(SafetensorsTrainer):
     def _optimizer_state(self) -> dict[str, Any]:
         state = self.optimizer.state_dict()
         whole = {
-            place: {name: sharding.whole(value) for name, value in values.items()}
+            place: {name: fsdp.full_tensor(value) for name, value in values.items()}
             for place, values in state["state"].items()
         }
         return {**state, "state": whole}
 
     def _weights(self) -> dict[str, torch.Tensor]:
         named = self.model.named_parameters()
-        return {name: sharding.whole(value.detach()) for name, value in named if value.requires_grad}
+        return {name: fsdp.full_tensor(value.detach()) for name, value in named if value.requires_grad}
 
     def _set_weights(self, weights: dict[str, torch.Tensor]) -> None:
         parameters = dict(self.model.named_parameters())
         for name, value in weights.items():
-            parameters[name].data.copy_(sharding.like(parameters[name], value))
+            parameters[name].data.copy_(fsdp.shard_like(parameters[name], value))
 
     def test(self, test_data: QueryDataLoader, show_progress: bool = False) -> dict[str, float]:
         """Metrics of the best weights."""
@@ -104,12 +104,12 @@ class LLMTrainer(SafetensorsTrainer):
         self._test_folder = own = process_folder(self.folder)
         if own.has(self._test_file):
             kept = torch.load(own / self._test_file, self.device, weights_only=True)
-            if (kept["batch_size"], kept["processes"]) == (self.test_batch_size, processes.count()):
+            if (kept["batch_size"], kept["processes"]) == (self.test_batch_size, processes.world_size()):
                 stopwatch.resume(kept["seconds"])
                 self._batches_tested = kept["batches"]
                 self.eval_collector.data_struct._data_dict.update(kept["collected"])
                 self.logger.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")
-        test_data.first_batch = self._batches_tested * processes.count()
+        test_data.first_batch = self._batches_tested * processes.world_size()
         result = self.evaluate(test_data, show_progress=show_progress)
         return {metric: float(value) for metric, value in result.items()}
 
@@ -129,7 +129,7 @@ class LLMTrainer(SafetensorsTrainer):
         data = self.eval_collector.data_struct._data_dict
         state = {
             "batch_size": self.test_batch_size,
-            "processes": processes.count(),
+            "processes": processes.world_size(),
             "batches": self._batches_tested,
             "seconds": stopwatch.seconds(),
             "collected": {name: data[name] for name in COLLECTED if name in data},
@@ -185,13 +185,13 @@ class LLMTrainer(SafetensorsTrainer):
     def _accumulate(self, interaction: Interaction) -> float:
         """Gradients of this process's part of the mean loss of a step's samples; returns that part."""
         size, step_loss = len(interaction), 0.0
-        for part, own in sharding.in_step(self._parts(interaction), lambda: interaction[:1]):
+        for part, own in fsdp.in_lockstep(self._parts(interaction), lambda: interaction[:1]):
             with self.accelerator.autocast():
                 loss = self._loss(part)
             loss = loss * (len(part) / size if own else 0)
             self._check_nan(loss)
             # FSDP makes the mean over the processes.
-            self.accelerator.backward(loss * processes.count() if self._sharded else loss)
+            self.accelerator.backward(loss * processes.world_size() if self._sharded else loss)
             step_loss += loss.item()
         return step_loss
 
@@ -201,7 +201,7 @@ class LLMTrainer(SafetensorsTrainer):
         Samples of similar length make a forward pass, so that little of it is padding; the gradient is the same.
         """
         order = interaction[self.model.ITEM_SEQ_LEN].argsort(stable=True)
-        interaction = interaction[order[processes.number() :: processes.count()]]
+        interaction = interaction[order[processes.rank() :: processes.world_size()]]
         for start in range(0, len(interaction), self._micro_batch_size):
             yield interaction[start : start + self._micro_batch_size]
 

@@ -11,9 +11,9 @@ from recbole.trainer import Trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import stopwatch
@@ -84,7 +84,7 @@ class SafetensorsTrainer(Trainer):
         self._set_weights(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_valid_score, self.cur_step, self.best_valid_result = state["best"]
-        set_random_state(state["random"][processes.number() % len(state["random"])], train_data.generator)
+        set_random_state(state["random"][processes.rank() % len(state["random"])], train_data.generator)
         self.curve = TrainingCurve(**state["curve"])
         stopwatch.resume(state["seconds"])
 

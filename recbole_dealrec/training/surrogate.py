@@ -7,9 +7,9 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import init_seed
 from torch import nn
 
-from recbole_dealrec import processes
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import QueryDataLoader, Splits
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.model.surrogate import SurrogateFiles, build_surrogate, surrogate_loader
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -12,7 +13,7 @@ from recbole_dealrec.errors import InputError
 
 
 def launch(script: str, arguments: Sequence[str], nproc: int, world_size: int, ip: str, port: int, offset: int) -> int:
-    """Run a script in several processes, as torchrun would, and wait for them.
+    """Run a script in several processes, as torchrun does, and wait for them.
 
     Args:
         script: path of the script.
@@ -21,10 +22,10 @@ def launch(script: str, arguments: Sequence[str], nproc: int, world_size: int, i
         world_size: processes on all machines, each of which has ``nproc``; below 1: ``nproc``.
         ip: address of the machine with offset 0.
         port: free port there.
-        offset: number of this machine's first process.
+        offset: rank of this machine's first process.
 
     Returns:
-        Exit code: 0, or that of the process that failed first (1 if it was killed).
+        Exit code: 0, that of the process that failed first (1 if it was killed), or 128 + the signal that came.
 
     Raises:
         InputError: the numbers do not fit together.
@@ -38,8 +39,23 @@ def launch(script: str, arguments: Sequence[str], nproc: int, world_size: int, i
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
     for name in ("torch.distributed.elastic", "torch.distributed.run"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes say themselves why they end
+    try:
+        elastic_launch(_launch_config(nproc, world_size, ip, port, offset), sys.executable)("-u", script, *arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            print(f"error: process {rank} was killed by signal {-failure.exitcode}", file=sys.stderr)
+        return failure.exitcode if failure.exitcode > 0 else 1
+    except SignalException as error:
+        print(f"stopped by signal {error.sigval:d}; the same command goes on from here", file=sys.stderr)
+        return 128 + error.sigval
+    return 0
+
+
+def _launch_config(nproc: int, world_size: int, ip: str, port: int, offset: int) -> LaunchConfig:
+    """Return torchrun's configuration with a static rendezvous and no restarts."""
     nodes = world_size // nproc
-    config = LaunchConfig(
+    return LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,
         nproc_per_node=nproc,
@@ -50,11 +66,3 @@ def launch(script: str, arguments: Sequence[str], nproc: int, world_size: int, i
         max_restarts=0,
         monitor_interval=1,
     )
-    try:
-        elastic_launch(config, sys.executable)("-u", script, *arguments)
-    except ChildFailedError as error:
-        number, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            print(f"error: process {number} was killed by signal {-failure.exitcode}", file=sys.stderr)
-        return failure.exitcode if failure.exitcode > 0 else 1
-    return 0

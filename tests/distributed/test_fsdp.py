@@ -8,17 +8,18 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from recbole.utils import init_seed
+from recbole_dealrec.run_folder import UNFINISHED, RunFolder, read_json
+from recbole_dealrec.trainer import LLMTrainer
 
-from recbole_dealrec import compare_samplers, processes, sharding
+from recbole_dealrec import compare_samplers
 from recbole_dealrec.config import Config, properties_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SpareBatch, load_splits, train_loader
+from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.memory import smaller_helps
 from recbole_dealrec.model import TIGER, BIGRec
-from recbole_dealrec.run_folder import UNFINISHED, RunFolder, read_json
 from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer, ScoreCheckpoint
 from recbole_dealrec.scorer import checkpoint as checkpoint_module
-from recbole_dealrec.trainer import LLMTrainer
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 KEYS = {
@@ -48,7 +49,7 @@ def _built(config, splits):
     for name, parameter in llm.network.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)  # zeros would hide lora_A
-    sharding.shard(llm.network, config)
+    fsdp.shard(llm.network, "cpu", config["mixed_precision"])
     return llm
 
 
@@ -57,7 +58,7 @@ def _asked(keys):
     config = Config("BIGRec", "movies", config_dict=keys)
     splits = load_splits(config)
     samples = CandidateSamples.from_dataset(splits.train, 1)[np.arange(41)]
-    with processes.joined(cpu=True):
+    with processes.process_group(cpu=True):
         llm = _built(config, splits)
         parameters = list(llm.network.parameters())
         kept = sum(getattr(value, "_local_tensor", value).numel() for value in parameters)
@@ -101,7 +102,7 @@ class Interrupted(Exception):
 
 def _adapter(llm):
     trained = [(name, value) for name, value in llm.network.named_parameters() if value.requires_grad]
-    return {name: sharding.whole(value.detach()).numpy().copy() for name, value in trained}
+    return {name: fsdp.full_tensor(value.detach()).numpy().copy() for name, value in trained}
 
 
 def _trained(keys):
@@ -124,7 +125,7 @@ def _trained(keys):
         trainer.fit(train_loader(config, splits.train, np.arange(13)), valid_data)
         return trainer
 
-    with processes.joined(cpu=True), RunFolder.opened(Path(keys["checkpoint_dir"])) as folder:
+    with processes.process_group(cpu=True), RunFolder.opened(Path(keys["checkpoint_dir"])) as folder:
         whole = _built(config, splits)
         curve = fit(whole, "whole").curve
         adapters = [_adapter(whole)]
@@ -194,7 +195,7 @@ def test_accelerate_reads_the_configurations(file):
 
 
 def _a_smaller_batch_helps():
-    with processes.joined(cpu=True):
+    with processes.process_group(cpu=True):
         return smaller_helps(MemoryError()), processes.on_main(lambda: smaller_helps(MemoryError()))
 
 
@@ -213,7 +214,7 @@ def _filled(path, samples):
         computed.append(len(rows))
         return rows * 2.0
 
-    with processes.joined(cpu=True), RunFolder.opened(path) as folder, pytest.MonkeyPatch.context() as patch:
+    with processes.process_group(cpu=True), RunFolder.opened(path) as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint_module, "_SECONDS", -1)  # every batch is written
         patch.setattr(checkpoint_module, "_WRITING_SHARE", np.inf)
         for again in (False, True):
@@ -231,9 +232,9 @@ def test_scoring_goes_on_from_what_each_process_kept(together, ten, tmp_path):
 
 
 def _in_step(counts):
-    with processes.joined(cpu=True):
-        items = [(processes.number(), place) for place in range(counts[processes.number()])]
-        return list(sharding.in_step(iter(items), lambda: "spare"))
+    with processes.process_group(cpu=True):
+        items = [(processes.rank(), place) for place in range(counts[processes.rank()])]
+        return list(fsdp.in_lockstep(iter(items), lambda: "spare"))
 
 
 def test_processes_take_as_many_steps_as_the_one_with_most(together):

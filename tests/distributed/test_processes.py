@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recbole_dealrec.run_folder import read_json
 from safetensors.torch import load_file
 
-from recbole_dealrec import compare_samplers, processes, run_recbole_dealrec
+from recbole_dealrec import compare_samplers, run_recbole_dealrec
 from recbole_dealrec.config import properties_folder
+from recbole_dealrec.distributed import processes
+from recbole_dealrec.distributed.launch import launch
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.launch import launch
-from recbole_dealrec.run_folder import read_json
 
 LONG = 600  # seconds; a busy machine takes its time
-SCRIPT = Path(__file__).parents[1] / "run_recbole_dealrec.py"
+SCRIPT = Path(__file__).parents[2] / "run_recbole_dealrec.py"
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 25,
     "surrogate_epochs": 2, "surrogate_eval_step": 1, "hessian_samples": 64, "tiny_steps": 20, "epochs": 3,
@@ -65,19 +66,19 @@ def test_several_processes_do_what_one_does(together, keys, alone, tmp_path, cou
 
 
 def _gathered():
-    with processes.joined(cpu=True):
-        weight = torch.nn.Parameter(torch.full((2,), float(processes.number())))
+    with processes.process_group(cpu=True):
+        weight = torch.nn.Parameter(torch.full((2,), float(processes.rank())))
         other = torch.nn.Parameter(torch.zeros(3))
-        if processes.number() != 1:
-            (weight.sum() * (processes.number() + 1)).backward()
+        if processes.rank() != 1:
+            (weight.sum() * (processes.rank() + 1)).backward()
         processes.sum_gradients([weight, other])
         processes.broadcast_parameters(torch.nn.ParameterList([weight]))
-        told = processes.on_main(lambda: (processes.count(), processes.number(), processes.gather("x")))
+        told = processes.on_main(lambda: (processes.world_size(), processes.rank(), processes.gather("x")))
         with pytest.raises(InputError, match="^no such file$"):
             processes.on_main(_no_such_file)
         return {
-            "gathered": processes.gather(processes.number() ** 2),
-            "broadcast": processes.broadcast(processes.number() + 5),
+            "gathered": processes.gather(processes.rank() ** 2),
+            "broadcast": processes.broadcast(processes.rank() + 5),
             "told": told,
             "gradients": [None if parameter.grad is None else parameter.grad.tolist() for parameter in (weight, other)],
             "weight": weight.tolist(),
@@ -139,6 +140,11 @@ def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def variable(pid, name):
+    """Value of an environment variable of a process."""
+    return dict(line.partition("=")[::2] for line in Path(f"/proc/{pid}/environ").read_text().split("\0")).get(name)
+
+
 def wait_until(condition, seconds):
     end = time.monotonic() + seconds
     while not condition():
@@ -163,7 +169,7 @@ def test_two_nodes_stop_when_a_process_is_killed_and_go_on_when_started_again(
     killed_at = time.monotonic()
     assert (first.wait(60), second.wait(60)) == (1, 1)
     assert time.monotonic() - killed_at < 60
-    assert "error: process 1 has ended early, so this one stops" in (tmp_path / "killed-0.log").read_text()
+    assert "another process has ended early, so this one stops" in (tmp_path / "killed-0.log").read_text()
 
     for process in started("again"):
         assert process.wait(LONG) == 0
@@ -171,6 +177,40 @@ def test_two_nodes_stop_when_a_process_is_killed_and_go_on_when_started_again(
     assert "stage influence" not in log and "stage evaluation" in log
     (folder,) = tmp_path.glob("saved/movies-BIGRec-*")
     assert_same({**read_json(folder / "result.json"), "run_dir": folder}, alone)
+
+
+LAUNCHED = """\
+import sys, time
+from pathlib import Path
+from recbole_dealrec.distributed import processes
+from recbole_dealrec.distributed.launch import launch
+
+if processes.launched_world_size() == 1:
+    sys.exit(launch(__file__, [], 2, 2, "127.0.0.1", int(sys.argv[1]), 0))
+with processes.process_group(cpu=True):
+    Path(__file__).with_name(f"rank-{processes.rank()}").touch()
+    processes.on_main(lambda: time.sleep(600))
+"""
+
+
+@pytest.mark.parametrize(
+    "victim, number, code",
+    [(0, signal.SIGKILL, 1), (1, signal.SIGKILL, 1), (None, signal.SIGINT, 130), (None, signal.SIGTERM, 143)],
+    ids=["main killed", "other killed", "launcher interrupted", "launcher told to stop"],
+)
+def test_a_machine_stops_when_a_process_is_killed_or_its_launcher_is_told_to(
+    tmp_path, monkeypatch, free_port, victim, number, code
+):
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parent))
+    script = tmp_path / "launched.py"
+    script.write_text(LAUNCHED)
+    launcher = subprocess.Popen([sys.executable, "-W", "ignore", str(script), str(free_port())])
+    wait_until(lambda: len(list(tmp_path.glob("rank-*"))) == 2, LONG)
+    workers = children(launcher.pid)
+    rank_of = {pid: variable(pid, "RANK") for pid in workers}
+    os.kill(next((pid for pid in workers if rank_of[pid] == str(victim)), launcher.pid), number)
+    assert launcher.wait(60) == code
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
 ACCELERATE = ["-m", "accelerate.commands.launch", "--num_processes=2", "--main_process_port={port}"]
