@@ -11,7 +11,6 @@ from huggingface_hub import try_to_load_from_cache
 
 from recbole_dealrec.config import Config, properties_folder
 from recbole_dealrec.data import CandidateSamples, Splits
-from recbole_dealrec.previous_run import PreviousRun
 from recbole_dealrec.run_folder import checksum
 from recbole_dealrec.values import read_yaml
 
@@ -66,15 +65,6 @@ def _surrogate_folder(config: Config, splits: Splits, kind: str, ignored: Set[st
     return f"{config['dataset']}-{config['surrogate_model']}-{kind}-{digest}"
 
 
-def growth_keys() -> Set[str]:
-    """Keys in which a run and the one before its dataset grew have to agree.
-
-    Checkpoints are not among them: effort scores are known by their content.
-    """
-    apart = _NEUTRAL_KEYS | SELECTION_KEYS | FINE_TUNING_KEYS | {*_CHECKPOINT_KEYS, "effort_sample_ratio"}
-    return (_recommender_keys() | {"seed", "surrogate_model"}) - apart
-
-
 @cache
 def _recommender_keys() -> frozenset[str]:
     """Keys of the recommenders and of effort, which surrogates and their scores do not depend on."""
@@ -88,8 +78,6 @@ def _digest(config: Config, splits: Splits, ignored: Set[str]) -> str:
     """Twelve hexadecimal digits of the keys that are not ignored, checkpoints, rows, item tokens and titles."""
     keys = {key: value for key, value in config.resolved().items() if key not in ignored}
     keys.update({key: checkpoint_content(keys[key]) for key in _CHECKPOINT_KEYS if key in keys})
-    previous = PreviousRun.of(config)
-    keys["previous_run"] = previous and previous.content
     hashed = hashlib.sha256(json.dumps(keys, sort_keys=True, default=str).encode())
     for part in (splits.train, splits.valid, splits.test):
         samples = CandidateSamples.from_dataset(part)

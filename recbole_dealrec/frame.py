@@ -18,7 +18,7 @@ from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.stages import SharedStages
 
 _NAME = "frame"  # of the dataset
-_DATA_KEYS = {"data_path", "load_col", "benchmark_filename", "previous_run"}
+_DATA_KEYS = {"data_path", "load_col", "benchmark_filename"}
 
 
 def select_fewshot(

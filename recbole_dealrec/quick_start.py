@@ -18,13 +18,11 @@ from recbole_dealrec import processes
 from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, check_topk, load_splits
-from recbole_dealrec.digest import growth_keys, run_name
+from recbole_dealrec.digest import run_name
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS
-from recbole_dealrec.model.grown_surrogate import start_from
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.pipeline import STAGES, Pipeline
-from recbole_dealrec.previous_run import PreviousRun
 from recbole_dealrec.report import write_comparison_report
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import get_sampler
@@ -74,7 +72,9 @@ def run_recbole_dealrec(
         SharedStages.opened(config, splits, samples) if shared else nullcontext() as stages,
         RunFolder.opened(path, stages and stages.folder) as folder,
     ):
-        pipeline = Pipeline(config, stages or SharedStages(config, splits, samples, folder), folder)
+        effort_folder = None if saved else path / "effort"
+        stages = stages or SharedStages(config, splits, samples, folder, effort_folder=effort_folder)
+        pipeline = Pipeline(config, stages, folder)
         getLogger().info(f"{len(samples)} candidate samples; run folder {path}")
         result = pipeline.run(stage)
     return {**result, "run_dir": str(path) if saved else ""}
@@ -206,8 +206,6 @@ def resolved_config(
     config = Config(model, dataset, config_file_list, config_dict)
     get_sampler(config["sampler"])
     config.check_valid_metric()
-    if previous := PreviousRun.of(config):
-        previous.check_keys(config, growth_keys())
     return config
 
 
@@ -221,10 +219,7 @@ def checked_data(configs: Sequence[Config]) -> tuple[Splits, CandidateSamples]:
     splits = load_splits(first)
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
     check_topk(first, splits.train)
-    surrogate_config = first.surrogate()
-    surrogate, previous = build_surrogate(surrogate_config, splits.train), PreviousRun.of(first)
-    if previous and previous.has_surrogate(0):
-        start_from(surrogate, surrogate_config, splits.train, *previous.surrogate(0))
+    build_surrogate(first.surrogate(), splits.train)
     for config in configs:
         get_sampler(config["sampler"])(config, {}).check(len(samples))
     return splits, samples

@@ -68,6 +68,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _flush(path.parent)
 
 
+def remove_scratch(folder: Path) -> None:
+    """Remove what interrupted writes left in a folder that nobody writes to."""
+    for scratch in folder.glob(f".*{_SCRATCH}"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 @contextmanager
 def _scratch_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,6 +265,10 @@ class RunFolder:
         stage = self._open[-1]
         stage.earlier_seconds = max(stage.earlier_seconds, self._spent.get(name, 0.0))
 
+    def add_seconds(self, seconds: float) -> None:
+        """Count for the stage that is going on what another run had spent on a part of it."""
+        self._open[-1].earlier_seconds += seconds
+
     def _record(self, name: str, checksums: list[str]) -> None:
         self._checksums[name] = checksums
         write_json(self / _CHECKSUMS, self._checksums)
@@ -339,8 +349,7 @@ class RunFolder:
 
     def _read_whole_outputs(self) -> dict[str, list[str]]:
         """Checksums of the outputs that match one of theirs; what is left of an interrupted write is removed."""
-        for scratch in self.path.glob(f".*{_SCRATCH}"):
-            shutil.rmtree(scratch, ignore_errors=True)
+        remove_scratch(self.path)
         try:
             recorded = read_json(self / _CHECKSUMS)
         except FileNotFoundError:

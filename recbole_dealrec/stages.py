@@ -3,7 +3,6 @@
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from logging import getLogger
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +13,16 @@ from recbole_dealrec import processes, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk
 from recbole_dealrec.digest import shared_name, surrogate_name, surrogate_score_name
-from recbole_dealrec.model.grown_surrogate import item_tokens, start_from
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.surrogate import build_surrogate, surrogate_loader
-from recbole_dealrec.previous_run import MEASURED_EFFORT, PreviousRun, surrogate_files
 from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import Scorer
 from recbole_dealrec.scorer import (
+    EffortCache,
     EffortScorer,
     EL2NScorer,
     GraNdScorer,
     InfluenceScorer,
-    KnownEffortScorer,
     LLMRepresentationScorer,
     LossTrajectoryScorer,
     PartialEffortScorer,
@@ -46,6 +43,8 @@ class SharedStages:
         folder: where the scores of the language model are kept; what is there is not computed again.
         score_folder: where the scores of the surrogates are kept; None for ``folder``.
         surrogate_folder: where the surrogates are kept; None for ``folder``.
+        effort_folder: where effort scores are kept by what they depend on; None for the one under ``checkpoint_dir``
+            that all runs use.
 
     Attributes:
         scorers: scorers by name, each built and run when its scores are first asked for.
@@ -59,6 +58,7 @@ class SharedStages:
         folder: RunFolder,
         score_folder: RunFolder | None = None,
         surrogate_folder: RunFolder | None = None,
+        effort_folder: Path | None = None,
     ) -> None:
         self.config = config
         self.splits = splits
@@ -67,7 +67,7 @@ class SharedStages:
         self.score_folder = score_folder or folder
         self.surrogate_folder = surrogate_folder or folder
         self._llm: LLMRecommender | None = None
-        self._previous = PreviousRun.of(config)
+        self._effort_cache = EffortCache(effort_folder or Path(config["checkpoint_dir"]) / "effort", folder.add_seconds)
         self._checkpoint = ScoreCheckpoint(folder)
         of_surrogates = {
             "influence": self._influence_scorer,
@@ -151,8 +151,6 @@ class SharedStages:
         if watch or not (self.surrogate_folder.has(weights) and self.surrogate_folder.has(finished)):
             check_topk(config, self.splits.train)
             with self.surrogate_folder.stage(stage):
-                if self._previous:
-                    self._start_from_previous(model, config, number)
                 train_data = surrogate_loader(config, self.splits.train, model)
                 valid_data = QueryDataLoader(config, self.splits.valid)
                 options = {
@@ -161,21 +159,12 @@ class SharedStages:
                 }
                 processes.on_main(lambda: trainer.fit(train_data, valid_data, **options))
             # Only when the stage's seconds are kept: what is there of a finished training is whole.
-            summary = {**trainer.summary(), "items": item_tokens(self.splits.train)}
-            self.surrogate_folder.output_json(finished, summary)
+            self.surrogate_folder.output_json(finished, trainer.summary())
             self.surrogate_folder.synchronise()
         else:
             self.surrogate_folder.reuse(stage)
         trainer.load(self.surrogate_folder / weights)
         return model
-
-    def _start_from_previous(self, model: nn.Module, config: Config, number: int) -> None:
-        (stage, _, _), path, train = surrogate_names(number), self._previous.path, self.splits.train
-        if self._previous.has_surrogate(number):
-            known = start_from(model, config, train, *self._previous.surrogate(number))
-            getLogger().info(f"{stage} starts from that of {path}: {known} of {train.item_num - 1} items are known")
-        else:
-            getLogger().info(f"{stage} starts from nothing: {path} has none of this number")
 
     def _influence_scorer(self) -> InfluenceScorer:
         on_valid = self.config["influence_on"] == "valid"
@@ -183,8 +172,7 @@ class SharedStages:
         return InfluenceScorer(self.surrogates(), self.config, risk_samples, ScoreCheckpoint(self.score_folder))
 
     def _effort_scorer(self) -> Scorer:
-        measured = EffortScorer(self.llm, self.config, self._checkpoint)
-        effort = KnownEffortScorer(measured, self.folder, self._previous)
+        effort = EffortScorer(self.llm, self.config, self._effort_cache)
         if self.config["effort_sample_ratio"] == 1:
             return effort
         return PartialEffortScorer(effort, self._surrogate(0), self.scorers["influence"].score, self.config)
@@ -192,13 +180,13 @@ class SharedStages:
 
 def surrogate_names(number: int) -> tuple[str, str, str]:
     """Stage, and files of the weights and of the finished training, of a run's surrogate."""
-    weights, finished = surrogate_files(number)
-    return Path(weights).stem.replace("-", " "), weights, finished
+    name = f"surrogate-{number}" if number else "surrogate"
+    return name.replace("-", " "), f"{name}.safetensors", f"{name}.json"
 
 
-def score_files(name: str) -> list[str]:
-    """Outputs of a scorer, the scores first."""
-    return [f"{name}.npy", *([MEASURED_EFFORT] if name == "effort" else [])]
+def score_file(name: str) -> str:
+    """Output of a scorer."""
+    return f"{name}.npy"
 
 
 def surrogate_seed(seed: int, number: int) -> int:
@@ -215,8 +203,8 @@ class _StoredScorer:
     build: Callable[[], Scorer]
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        file, *_ = files = score_files(self.name)
-        if all(map(self.folder.has, files)):
+        file = score_file(self.name)
+        if self.folder.has(file):
             self.folder.reuse(self.name)
         else:
             with self.folder.stage(self.name):

@@ -2,9 +2,9 @@
 
 from recbole_dealrec.scorer.checkpoint import ScoreCheckpoint
 from recbole_dealrec.scorer.effort import EffortScorer
+from recbole_dealrec.scorer.effort_cache import EffortCache
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 from recbole_dealrec.scorer.influence import InfluenceScorer
-from recbole_dealrec.scorer.known_effort import KnownEffortScorer
 from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
 from recbole_dealrec.scorer.representation import LLMRepresentationScorer, ValidDistanceScorer
 from recbole_dealrec.scorer.solver import inverse_hvp
@@ -17,10 +17,10 @@ from recbole_dealrec.scorer.surrogate import (
 
 __all__ = [
     "EL2NScorer",
+    "EffortCache",
     "EffortScorer",
     "GraNdScorer",
     "InfluenceScorer",
-    "KnownEffortScorer",
     "LLMRepresentationScorer",
     "LossTrajectoryScorer",
     "PartialEffortScorer",

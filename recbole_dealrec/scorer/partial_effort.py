@@ -12,7 +12,6 @@ from torch import nn
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.scorer.effort import EffortScorer
-from recbole_dealrec.scorer.known_effort import KnownEffortScorer
 from recbole_dealrec.scorer.surrogate import losses_and_error_norms, measured
 
 LEAST_SPEARMAN = 0.5  # of the held-out prediction; below it the language model scores all samples
@@ -39,7 +38,7 @@ class PartialEffortScorer:
 
     def __init__(
         self,
-        effort: EffortScorer | KnownEffortScorer,
+        effort: EffortScorer,
         surrogate: nn.Module,
         influence: Callable[[CandidateSamples], np.ndarray],
         config: Config,
