@@ -18,7 +18,7 @@ from recbole_dealrec.pipeline import STAGES
 from recbole_dealrec.quick_start import check_stage, checked_data, resolved_config
 from recbole_dealrec.run_folder import whole_outputs
 from recbole_dealrec.sampler import get_sampler
-from recbole_dealrec.stages import score_files, surrogate_names
+from recbole_dealrec.stages import score_file, surrogate_names
 
 _OWN_STAGES = ("selection", "fine-tuning", "evaluation")  # the others are shared by the runs of a seed
 
@@ -172,7 +172,7 @@ def _stages(config: Config, folder: list[Path], scores: list[Path]) -> list[tupl
     """Stage of the command line, what is done in it, folders that its outputs may be in and their names, in order."""
     needed = get_sampler(config["sampler"]).needs
     return [
-        *(("score", name, scores, score_files(name)) for name in needed),
+        *(("score", name, scores, [score_file(name)]) for name in needed),
         ("select", "selection", folder, ["scores.csv", "fewshot.jsonl", "examples.json"]),
         ("finetune", "fine-tuning", folder, ["fine_tuning.json", config.model_class.weights_folder]),
         ("evaluate", "evaluation", folder, ["test_result.json"]),

@@ -116,7 +116,6 @@ _CHECKS = {
     "alias_of_item_id": _NAMES,
     "user_inter_num_interval": _INTERVAL,
     "item_inter_num_interval": _INTERVAL,
-    "previous_run": _or_none("the path of a run folder", lambda value: _is_text(value) and value != ""),
     "surrogate_model": _TEXT,
     "sampler": _TEXT,
     "title_field": _TEXT,

@@ -293,7 +293,6 @@ WRONG_VALUES = {
     "alias_of_item_id": [5],
     "user_inter_num_interval": [5],
     "item_inter_num_interval": [[5, 10]],
-    "previous_run": [5, "a\0b"],
     "surrogate_model": [None, 5],
     "sampler": ["", 3, None],
     "title_field": ["", None],

@@ -2,6 +2,7 @@
 
 from recbole_dealrec.scorer.base import Scorer, ScorerInputs
 from recbole_dealrec.scorer.effort import EffortScorer
+from recbole_dealrec.scorer.effort_cache import EffortCache
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 from recbole_dealrec.scorer.influence import InfluenceScorer
 from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
@@ -16,6 +17,7 @@ from recbole_dealrec.scorer.surrogate import (
 
 __all__ = [
     "EL2NScorer",
+    "EffortCache",
     "EffortScorer",
     "GraNdScorer",
     "InfluenceScorer",

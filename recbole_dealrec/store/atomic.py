@@ -13,7 +13,7 @@ from typing import Any
 
 from recbole_dealrec.errors import InputError
 
-SCRATCH = ".scratch"  # ends the names of temporary folders
+_SCRATCH = ".scratch"  # ends the names of temporary folders
 _BLOCK = 1 << 20  # bytes that are read at a time for a checksum
 
 
@@ -60,10 +60,16 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def remove_scratch(folder: Path) -> None:
+    """Remove what interrupted writes left in a folder that nobody writes to."""
+    for scratch in folder.glob(f".*{_SCRATCH}"):
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 @contextmanager
 def _scratch_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=SCRATCH, dir=path.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_SCRATCH, dir=path.parent))
     try:
         yield scratch
     finally:

@@ -91,15 +91,6 @@ def _surrogate_folder(config: Config, splits: Splits, kind: str, ignored: Set[st
     return f"{config['dataset']}-{config['surrogate_model']}-{kind}-{digest}"
 
 
-def growth_keys() -> Set[str]:
-    """Keys in which a run and the one before its dataset grew have to agree.
-
-    Checkpoints are not among them: effort scores are known by their content.
-    """
-    apart = _NEUTRAL_KEYS | SELECTION_KEYS | FINE_TUNING_KEYS | {*_CHECKPOINT_KEYS, "effort_sample_ratio"}
-    return (_recommender_keys() | {"seed", "surrogate_model"}) - apart
-
-
 @cache
 def _recommender_keys() -> frozenset[str]:
     """Keys of the recommenders and of effort, which surrogates and their scores do not depend on."""

@@ -1,6 +1,5 @@
 """The run folder: outputs that are there whole and unaltered, or not at all."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.store.atomic import SCRATCH, atomic_path, checksum, read_json, write_json
+from recbole_dealrec.store.atomic import atomic_path, checksum, read_json, remove_scratch, write_json
 
 UNFINISHED = ".unfinished"
 _CHECKSUMS = "checksums.json"
@@ -83,8 +82,7 @@ class RunFolder:
 
     def _read_whole_outputs(self) -> dict[str, list[str]]:
         """Return the checksums of the outputs that match one of theirs; remove what an interrupted write left."""
-        for scratch in self.path.glob(f".*{SCRATCH}"):
-            shutil.rmtree(scratch, ignore_errors=True)
+        remove_scratch(self.path)
         try:
             recorded = read_json(self / _CHECKSUMS)
         except FileNotFoundError:

@@ -219,8 +219,8 @@ def _filled(path, samples):
         patch.setattr(checkpoint_module, "_WRITING_SHARE", np.inf)
         for again in (False, True):
             if again and not processes.is_main():
-                folder.own.discard(f"effort.npz{UNFINISHED}")
-            scores = ScoreCheckpoint(folder).fill("effort", samples, iter(batches), compute)
+                folder.own.discard(f"x.npz{UNFINISHED}")
+            scores = ScoreCheckpoint(folder).fill("x", samples, iter(batches), compute)
             np.testing.assert_array_equal(scores, np.arange(len(samples)) * 2.0)
         return len(computed)
 

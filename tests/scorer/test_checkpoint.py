@@ -7,7 +7,7 @@ from recbole_dealrec import run_folder
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.run_folder import RunFolder
-from recbole_dealrec.scorer import EffortScorer, InfluenceScorer, ScoreCheckpoint, checkpoint
+from recbole_dealrec.scorer import InfluenceScorer, ScoreCheckpoint, checkpoint
 
 
 class Killed(BaseException):
@@ -110,30 +110,6 @@ def test_without_a_folder_nothing_is_kept():
     for _ in range(2):
         keep.fill("x", samples_of(range(5)), batches_of(*PARTS), compute)
     assert compute.asked == 2 * PARTS
-
-
-@pytest.mark.parametrize("killed_at", [1, 3, 5])
-def test_effort_goes_on_and_comes_out_the_same(bigrec, randomise_adapter, tmp_path, monkeypatch, killed_at):
-    llm, splits = bigrec(tokens_per_batch=400)
-    randomise_adapter(llm.network)
-    samples = CandidateSamples.from_dataset(splits.train)
-    whole = EffortScorer(llm, llm.config).score(samples)
-    scorer = EffortScorer(llm, llm.config, ScoreCheckpoint(RunFolder(tmp_path)))
-    read = llm.batches
-
-    def killed_batches(samples):
-        for number, batch in enumerate(read(samples), start=1):
-            if number == killed_at:
-                raise Killed
-            yield batch
-
-    monkeypatch.setattr(llm, "batches", killed_batches)
-    with pytest.raises(Killed):
-        scorer.score(samples)
-    monkeypatch.setattr(llm, "batches", read)
-    np.testing.assert_array_equal(
-        EffortScorer(llm, llm.config, ScoreCheckpoint(RunFolder(tmp_path))).score(samples), whole
-    )
 
 
 def test_influence_goes_on_from_the_solution(ten, tmp_path, monkeypatch):
