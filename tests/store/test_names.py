@@ -3,7 +3,14 @@ import shutil
 import pytest
 
 from recbole_dealrec.data import load_splits
-from recbole_dealrec.digest import checkpoint_content, run_name, shared_name, surrogate_name, surrogate_score_name
+from recbole_dealrec.store.names import (
+    Folders,
+    checkpoint_content,
+    run_name,
+    shared_name,
+    surrogate_name,
+    surrogate_score_name,
+)
 
 
 def test_a_checkpoint_is_known_by_its_content(ten, checkpoint, tmp_path):
@@ -78,3 +85,15 @@ def test_recommenders_share_their_surrogates(ten):
     assert surrogate_name(tiger, splits) == surrogate_name(config, splits)
     assert surrogate_score_name(tiger, splits) == surrogate_score_name(config, splits)
     assert shared_name(tiger, splits) != shared_name(config, splits)
+
+
+def test_everything_lies_under_one_root(ten, tmp_path):
+    config = ten()
+    splits = load_splits(config)
+    folders = Folders.of(config, splits, tmp_path)
+    named = [name(config, splits) for name in (run_name, surrogate_name, surrogate_score_name, shared_name)]
+    found = [folders.run, folders.surrogates, folders.surrogate_scores, folders.llm_scores, folders.effort]
+    assert found == [tmp_path / name for name in [*named, "effort"]] and len(set(found)) == 5
+    assert [name.rsplit("-", 1)[0] for name in named] == [
+        "ten-BIGRec-DEALRec", "ten-SASRec-surrogates", "ten-SASRec-scores", "ten-BIGRec-shared",
+    ]  # fmt: skip
