@@ -25,11 +25,11 @@ UNCHANGED = len(BEFORE) - 1  # candidates, one of each user
 def run(write_dataset, tmp_path, checkpoint):
     """``run(sequences, **keys)``: a run up to its selection, on a dataset of these sequences."""
 
-    def go(sequences, shared=False, saved=True, **keys):
+    def go(sequences, saved=True, **keys):
         write_dataset("growing", sequences, {f"i{item}": f"Title {item}" for item in range(45)})
         paths = {"data_path": str(tmp_path), "checkpoint_dir": str(tmp_path / "saved"), "llm_path": checkpoint("llama")}
         keys = {**KEYS, **paths, **keys}
-        return run_recbole_dealrec(dataset="growing", config_dict=keys, stage="select", shared=shared, saved=saved)
+        return run_recbole_dealrec(dataset="growing", config_dict=keys, stage="select", saved=saved)
 
     return go
 
@@ -73,7 +73,7 @@ def test_only_what_is_new_is_scored(run, computed, tmp_path):
 def test_another_run_with_the_same_network_scores_nothing(run, computed):
     first = run(BEFORE)
     assert computed() == len(BEFORE)
-    for keys in ({"sampler": "DEALRec"}, {"n_groups": 4, "shared": True}, {"learning_rate": 0.5}):
+    for keys in ({"sampler": "DEALRec"}, {"n_groups": 4}, {"learning_rate": 0.5}):
         again = run(BEFORE, **keys)
         assert again["run_dir"] != first["run_dir"] and scores_of(again)["effort"].equals(scores_of(first)["effort"])
     assert computed() == 0

@@ -1,17 +1,20 @@
-"""Runs that stop after a stage, and go on from there."""
+"""The steps of a run: where they stop and go on, what they leave, and what is refused before them."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock, Timeout
 
-from recbole_dealrec import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.dry_run import dry_run_text
+from recbole_dealrec import compare_samplers, pipeline, run_recbole_dealrec
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.sampler import get_sampler
-from recbole_dealrec.sampler.base import _REGISTRY
+from recbole_dealrec.pipeline import LAST_STEPS, Pipeline, configure, prepare
+from recbole_dealrec.scorer.effort import EffortScorer
+from recbole_dealrec.scorer.surrogate import EL2NScorer
+from recbole_dealrec.store.atomic import read_json
+from recbole_dealrec.store.opening import opened
+from recbole_dealrec.training.surrogate import SurrogateTraining
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 1,
@@ -25,27 +28,38 @@ def keys(movies_path, tmp_path):
     return {**KEYS, "data_path": str(movies_path), "checkpoint_dir": str(tmp_path / "saved")}
 
 
-def test_each_stage_goes_on_from_the_one_before(keys):
+def refuse(*args, **kwargs):
+    raise AssertionError("a finished step was started again")
+
+
+def files_under(folder):
+    """Every output under a folder by its place, and when it was written."""
+    files = (file for file in Path(folder).rglob("*") if file.is_file() and file.name[0] != ".")
+    return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in files}
+
+
+def test_each_step_goes_on_from_the_one_before(keys):
     written = {
-        "score": {"influence.npy", "effort.npy"},
-        "select": {"scores.csv", "fewshot.jsonl"},
-        "finetune": {"adapter", "fine_tuning.json"},
+        "score": {"influence.npy", "effort.npy", "surrogate.safetensors"},
+        "select": {"selection.npz", "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json"},
+        "finetune": {"fine_tuning.json", "adapter_config.json"},
         "evaluate": {"test_result.json", "result.json", "report.html"},
     }
     known = {"score": set(), "select": {"selected"}, "finetune": {"selected", "best_valid_result"}}
+    assert tuple(written) == LAST_STEPS
     results, there = {}, {}
-    for stage in written:
-        result = run_recbole_dealrec(dataset="movies", config_dict=keys, stage=stage)
-        folder, before = Path(result["run_dir"]), there
-        there = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
-        assert written[stage] <= there.keys()
-        for later in list(written)[list(written).index(stage) + 1 :]:
-            assert not written[later] & there.keys()
-        for earlier in list(written)[: list(written).index(stage)]:
-            assert all(there[name] == before[name] for name in written[earlier]), "an earlier stage ran again"
-        if stage in known:
-            assert set(result) == {"seconds", "run_dir", *known[stage]}
-        results[stage] = result
+    for number, step in enumerate(LAST_STEPS):
+        result = run_recbole_dealrec(dataset="movies", config_dict=keys, stage=step)
+        before, there = there, files_under(keys["checkpoint_dir"])
+        names = {Path(place).name for place in there}
+        assert all(written[done] <= names for done in LAST_STEPS[: number + 1])
+        assert not any(written[later] & names for later in LAST_STEPS[number + 1 :])
+        for place, when in before.items():
+            if any(Path(place).name in written[done] for done in LAST_STEPS[:number]):
+                assert there[place] == when, f"{place} was written again"
+        if step in known:
+            assert set(result) == {"seconds", "run_dir", *known[step]}
+        results[step] = result
 
     direct = {**keys, "checkpoint_dir": keys["checkpoint_dir"] + "-direct"}
     whole = run_recbole_dealrec(dataset="movies", config_dict=direct)
@@ -56,7 +70,7 @@ def test_each_stage_goes_on_from_the_one_before(keys):
     assert set(results["evaluate"]["seconds"]) == set(whole["seconds"])
 
 
-def test_a_comparison_stops_after_a_stage(keys):
+def test_a_comparison_stops_after_a_step(keys):
     result = compare_samplers(["CCS", "Random"], [1, 2], dataset="movies", config_dict=keys, stage="select")
     assert set(result) == {"runs"}
     runs = result["runs"]
@@ -68,66 +82,110 @@ def test_a_comparison_stops_after_a_stage(keys):
         assert not (Path(folder) / "fine_tuning.json").exists()
 
 
-def test_a_dry_run_tells_what_is_cached_and_writes_nothing(keys, tmp_path, small_rehearsals):
-    def planned(samplers, stage="evaluate"):
-        text = dry_run_text(samplers, None, "BIGRec", "movies", [], keys, stage)
-        kept = re.compile(r"\S|  (score|select|finetune|evaluate) ")
-        return [" ".join(line.split()) for line in text.splitlines() if kept.match(line)]
-
-    lines = planned(["CCS"])
-    assert not any(tmp_path.iterdir())
-    assert "n_fewshot: 24" in lines and "sampler: CCS" in lines
-    done = ["score el2n", "select selection"]
-    to_do = ["finetune fine-tuning to do", "evaluate evaluation to do"]
-    assert lines[-4:] == [*(f"{name} to do" for name in done), *to_do]
-    assert planned(["CCS"], "select")[-2:] == [f"{name} to do" for name in done]
-
-    result = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
-    lines = planned(["CCS"])
-    assert lines[-4:] == [*(f"{name} cached" for name in done), *to_do]
-    assert lines[-5].endswith(result["run_dir"])
-    (Path(result["run_dir"]) / "el2n.npy").write_bytes(b"altered")
-    assert planned(["CCS"])[-4] == "score el2n to do"
-    compared = planned(["CCS", "Random"])
-    assert [line.split(",")[0] for line in compared if "run folder" in line] == ["CCS", "Random"]
-
-
-def test_an_unknown_stage_lists_the_known_ones(keys, tmp_path):
+def test_an_unknown_step_lists_the_known_ones(keys, tmp_path):
     with pytest.raises(InputError, match="no stage 'train'; the stages are score, select, finetune, evaluate"):
         run_recbole_dealrec(dataset="movies", config_dict=keys, stage="train")
     assert not any(tmp_path.iterdir())
 
 
-class _Asked(dict):
-    """Scorers that note in ``names`` which of them were asked."""
-
-    def __init__(self):
-        self.names = []
-
-    def __missing__(self, name):
-        asked = self.names
-
-        class Scorer:
-            def score(self, samples):
-                asked.append(name)
-                columns = {"influence": 1, "effort": 1, "grand": 1, "el2n": 1}.get(name, 4)
-                scores = np.random.default_rng(len(name)).random((len(samples), columns))
-                return scores[:, 0] if columns == 1 else scores
-
-        return Scorer()
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"n_fewshot": 5000}, "n_fewshot is 5000, but only"),
+        ({"surrogate_model": "NPE"}, "surrogate_model 'NPE'"),
+        ({"topk": [100_000]}, "topk"),
+        ({"surrogate_topk": [100_000]}, "topk"),
+        ({"llm_path": "absent"}, "llm_path 'absent'"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_anything_is_computed(keys, changed, message):
+    with pytest.raises(InputError, match=message):
+        prepare([configure("BIGRec", "movies", None, {"sampler": "CCS", **keys, **changed})])
+    assert not Path(keys["checkpoint_dir"]).exists()
 
 
-@pytest.mark.parametrize("name", sorted(_REGISTRY))
-def test_a_sampler_needs_what_it_asks_for(name):
-    class Samples:
-        item_length = np.arange(1, 61)
+def test_a_job_needs_no_files_of_the_language_model_where_none_are_asked_for(keys):
+    prepare([configure("BIGRec", "movies", None, {**keys, "llm_path": "absent"})], check_llm=False)
 
-        def __len__(self):
-            return 60
 
-    config = {
-        "n_fewshot": 8, "seed": 1, "n_groups": 5, "hard_prune_ratio": 0.1, "effort_weight": 0.5
-    }  # fmt: skip
-    asked = _Asked()
-    get_sampler(name)(config, asked).sample(Samples())
-    assert tuple(asked.names) == get_sampler(name).needs
+def test_scores_of_an_earlier_run_are_loaded_with_what_they_cost(keys, monkeypatch):
+    first = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
+    assert set(first["seconds"]) == {"surrogate", "el2n", "language model", "selection"}
+    for owner, name in ((SurrogateTraining, "fit"), (EL2NScorer, "score")):
+        monkeypatch.setattr(owner, name, refuse)
+    second = run_recbole_dealrec(dataset="movies", sampler="EL2N", config_dict=keys, stage="select")
+    assert second["run_dir"] != first["run_dir"]
+    for name in ("surrogate", "el2n"):
+        assert second["seconds"][name] == first["seconds"][name]
+    for run in (first, second):
+        curves = read_json(Path(run["run_dir"]) / "surrogates.json")
+        assert list(curves) == ["surrogate"] and len(curves["surrogate"]["train_loss"]) == 1
+        memory = read_json(Path(run["run_dir"]) / "steps.json")["el2n"]["memory"]
+        assert memory["resident"] > 0
+
+
+def test_a_run_has_the_records_of_what_its_sampler_needs_alone(keys):
+    runs = compare_samplers(["InfluenceOnly", "EL2N", "Random"], dataset="movies", config_dict=keys, stage="select")
+    shared = {"surrogate", "influence"}, {"surrogate", "el2n"}, set()
+    for folder, expected in zip(runs["runs"]["run_dir"], shared, strict=True):
+        assert set(read_json(Path(folder) / "steps.json")) == {*expected, "language model", "selection"}
+        assert set(read_json(Path(folder) / "surrogates.json")) == {"surrogate"} & expected
+
+
+def test_shared_folders_are_locked_while_scores_are_made_and_free_afterwards(keys, monkeypatch):
+    seen = {}
+
+    def is_free(folder):
+        try:
+            with FileLock(folder / ".lock").acquire(timeout=0):
+                return True
+        except Timeout:
+            return False
+
+    def watched(owner, name):
+        original = getattr(owner, name)
+
+        def look(*args, **kwargs):
+            folders = [path for path in Path(keys["checkpoint_dir"]).glob("movies-*") if path.is_dir()]
+            seen[name] = {"-".join(path.name.split("-")[1:3]): is_free(path) for path in folders}
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, look)
+
+    watched(EffortScorer, "score")
+    watched(pipeline.LLMTrainer, "fit")
+    watched(pipeline.LLMTrainer, "test")
+    run_recbole_dealrec(dataset="movies", sampler="EffortOnly", config_dict=keys)
+    shared = ["SASRec-surrogates", "SASRec-scores", "BIGRec-shared"]
+    assert seen["score"] == {**dict.fromkeys(shared, False), "BIGRec-EffortOnly": False}
+    assert seen["fit"] == seen["test"] == {**dict.fromkeys(shared, True), "BIGRec-EffortOnly": False}
+
+
+def test_a_selection_of_which_a_part_is_missing_is_made_again(keys):
+    whole = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
+    folder = Path(whole["run_dir"])
+    for name in pipeline.SELECTION_OUTPUTS:
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        again = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
+        assert again["selected"].tolist() == whole["selected"].tolist()
+        assert (folder / name).read_bytes() == content or name.endswith(".npz"), name
+
+
+def test_a_sampler_is_given_the_scores_it_needs_and_no_others(keys, monkeypatch):
+    given = {}
+    (job,) = prepare([configure("BIGRec", "movies", None, {**keys, "sampler": "InfluenceOnly"})])
+    sample = job.sampler.sample
+    monkeypatch.setattr(job.sampler, "sample", lambda samples: given.update(job.sampler.scores) or sample(samples))
+    with opened(job.folders().run) as folder:
+        Pipeline(job, job.scoring(), folder).run("select")
+    assert set(given) == {"influence"} and given["influence"].shape == (len(job.samples),)
+
+
+def test_everything_can_be_kept_elsewhere(keys, tmp_path):
+    (job,) = prepare([configure("BIGRec", "movies", None, {**keys, "sampler": "EL2N"})])
+    root = tmp_path / "elsewhere"
+    with opened(job.folders(root).run) as folder:
+        result = Pipeline(job, job.scoring(root), folder).run("score")
+    assert set(result["seconds"]) == {"surrogate", "el2n"}
+    assert not Path(keys["checkpoint_dir"]).exists() and list(root.glob("*/el2n.npy"))

@@ -1,3 +1,5 @@
+"""Fine-tuning in RecBole's loop, what it keeps, and how it goes on after an interruption."""
+
 import json
 
 import numpy as np
@@ -5,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recbole_dealrec import run_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.scorer import EffortScorer
-from recbole_dealrec.trainer import LLMTrainer
+from recbole_dealrec.store import step as step_module
+from recbole_dealrec.store.run_folder import RunFolder
+from recbole_dealrec.store.step import records, step
+from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 FINE_TUNING = {
     "epochs": 2, "train_batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.01, "warmup_steps": 1,
@@ -119,11 +122,11 @@ def test_samples_of_similar_length_share_a_forward_pass(trainer, monkeypatch):
 def test_the_rate_warms_up_and_falls_to_zero(trainer):
     run, train_data, valid_data = trainer(epochs=3, warmup_steps=2)
     rates = []
-    step = run._step
+    original = run._step
 
     def watched(interaction):
         rates.append(run.optimizer.param_groups[0]["lr"])
-        return step(interaction)
+        return original(interaction)
 
     run._step = watched
     run.fit(train_data, valid_data)
@@ -228,16 +231,16 @@ def test_fine_tuning_that_was_interrupted_ends_as_it_would_have(trainer, monkeyp
 
 def test_fine_tuning_that_was_interrupted_costs_what_it_would_have(trainer, monkeypatch):
     steps = []
-    monkeypatch.setattr(run_folder, "perf_counter", lambda: len(steps))
+    monkeypatch.setattr(step_module, "perf_counter", lambda: len(steps))
 
     def seconds(name, killed_at=None):
         run, train_data, valid_data = trainer(name, epochs=3)
         killed_in(run, "_valid_epoch", killed_at, monkeypatch)
-        step = run._step
-        monkeypatch.setattr(run, "_step", lambda interaction: steps.append(None) or step(interaction))
-        with run.folder.stage(name):
+        original = run._step
+        monkeypatch.setattr(run, "_step", lambda interaction: steps.append(None) or original(interaction))
+        with step(run.folder, name):
             run.fit(train_data, valid_data)
-        return run.folder.seconds[name]
+        return records(run.folder)[name]["seconds"]
 
     expected = seconds("whole")
     for killed_at in (1, 2, 3):
@@ -256,9 +259,9 @@ def test_a_watched_training_keeps_no_state(trainer):
 def test_an_evaluation_that_was_interrupted_ends_as_it_would_have(trainer, monkeypatch, killed_at):
     keys = {"eval_batch_size": 1, "topk": [1, 2], "metrics": ["Recall", "MRR", "GAUC"]}
     keys |= {"valid_metric": "MRR@2", "epochs": 0}
-    monkeypatch.setattr("recbole_dealrec.trainer._SECONDS", -1)
+    monkeypatch.setattr("recbole_dealrec.training.llm_trainer._SECONDS", -1)
     queries = []
-    monkeypatch.setattr(run_folder, "perf_counter", lambda: len(queries))
+    monkeypatch.setattr(step_module, "perf_counter", lambda: len(queries))
 
     def test(folder, kill=None, batch_size=1):
         run, train_data, valid_data = trainer(folder, **{**keys, "eval_batch_size": batch_size})
@@ -274,12 +277,13 @@ def test_an_evaluation_that_was_interrupted_ends_as_it_would_have(trainer, monke
 
         monkeypatch.setattr(run.model, "full_sort_predict", killed)
         if kill:
-            with pytest.raises(Killed), run.folder.stage("evaluation"):
+            with pytest.raises(Killed), step(run.folder, "evaluation"):
                 run.test(valid_data)
             return None, predicted
-        with run.folder.stage("evaluation"):
+        with step(run.folder, "evaluation"):
             result = run.test(valid_data)
-        assert run.folder.seconds["evaluation"] == len(valid_data.positives)  # one for each query, whoever answered it
+        # One for each query, whoever answered it.
+        assert records(run.folder)["evaluation"]["seconds"] == len(valid_data.positives)
         run.folder.discard_unfinished()
         return result, predicted
 
