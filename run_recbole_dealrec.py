@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from recbole_dealrec import processes
+from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.dry_run import dry_run_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.launch import launch
@@ -14,7 +15,6 @@ from recbole_dealrec.memory import out_of_memory
 from recbole_dealrec.options import help_text
 from recbole_dealrec.pipeline import STAGES
 from recbole_dealrec.quick_start import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.values import parse_command_line
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.run_folder import check_outputs, read_json, recorded_checksums
-from recbole_dealrec.values import read_yaml
 
 MEASURED_EFFORT = "measured_effort.npz"
 _TAKEN_OVER = re.compile(rf"surrogate(-\d+)?\.(safetensors|json)|{re.escape(MEASURED_EFFORT)}")

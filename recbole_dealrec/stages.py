@@ -40,7 +40,7 @@ class SharedStages:
     """The stages that do not depend on the sampler.
 
     Args:
-        config: configuration of a run; none of ``SELECTION_KEYS`` and ``FINE_TUNING_KEYS`` matters here.
+        config: configuration of a run; keys of the selection, of fine-tuning and of the evaluation do not matter here.
         splits: training, validation and test part.
         samples: candidate samples of the training part.
         folder: where the scores of the language model are kept; what is there is not computed again.
