@@ -5,6 +5,7 @@ import shutil
 import sys
 import traceback
 
+from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.distributed.launch import launch
 from recbole_dealrec.dry_run import dry_run_text
@@ -14,7 +15,6 @@ from recbole_dealrec.memory import out_of_memory
 from recbole_dealrec.options import help_text
 from recbole_dealrec.pipeline import STAGES
 from recbole_dealrec.quick_start import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.values import parse_command_line
 
 
 def _parser() -> argparse.ArgumentParser:

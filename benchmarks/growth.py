@@ -17,11 +17,13 @@ import common
 import pandas as pd
 
 from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.config import Config, properties_folder
+from recbole_dealrec.config import Config
+from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.config.properties import properties_folder
+from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.data import load_splits
 from recbole_dealrec.model.embedded import embedded_llm
 from recbole_dealrec.previous_run import PreviousRun
-from recbole_dealrec.values import parse_command_line, read_yaml
 
 NAME = "growing"  # of the versions; RecBole has one place alone for ml-100k
 GROWTHS = (0.01, 0.1)

@@ -25,6 +25,7 @@ from trials import METRICS, validated
 
 from recbole_dealrec.comparison import interval_half_width
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SequentialDataset, load_splits
 from recbole_dealrec.digest import run_name
 from recbole_dealrec.model import LLMRecommender
@@ -33,7 +34,6 @@ from recbole_dealrec.model.text_embedding import EMBEDDED
 from recbole_dealrec.pipeline import Pipeline
 from recbole_dealrec.run_folder import RunFolder, atomic_path
 from recbole_dealrec.stages import SharedStages
-from recbole_dealrec.values import parse_command_line
 
 DECIDES = "ndcg@10"  # the default valid_metric, by which the best epoch is chosen
 LISTS = 400  # queries whose lists are compared with one another

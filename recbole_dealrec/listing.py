@@ -3,10 +3,10 @@
 import textwrap
 from pathlib import Path
 
+from recbole_dealrec.config.properties import sections
+from recbole_dealrec.config.registry import MODELS, SAMPLERS, Registry
 from recbole_dealrec.data.library import archive_url
-from recbole_dealrec.model import MODELS
-from recbole_dealrec.options import sections
-from recbole_dealrec.sampler import get_sampler, sampler_names
+from recbole_dealrec.errors import InputError
 
 _COLUMNS = 18
 
@@ -18,16 +18,10 @@ def list_text(data_path: str, width: int) -> str:
         data_path: folder whose datasets are listed.
         width: columns of the terminal.
     """
-    samplers = {}
-    for name in sampler_names():
-        try:
-            samplers[name] = _first_line(get_sampler(name))
-        except Exception as error:  # a package of its own may fail in any way; the others are listed all the same
-            samplers[name] = f"cannot be loaded: {error}"
     parts = {
         f"datasets (data_path: {data_path})": _datasets(Path(data_path)),
-        "models": {name: _first_line(model) for name, model in MODELS.items()},
-        "samplers": samplers,
+        "models": _registered(MODELS),
+        "samplers": _registered(SAMPLERS),
     }
     return "\n\n".join(_part(title, rows, width) for title, rows in parts.items())
 
@@ -47,6 +41,19 @@ def _datasets(data_path: Path) -> dict[str, str]:
         else:
             place = "not there; downloaded when it is used" if archive_url(name) else "not there; put its files there"
         rows[name] = f"{titles.get(name, 'no property file')} ({place})"
+    return rows
+
+
+def _registered(registry: Registry) -> dict[str, str]:
+    """First line and own keys of each class, or why it cannot be loaded; the others are listed all the same."""
+    rows = {}
+    for name in registry.names():
+        try:
+            rows[name] = _first_line(registry.get(name))
+            keys = [f"--{key.name}" for key in registry.entries[name].keys]
+            rows[name] += f" ({', '.join(keys)})" if keys else ""
+        except (InputError, TypeError) as error:
+            rows[name] = str(error)
     return rows
 
 

@@ -17,9 +17,9 @@ from typing import Any
 from recbole.trainer import HyperTuning
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.quick_start import run_recbole_dealrec
-from recbole_dealrec.values import parse_command_line
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
 _NUMBERS = {"uniform": 2, "quniform": 3, "loguniform": 2}

@@ -53,7 +53,7 @@ NAMES = (surrogate_name, surrogate_score_name, shared_name, run_name)
         ({"chat_template": True}, [shared_name, run_name]),
         ({"effort_sample_ratio": 0.5}, [shared_name, run_name]),
         ({"influence_on": "valid", "n_surrogates": 2}, [surrogate_score_name, run_name]),
-        ({"surrogate_epochs": 3}, NAMES),
+        ({"surrogate_epochs": 3}, [surrogate_name, surrogate_score_name, run_name]),
         ({"samples_per_user": 2}, NAMES),
         ({"seed": 3}, NAMES),
     ],
@@ -64,10 +64,11 @@ def test_folders_are_named_after_the_keys_that_matter_to_them(ten, keys, changed
     assert [name for name in NAMES if name(config, splits) != name(before, splits)] == list(changed)
 
 
-def test_influence_matters_to_effort_on_a_part_of_the_samples(ten):
+@pytest.mark.parametrize("keys", [{"influence_on": "valid"}, {"surrogate_epochs": 3}])
+def test_surrogates_matter_to_effort_on_a_part_of_the_samples(ten, keys):
     before = ten(effort_sample_ratio=0.5)
     splits = load_splits(before)
-    config = ten(effort_sample_ratio=0.5, influence_on="valid")
+    config = ten(effort_sample_ratio=0.5, **keys)
     assert shared_name(config, splits) != shared_name(before, splits)
 
 

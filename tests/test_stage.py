@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
+from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.dry_run import dry_run_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.sampler import get_sampler
-from recbole_dealrec.sampler.base import _REGISTRY
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 1,
@@ -117,7 +117,7 @@ class _Asked(dict):
         return Scorer()
 
 
-@pytest.mark.parametrize("name", sorted(_REGISTRY))
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_a_sampler_needs_what_it_asks_for(name):
     class Samples:
         item_length = np.arange(1, 61)

@@ -9,13 +9,13 @@ import recbole
 from filelock import FileLock
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.data.archive import unpack
 from recbole_dealrec.data.convert import convert
 from recbole_dealrec.data.convert.writing import new_folder
 from recbole_dealrec.data.download import download
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.values import read_yaml
 
 URL_TABLE = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
 _CONVERT = "python -m recbole_dealrec.data.convert SOURCE"

@@ -1,17 +1,15 @@
-"""What a few-shot sampler is, and the registry of them."""
+"""What a few-shot sampler is, and how one is registered."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable, Mapping
 from logging import getLogger
 
 import numpy as np
 
-from recbole_dealrec.config import Config
+from recbole_dealrec.config import Config, Key
+from recbole_dealrec.config.registry import SAMPLERS as _REGISTRY
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-
-ENTRY_POINT_GROUP = "recbole_dealrec.samplers"
 
 
 class FewShotSampler(ABC):
@@ -72,43 +70,34 @@ def report_excluded(finite: np.ndarray) -> None:
         getLogger().warning(f"{excluded} samples have a score that is not finite and are excluded")
 
 
-_REGISTRY: dict[str, type[FewShotSampler]] = {}
-
-
-def register_sampler(name: str) -> Callable[[type[FewShotSampler]], type[FewShotSampler]]:
+def register_sampler(
+    name: str, keys: Iterable[Key] = ()
+) -> Callable[[type[FewShotSampler]], type[FewShotSampler]]:
     """Class decorator that makes a sampler known as ``--sampler=name``.
 
     Packages of their own name the class in the entry-point group ``recbole_dealrec.samplers``.
 
+    Args:
+        name: name of the sampler.
+        keys: configuration keys of its own, with their defaults. The sampler finds them in ``config``, and ``--help``,
+            checks of values and the names of run folders know them.
+
     Raises:
         TypeError: the class is not a ``FewShotSampler``.
-        ValueError: the name is taken by another class.
+        ValueError: the name is taken by another class, or a key is declared by somebody else.
     """
-
-    def register(sampler: type[FewShotSampler]) -> type[FewShotSampler]:
-        if not (isinstance(sampler, type) and issubclass(sampler, FewShotSampler)):
-            raise TypeError(f"sampler '{name}' has to be a subclass of FewShotSampler, not {sampler!r}")
-        if _REGISTRY.setdefault(name, sampler) is not sampler:
-            raise ValueError(f"sampler '{name}' is registered already, as {_REGISTRY[name].__qualname__}")
-        return sampler
-
-    return register
+    return _REGISTRY.register(name, keys)
 
 
 def get_sampler(name: str) -> type[FewShotSampler]:
-    """Sampler class by its registered or entry-point name.
+    """Return a sampler class by its registered or entry-point name.
 
     Raises:
-        InputError: no such sampler; the known ones are listed.
+        InputError: no such sampler, the known ones are listed; or its package cannot be loaded.
     """
-    if name not in _REGISTRY:
-        for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-            register_sampler(name)(entry_point.load())
-    if name not in _REGISTRY:
-        raise InputError(f"no sampler '{name}'; known are {', '.join(sampler_names())}")
-    return _REGISTRY[name]
+    return _REGISTRY.get(name)
 
 
 def sampler_names() -> list[str]:
-    """Names of all samplers, those of other packages included."""
-    return sorted({*_REGISTRY, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
+    """Return the names of all samplers, those of other packages included."""
+    return _REGISTRY.names()

@@ -12,7 +12,8 @@ from recbole_dealrec.run_folder import UNFINISHED, RunFolder, read_json
 from recbole_dealrec.trainer import LLMTrainer
 
 from recbole_dealrec import compare_samplers
-from recbole_dealrec.config import Config, properties_folder
+from recbole_dealrec.config import Config
+from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SpareBatch, load_splits, train_loader
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError

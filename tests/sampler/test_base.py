@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.sampler import FewShotSampler, RandomSampler, base, get_sampler, register_sampler
+from recbole_dealrec.sampler import FewShotSampler, RandomSampler, get_sampler, register_sampler
 
 
 class First(FewShotSampler):
@@ -18,7 +19,7 @@ class First(FewShotSampler):
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(SAMPLERS, "entries", dict(SAMPLERS.entries))
 
 
 def test_a_registered_class_is_found_by_its_name():

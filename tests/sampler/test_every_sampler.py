@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.run_folder import RunFolder
-from recbole_dealrec.sampler import base, get_sampler
+from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.stages import SharedStages
 
-NAMES = sorted(base._REGISTRY)
+NAMES = sorted(SAMPLERS)
 SOURCES = {
     "CCS": {"el2n"},
     "DEALRec": {"influence", "effort"},

@@ -1,5 +1,6 @@
 """RecBole's Config, which also finds this package's models and properties and refuses what it does not know."""
 
+import copy
 import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,49 +8,36 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import recbole
 import torch
 import yaml
 from recbole.config import Config as RecBoleConfig
 from recbole.utils import argument_list
 
 from recbole_dealrec.compat import import_recbole_models
+from recbole_dealrec.config.command_line import value_of
+from recbole_dealrec.config.key import Key
+from recbole_dealrec.config.properties import RECBOLE_PROPERTIES, properties_folder
+from recbole_dealrec.config.registry import (
+    MODELS,
+    SAMPLERS,
+    SCORERS,
+    SURROGATE_PREFIX,
+    key_of,
+    load_all,
+    registered_keys,
+)
+from recbole_dealrec.config.table import KEYS, RECBOLE_STATE
+from recbole_dealrec.config.yaml_file import YamlLoader, read_yaml
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.keys import SURROGATE_PREFIX, check_values
-from recbole_dealrec.values import YamlLoader, read_yaml, value_of
-
-_RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
-# Keys RecBole reads although none of its property files holds them.
-_RECBOLE_KEYS = {
-    "model", "dataset", "config_files", "config_file", "nproc", "world_size", "ip", "port", "group_offset", "offset",
-    "local_rank", "reg_weight", "embedding_size", "valid_metric_bigger", "MODEL_TYPE", "loss_type", "require_pow",
-    "transform", "numerical_features", "encoding", "tail_ratio",
-}  # fmt: skip
-# Keys that RecBole derives from others.
-_DERIVED_KEYS = {"MODEL_TYPE", "local_rank", "valid_metric_bigger"}
-
-
-@cache
-def property_files() -> list[Path]:
-    """Files of keys with their defaults, in order; those under ``accelerate`` are Accelerate's configurations."""
-    folder = properties_folder()
-    return sorted({*folder.glob("**/*.yaml")} - {*folder.glob("accelerate/*.yaml")})
-
-
-def properties_folder() -> Path:
-    """Folder of the package's default properties: inside the installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "properties"
-    return installed if installed.is_dir() else package.parent / "properties"
 
 
 class Config(RecBoleConfig):
     """RecBole's configuration with this package's models, properties and checks.
 
-    Precedence: overall < model < embedded LLM < dataset < sampler properties < ``config_file_list`` < ``config_dict``.
-    ``run_recbole_dealrec.py`` hands over its command line as ``config_dict``; ``sys.argv`` is not read here, so a
-    program that imports the package keeps its own command line.
+    Precedence: defaults of registered keys < overall < model < embedded LLM < dataset < sampler properties <
+    ``config_file_list`` < ``config_dict``. ``run_recbole_dealrec.py`` hands over its command line as ``config_dict``;
+    ``sys.argv`` is not read here, so a program that imports the package keeps its own command line.
 
     Args:
         model: model name or class.
@@ -58,7 +46,8 @@ class Config(RecBoleConfig):
         config_dict: keys that win over all files.
 
     Raises:
-        InputError: an unknown key (the closest known one is named), or a value that cannot be used.
+        InputError: an unknown key (the closest known one is named), or a value that cannot be used; also from
+            ``config[key]``, but None for a key of RecBole's that is not set.
     """
 
     def __init__(
@@ -75,9 +64,21 @@ class Config(RecBoleConfig):
                 raise
             raise InputError(f"configuration: {error}") from error
 
+    def __getitem__(self, name: str) -> Any:
+        values = self.final_config_dict
+        if name not in values and name not in _recbole_keys():
+            hint = _closest(name, values)
+            raise InputError(f"configuration key '{name}' does not exist for {self.model}{hint}")
+        return values.get(name)
+
+    @property
+    def own_model(self) -> bool:
+        """Whether the model is a recommender of this package or derived from one, not one of RecBole's."""
+        return issubclass(self.model_class, MODELS.base)
+
     def surrogate(self) -> "Config":
-        """Configuration of the surrogate: RecBole's own for ``surrogate_model``, this run's data and evaluation, and
-        every ``surrogate_<key>`` as ``<key>``; ``topk`` with what its ``valid_metric`` needs."""
+        """Return the configuration of the surrogate: RecBole's own for ``surrogate_model``, this run's data and
+        evaluation, and every ``surrogate_<key>`` as ``<key>``; ``topk`` with what its ``valid_metric`` needs."""
         shared = {*argument_list.general_arguments, *argument_list.dataset_arguments, "repeatable", "eval_args", "topk"}
         inherited = {key: value for key, value in self.final_config_dict.items() if key in shared}
         inherited["data_path"] = os.path.dirname(self["data_path"])
@@ -92,9 +93,10 @@ class Config(RecBoleConfig):
         return Config(self["surrogate_model"], self.dataset, config_dict={**inherited, **own})
 
     def resolved(self) -> dict[str, Any]:
-        """All configuration keys as plain values; as a configuration file they give the same run again."""
-        known = _known_keys(self["surrogate_model"])
-        values = {key: value for key, value in self.final_config_dict.items() if key in known - _DERIVED_KEYS}
+        """Return all configuration keys as plain values; as a configuration file they give the same run again."""
+        known = _known_keys(self._chosen("surrogate_model"))
+        given = {name for name in known if key_of(name).place != "derived"}
+        values = {name: value for name, value in self.final_config_dict.items() if name in given}
         values["data_path"] = os.path.dirname(self["data_path"])
         values["train_neg_sample_args"] = None  # as given: RecBole resolves it to a form it does not read
         return values
@@ -107,7 +109,7 @@ class Config(RecBoleConfig):
         """
         pairs = [(metric, cutoff) for metric in self["metrics"] for cutoff in self["topk"]]
         given = [metric if metric.lower() == "gauc" else f"{metric}@{cutoff}" for metric, cutoff in pairs]
-        if self.model in _own_models():
+        if self.own_model:
             given.append("loss")
         if self["valid_metric"].lower() not in map(str.lower, given):
             listed = ", ".join(given)
@@ -138,8 +140,8 @@ class Config(RecBoleConfig):
 
     def _get_model_and_dataset(self, model: Any, dataset: str | None) -> tuple[str, type, str]:
         model = model if model is not None else self.external_config_dict.get("model")
-        if isinstance(model, str):
-            model = _own_models().get(model, model)
+        if isinstance(model, str) and (entry := MODELS.find(model)):
+            model = entry.thing
         try:
             name, model_class, dataset = super()._get_model_and_dataset(model, dataset)
         except (ImportError, ValueError, AttributeError) as error:
@@ -148,10 +150,12 @@ class Config(RecBoleConfig):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        if model in _own_models():
+        if self.own_model:
             for file in self._property_files(model, dataset):
                 if file.is_file():
                     self.internal_config_dict.update(read_yaml(file))
+            for key in self._declared_keys(model):
+                self.internal_config_dict.setdefault(key.name, copy.deepcopy(key.default))
         self._check_keys(model)
 
     def _property_files(self, model: str, dataset: str) -> Iterable[Path]:
@@ -167,20 +171,29 @@ class Config(RecBoleConfig):
     def _chosen(self, key: str) -> Any:
         return self.external_config_dict.get(key, self.internal_config_dict.get(key))
 
+    def _declared_keys(self, model: str) -> Iterable[Key]:
+        """Yield the keys declared with the model, with the sampler, and with the scorers that the sampler needs."""
+        entries = [MODELS.find(model), SAMPLERS.find(str(self._chosen("sampler")))]
+        entries += [SCORERS.find(name) for entry in entries for name in getattr(entry and entry.thing, "needs", ())]
+        for entry in filter(None, entries):
+            yield from entry.keys
+
     def _check_keys(self, model: str) -> None:
         known = _known_keys(self._chosen("surrogate_model")) | set(self.internal_config_dict)
-        elsewhere = _keys_elsewhere(model) if model in _own_models() else {}
-        for key in self.external_config_dict:
-            if key in elsewhere:
-                raise InputError(f"configuration key '{key}' belongs to {elsewhere[key]}; {model} does not read it")
-            if key not in known:
-                closest = difflib.get_close_matches(str(key), sorted(known), n=1)
-                hint = f"; did you mean '{closest[0]}'?" if closest else ""
-                raise InputError(f"unknown configuration key '{key}'{hint}")
+        if not known.issuperset(self.external_config_dict):
+            load_all()
+            known |= _known_keys(self._chosen("surrogate_model"))
+        for name in self.external_config_dict:
+            if self.own_model and (owner := _owner(name)) not in (None, model):
+                raise InputError(f"configuration key '{name}' belongs to {owner}; {model} does not read it")
+            if name not in known:
+                raise InputError(f"unknown configuration key '{name}'{_closest(name, known)}")
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         values = super()._get_final_config_dict()
-        check_values(values)
+        for name, value in values.items():
+            if (key := key_of(name)) and not key.kind.holds(value):
+                raise InputError(f"configuration key '{name}' has to be {key.kind.wanted}, not {value!r}")
         return values
 
     def _set_default_parameters(self) -> None:
@@ -210,42 +223,35 @@ class Config(RecBoleConfig):
             final["state"], final["show_progress"] = "error", False
 
 
-def _own_models() -> dict[str, type]:
-    from recbole_dealrec.model import MODELS  # the models import this module's neighbours
-
-    return MODELS
-
-
 @cache
 def _recbole_keys() -> frozenset[str]:
-    """Every key that RecBole reads, whichever the model."""
-    arguments = (argument_list.general_arguments, argument_list.training_arguments, argument_list.evaluation_arguments)
-    files = (_RECBOLE_PROPERTIES / "overall.yaml", _RECBOLE_PROPERTIES / "dataset" / "sample.yaml")
-    return frozenset(_RECBOLE_KEYS.union(*arguments, argument_list.dataset_arguments, *map(read_yaml, files)))
+    """Keys that RecBole may ask for although they are not set."""
+    return RECBOLE_STATE.union(key.name for key in KEYS.values() if key.place in ("RecBole", "given", "derived"))
 
 
-@cache
-def _known_keys(surrogate_model: str | None) -> frozenset[str]:
-    """Every key that RecBole or this package reads."""
-    own = map(read_yaml, property_files())
-    return _recbole_keys().union(*own, (SURROGATE_PREFIX + key for key in _surrogate_keys(surrogate_model)))
-
-
-@cache
-def _keys_elsewhere(model: str) -> dict[str, str]:
-    """Keys that only other models of this package read, and which; datasets' and RecBole's keys are left to all."""
-    folder = properties_folder()
-    read = {file.stem: set(read_yaml(file)) for file in folder.glob("model/*.yaml")}
-    for keys in read.values():
-        if "llm_path" in keys:
-            keys.update(read_yaml(folder / "llm" / "tiny.yaml"))
-    shared = _recbole_keys().union(read.pop(model, set()), *map(read_yaml, folder.glob("dataset/*.yaml")))
-    return {key: other for other, keys in read.items() for key in keys - shared}
+def _known_keys(surrogate_model: str | None) -> set[str]:
+    """Keys that RecBole, this package or what is registered reads."""
+    own = (SURROGATE_PREFIX + key for key in _surrogate_keys(surrogate_model))
+    return {*KEYS, *own, *(key.name for _, key in registered_keys())}
 
 
 @cache
 def _surrogate_keys(surrogate_model: str | None) -> frozenset[str]:
     """Keys that the surrogate has for itself: those of its training and of its RecBole model file."""
-    model_file = _RECBOLE_PROPERTIES / "model" / f"{surrogate_model}.yaml"
+    model_file = RECBOLE_PROPERTIES / "model" / f"{surrogate_model}.yaml"
     model_keys = read_yaml(model_file) if model_file.is_file() else ()
     return frozenset({*argument_list.training_arguments, "eval_batch_size", "valid_metric", "metrics", *model_keys})
+
+
+@cache
+def _owner(name: str) -> str | None:
+    """Model of this package that alone reads a key; None where others do, such as a key that datasets set."""
+    if name not in KEYS or any(name in read_yaml(file) for file in properties_folder().glob("dataset/*.yaml")):
+        return None
+    place = KEYS["llm_path"].place if KEYS[name].place == "llm/tiny" else KEYS[name].place
+    return place.removeprefix("model/") if place.startswith("model/") else None
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    closest = difflib.get_close_matches(str(name), sorted(map(str, known)), n=1)
+    return f"; did you mean '{closest[0]}'?" if closest else ""
