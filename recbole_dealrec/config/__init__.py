@@ -18,26 +18,9 @@ from recbole_dealrec.config.kind import (
     Kind,
     one_of,
     or_none,
-)
+)  # fmt: skip
 
 __all__ = [
-    "ANY",
-    "ANY_TEXT",
-    "COUNT",
-    "COUNT_OR_ZERO",
-    "FLAG",
-    "NAMES",
-    "NOTHING",
-    "NOT_NEGATIVE",
-    "PATTERNS",
-    "POSITIVE",
-    "RATIO",
-    "SHARE",
-    "STEPS",
-    "TEXT",
-    "Config",
-    "Key",
-    "Kind",
-    "one_of",
-    "or_none",
-]
+    "ANY", "ANY_TEXT", "COUNT", "COUNT_OR_ZERO", "FLAG", "NAMES", "NOTHING", "NOT_NEGATIVE", "PATTERNS", "POSITIVE",
+    "RATIO", "SHARE", "STEPS", "TEXT", "Config", "Key", "Kind", "one_of", "or_none",
+]  # fmt: skip

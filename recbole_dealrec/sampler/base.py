@@ -70,9 +70,7 @@ def report_excluded(finite: np.ndarray) -> None:
         getLogger().warning(f"{excluded} samples have a score that is not finite and are excluded")
 
 
-def register_sampler(
-    name: str, keys: Iterable[Key] = ()
-) -> Callable[[type[FewShotSampler]], type[FewShotSampler]]:
+def register_sampler(name: str, keys: Iterable[Key] = ()) -> Callable[[type[FewShotSampler]], type[FewShotSampler]]:
     """Class decorator that makes a sampler known as ``--sampler=name``.
 
     Packages of their own name the class in the entry-point group ``recbole_dealrec.samplers``.

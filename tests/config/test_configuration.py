@@ -291,5 +291,3 @@ def test_numpy_has_the_names_recbole_uses(ten):
     ten()
     assert np.float is np.float64 and np.str is np.str_ and np.bool(1) == np.True_
     assert isinstance(np.zeros(1, dtype=np.long)[0], np.integer)
-
-
