@@ -22,6 +22,7 @@ from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.beam_search import beam_search
+from recbole_dealrec.model.checkpoint import checkpoint_content
 from recbole_dealrec.model.embedded import embedded_llm, embedded_llm_folder
 from recbole_dealrec.model.gguf import gguf_folder, is_gguf
 from recbole_dealrec.model.grounding import distances, popularity_weights, rank_beams_first
@@ -29,7 +30,6 @@ from recbole_dealrec.model.llm import SampleEncoder, check_llm, collate, load_ne
 from recbole_dealrec.model.loss import last_hidden_states
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.trie import TokenTrie
-from recbole_dealrec.store.names import checkpoint_content
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 # As many logits, their probabilities and derivatives take about the memory of a token in the layers: between 40,000 for

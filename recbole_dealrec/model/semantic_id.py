@@ -16,9 +16,9 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data.candidates import rank_from_end
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.checkpoint import checkpoint_content
 from recbole_dealrec.model.text_embedding import embed_texts
 from recbole_dealrec.store.atomic import atomic_path
-from recbole_dealrec.store.names import checkpoint_content
 
 
 def check_semantic_id(method: str) -> None:
