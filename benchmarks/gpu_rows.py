@@ -13,9 +13,9 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from effort_cost import clock
 
-from recbole_dealrec.memory import out_of_memory
-from recbole_dealrec.peak_memory import PeakMemory
-from recbole_dealrec.run_folder import atomic_path
+from recbole_dealrec.model.memory import out_of_memory
+from recbole_dealrec.store.peak_memory import PeakMemory
+from recbole_dealrec.store.run_folder import atomic_path
 
 Row = dict[str, Any]
 

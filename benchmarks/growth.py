@@ -22,7 +22,7 @@ from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.data import load_splits
-from recbole_dealrec.model.embedded import embedded_llm
+from recbole_dealrec.model.bigrec.tiny import tiny_llm
 from recbole_dealrec.previous_run import PreviousRun
 
 NAME = "growing"  # of the versions; RecBole has one place alone for ml-100k
@@ -78,7 +78,7 @@ def checkpoint(keys: dict[str, Any], data_path: Path) -> dict[str, Any]:
     config = Config("BIGRec", NAME, config_dict=own)
     suited = read_yaml(properties_folder() / "llm" / "tiny.yaml")
     del suited["tiny_steps"]
-    return {**suited, "llm_path": embedded_llm(config, load_splits(config).train)}
+    return {**suited, "llm_path": tiny_llm(config, load_splits(config).train)}
 
 
 def overlap(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from scipy.stats import ttest_rel
 
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.config.command_line import parse_command_line
-from recbole_dealrec.run_folder import atomic_path
+from recbole_dealrec.store.run_folder import atomic_path
 
 NAME = "ml-100k-smollm2"
 RATES = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]

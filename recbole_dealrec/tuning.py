@@ -56,7 +56,7 @@ def objective_function(
     keys = {key: _plain(value) for key, value in (config_dict or {}).items()}
     named = {key: keys.pop(key) for key in ("model", "dataset") if key in keys}
     result = run_recbole_dealrec(
-        **named, config_file_list=config_file_list, config_dict=keys, saved=saved, stage="finetune"
+        **named, config_file_list=config_file_list, config_dict=keys, saved=saved, last_step="finetune"
     )
     config = Config(
         **{"model": "BIGRec", "dataset": "ml-100k", **named}, config_file_list=config_file_list, config_dict=keys

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.model.llm import load_network
+from recbole_dealrec.model.bigrec.llm import load_network
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
 TITLES = "item_id:token\ttitle:token_seq\n"

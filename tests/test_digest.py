@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from recbole_dealrec.data import load_splits
-from recbole_dealrec.digest import checkpoint_content, run_name, shared_name, surrogate_name, surrogate_score_name
+from recbole_dealrec.store.names import checkpoint_content, run_name, shared_name, surrogate_name, surrogate_score_name
 
 
 def test_a_checkpoint_is_known_by_its_content(ten, checkpoint, tmp_path):

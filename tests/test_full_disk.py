@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.store.run_folder import RunFolder
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 24,

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from recbole_dealrec import compare_samplers
 from recbole_dealrec.sampler import base
-from recbole_dealrec.store.atomic import read_json
+from recbole_dealrec.store.files import read_json
 
 FILE = Path(__file__).with_name("golden.json")
 SAMPLERS = sorted(base._REGISTRY)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader
-from recbole_dealrec.memory import in_fitting_parts, out_of_memory
+from recbole_dealrec.model.memory import in_fitting_parts, out_of_memory
 from recbole_dealrec.scorer import EffortScorer
 
 CPU = (

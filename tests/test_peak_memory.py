@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from recbole_dealrec.peak_memory import PeakMemory
-from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.store.peak_memory import PeakMemory
+from recbole_dealrec.store.run_folder import RunFolder
 
 
 def fill(mib):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from recbole_dealrec import run_folder
-from recbole_dealrec.run_folder import RunFolder, atomic_path, read_json, write_json
+from recbole_dealrec.store.run_folder import RunFolder, atomic_path, read_json, write_json
 
 
 def names(folder):
@@ -312,7 +312,7 @@ def test_an_output_that_is_replaced_is_whole_whenever_it_is_interrupted(last_wri
 HOLDER = """
 import sys, time
 from pathlib import Path
-from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.store.run_folder import RunFolder
 with RunFolder.opened(Path(sys.argv[1])) as run:
     print("open", flush=True)
     time.sleep(1.5)

@@ -11,7 +11,7 @@ import pytest
 
 import recbole_dealrec
 from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.data.archive import unpack
+from recbole_dealrec.data.download.archive import unpack
 from recbole_dealrec.data.convert.npy import read_object
 from recbole_dealrec.errors import InputError
 

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from recbole_dealrec import run_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.scorer import EffortScorer
-from recbole_dealrec.trainer import LLMTrainer
+from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 FINE_TUNING = {
     "epochs": 2, "train_batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.01, "warmup_steps": 1,
@@ -256,7 +256,7 @@ def test_a_watched_training_keeps_no_state(trainer):
 def test_an_evaluation_that_was_interrupted_ends_as_it_would_have(trainer, monkeypatch, killed_at):
     keys = {"eval_batch_size": 1, "topk": [1, 2], "metrics": ["Recall", "MRR", "GAUC"]}
     keys |= {"valid_metric": "MRR@2", "epochs": 0}
-    monkeypatch.setattr("recbole_dealrec.trainer._SECONDS", -1)
+    monkeypatch.setattr("recbole_dealrec.training.llm_trainer._SECONDS", -1)
     queries = []
     monkeypatch.setattr(run_folder, "perf_counter", lambda: len(queries))
 

@@ -106,7 +106,7 @@ class Registry:
 
     def load_all(self) -> None:
         """Load the entry points of all packages but of those that fail."""
-        for name in self.names():
+        for name in self._entry_points().names:
             with suppress(InputError, TypeError, ValueError):
                 self.find(name)
 

@@ -16,7 +16,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import CandidateSamples, Fields
-from recbole_dealrec.data.library import provide
+from recbole_dealrec.data.download.library import provide
 from recbole_dealrec.data.title import read_titles
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError

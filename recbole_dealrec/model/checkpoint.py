@@ -15,7 +15,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.config.kind import CHECKPOINT
 from recbole_dealrec.config.registry import key_of
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.store.atomic import checksum
+from recbole_dealrec.store.files import checksum
 
 # from_pretrained raises whatever a broken file makes it run into, tokenizers a plain Exception.
 UNUSABLE = Exception

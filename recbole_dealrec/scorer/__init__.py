@@ -1,6 +1,12 @@
 """Scores of samples: influence, effort, and what the baseline samplers go by."""
 
 from recbole_dealrec.scorer.base import Scorer, ScorerInputs
+from recbole_dealrec.scorer.difficulty import (
+    EL2NScorer,
+    GraNdScorer,
+    LossTrajectoryScorer,
+    SurrogateRepresentationScorer,
+)
 from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.effort_cache import EffortCache
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
@@ -8,12 +14,6 @@ from recbole_dealrec.scorer.influence import InfluenceScorer
 from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
 from recbole_dealrec.scorer.representation import LLMRepresentationScorer, ValidDistanceScorer
 from recbole_dealrec.scorer.solver import inverse_hvp
-from recbole_dealrec.scorer.surrogate import (
-    EL2NScorer,
-    GraNdScorer,
-    LossTrajectoryScorer,
-    SurrogateRepresentationScorer,
-)
 
 __all__ = [
     "EL2NScorer",

@@ -13,11 +13,11 @@ from recbole_dealrec.config import COUNT, NOTHING, POSITIVE, RATIO, TEXT, Config
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.config.registry import MODELS, REGISTRIES, SAMPLERS, SCORERS
 from recbole_dealrec.data import load_splits
-from recbole_dealrec.digest import run_name, shared_name, surrogate_name, surrogate_score_name
+from recbole_dealrec.store.names import run_name, shared_name, surrogate_name, surrogate_score_name
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.listing import list_text
+from recbole_dealrec.cli.listing import list_text
 from recbole_dealrec.model import BIGRec
-from recbole_dealrec.options import help_text
+from recbole_dealrec.cli.help import help_text
 from recbole_dealrec.sampler import FewShotSampler, register_sampler
 from recbole_dealrec.scorer.registry import get_scorer, register_scorer, scorer_names
 

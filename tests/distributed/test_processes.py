@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recbole_dealrec.run_folder import read_json
+from recbole_dealrec.store.run_folder import read_json
 from safetensors.torch import load_file
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.bigrec import BIGRec
-from recbole_dealrec.model.llm import SampleEncoder, check_llm, load_tokenizer
+from recbole_dealrec.model.bigrec.bigrec import BIGRec
+from recbole_dealrec.model.bigrec.llm import SampleEncoder, check_llm, load_tokenizer
 from recbole_dealrec.scorer import EffortScorer
 
 TITLES = ["", "Alpha", '"Beta" Returns', "NA", "Delta, The", "A <|stop|> in <end> it", "<|turn|>"]

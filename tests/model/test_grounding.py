@@ -1,6 +1,6 @@
 import torch
 
-from recbole_dealrec.model.grounding import distances, popularity_weights, rank_beams_first
+from recbole_dealrec.model.bigrec.grounding import distances, popularity_weights, rank_beams_first
 
 
 def test_popularity_weights_by_hand():

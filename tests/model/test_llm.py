@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
+from recbole_dealrec.model.bigrec.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
 
 TITLES = ["", "Alpha", '"Beta" Returns', "NA", "Delta, The", "A very long title " * 8]
 

@@ -9,9 +9,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.model.llm import collate
+from recbole_dealrec.model.bigrec.llm import collate
 from recbole_dealrec.model.loss import sample_losses
-from recbole_dealrec.model.prefix import longest_split, prefix_cache, prefix_states, split_prefix
+from recbole_dealrec.model.decoding.prefix import longest_split, prefix_cache, prefix_states, split_prefix
 
 PREFIX = [7, 3, 9, 9, 5, 1, 8, 2]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import semantic_id
-from recbole_dealrec.model.semantic_id import (
+from recbole_dealrec.model.tiger.semantic_id import (
     catalogue_ids,
     check_semantic_id,
     id_text,

@@ -8,7 +8,7 @@ import transformers
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.text_embedding import check_text_encoder, embed_texts, tfidf_embeddings
+from recbole_dealrec.model.tiger.text_embedding import check_text_encoder, embed_texts, tfidf_embeddings
 
 TEXTS = ["Alpha", '"Beta" Returns', "Delta, The", "Alpha", "???", "Theta: Part 2"]
 

@@ -17,8 +17,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from recbole_dealrec.model.beam_search import beam_search
-from recbole_dealrec.model.trie import TokenTrie
+from recbole_dealrec.model.decoding.beam_search import beam_search
+from recbole_dealrec.model.decoding.trie import TokenTrie
 
 # generate fills up with the end token if the padding token is 0.
 PAD, BOS, EOS, VOCAB = 3, 1, 2, 40

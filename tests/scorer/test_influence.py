@@ -16,9 +16,9 @@ from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import catalogue
 from recbole_dealrec.model import surrogate as surrogate_module
-from recbole_dealrec.model.surrogate import EveryPosition, build_surrogate
+from recbole_dealrec.model.surrogate.surrogate import EveryPosition, build_surrogate
 from recbole_dealrec.scorer import InfluenceScorer, solver
-from recbole_dealrec.scorer.outputs import AfterAttention, LastHidden, Logits, outputs_of
+from recbole_dealrec.scorer.surrogate_loss import AfterAttention, LastHidden, Logits, outputs_of
 
 SMALL = {"surrogate_hidden_size": 4, "surrogate_n_layers": 1, "surrogate_inner_size": 8}
 SIZES = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.model.surrogate import build_surrogate
+from recbole_dealrec.model.surrogate.surrogate import build_surrogate
 from recbole_dealrec.scorer import EffortScorer, PartialEffortScorer
 from recbole_dealrec.scorer.partial_effort import FEWEST_SCORED, part_size, stratified_part
 
@@ -91,7 +91,7 @@ def setting(request):
 
 @pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec"])
 def test_features_are_those_of_each_sample_alone(model, setting, monkeypatch):
-    monkeypatch.setattr("recbole_dealrec.model.surrogate._ITEMS_PER_BATCH", 100)
+    monkeypatch.setattr("recbole_dealrec.model.surrogate.surrogate._ITEMS_PER_BATCH", 100)
     planted = setting(n=60, model=model)
     found = planted.features()
     assert found.dtype == np.float64

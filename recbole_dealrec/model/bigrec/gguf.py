@@ -10,7 +10,7 @@ from transformers.utils import is_gguf_available
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.checkpoint import UNUSABLE, quiet, unusable
-from recbole_dealrec.store.atomic import atomic_path, checksum
+from recbole_dealrec.store.files import atomic_path, checksum
 
 
 def is_gguf(path: str) -> bool:

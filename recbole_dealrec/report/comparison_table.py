@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 from scipy.stats import ttest_rel
 from texttable import Texttable
 
-from recbole_dealrec.store.atomic import atomic_path
+from recbole_dealrec.store.files import atomic_path
 
 COSTS = ["selection seconds", "fine-tuning seconds", "evaluation seconds"]
 _RUN_KEYS = ["sampler", "seed", "run_dir"]

@@ -14,12 +14,12 @@ import numpy as np
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset, Splits
-from recbole_dealrec.model.gguf import gguf_folder, is_gguf
+from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
 from recbole_dealrec.pipeline import Pipeline
-from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.scorer.partial_effort import part_size
 from recbole_dealrec.stages import SharedStages
+from recbole_dealrec.store.run_folder import RunFolder
 
 _USERS, _CANDIDATES = 256, 384  # of the largest part, at most
 _FRACTIONS = (16, 4, 1)  # of it, for the parts; the first one warms up libraries and processor

@@ -11,7 +11,7 @@ def row_chunks(outputs: Tensor, n_items: int) -> tuple[Tensor, ...]:
     return outputs.split(max(1, _LOGITS_PER_CHUNK.get(outputs.device.type, 500_000) // n_items))
 
 
-def catalogue_cross_entropy(outputs: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+def softmax_cross_entropy(outputs: Tensor, items: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of ``outputs @ items.T``, whose logits are built once and never kept.
 
     The gradient is taken in the same pass, which takes half the time of ``cross_entropy`` and its backward pass.
@@ -24,10 +24,10 @@ def catalogue_cross_entropy(outputs: Tensor, items: Tensor, targets: Tensor) -> 
     Returns:
         Scalar, differentiable once by outputs and items.
     """
-    return _CatalogueCrossEntropy.apply(outputs, items, targets)
+    return _SoftmaxCrossEntropy.apply(outputs, items, targets)
 
 
-class _CatalogueCrossEntropy(torch.autograd.Function):
+class _SoftmaxCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, outputs: Tensor, items: Tensor, targets: Tensor) -> Tensor:
         loss = outputs.new_zeros(())

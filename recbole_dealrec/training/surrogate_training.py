@@ -10,7 +10,7 @@ from torch import nn
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import QueryDataLoader, Splits
 from recbole_dealrec.distributed import processes
-from recbole_dealrec.model.surrogate import SurrogateFiles, build_surrogate, surrogate_loader
+from recbole_dealrec.model.surrogate.surrogate import SurrogateFiles, build_surrogate, surrogate_loader
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 

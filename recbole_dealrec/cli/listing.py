@@ -5,7 +5,7 @@ from pathlib import Path
 
 from recbole_dealrec.config.properties import sections
 from recbole_dealrec.config.registry import MODELS, SAMPLERS, Registry
-from recbole_dealrec.data.library import archive_url
+from recbole_dealrec.data.download.library import archive_url
 from recbole_dealrec.errors import InputError
 
 _COLUMNS = 18

@@ -21,15 +21,15 @@ from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.beam_search import beam_search
+from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
+from recbole_dealrec.model.bigrec.grounding import distances, popularity_weights, rank_beams_first
+from recbole_dealrec.model.bigrec.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
+from recbole_dealrec.model.bigrec.tiny import tiny_llm, tiny_llm_folder
 from recbole_dealrec.model.checkpoint import checkpoint_content
-from recbole_dealrec.model.embedded import embedded_llm, embedded_llm_folder
-from recbole_dealrec.model.gguf import gguf_folder, is_gguf
-from recbole_dealrec.model.grounding import distances, popularity_weights, rank_beams_first
-from recbole_dealrec.model.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
+from recbole_dealrec.model.decoding.beam_search import beam_search
+from recbole_dealrec.model.decoding.trie import TokenTrie
 from recbole_dealrec.model.loss import last_hidden_states
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.model.trie import TokenTrie
 
 _ADAPTER_FILE = "adapter_model.safetensors"
 # As many logits, their probabilities and derivatives take about the memory of a token in the layers: between 40,000 for
@@ -78,7 +78,7 @@ class BIGRec(LLMRecommender):
     @classmethod
     def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> LLMRecommender:
         if config["llm_path"] == "tiny":
-            base = embedded_llm_folder(config, dataset)
+            base = tiny_llm_folder(config, dataset)
             if not base.is_dir():
                 raise InputError(
                     f"{base}: no such folder; {folder} was fine-tuned from the embedded language model that lay there, "
@@ -260,7 +260,7 @@ def _checkpoint(config: Config, dataset: SequentialDataset) -> str:
     """Folder or Hugging Face id of what ``llm_path`` means; made where it is neither yet."""
     path = config["llm_path"]
     if path == "tiny":
-        return embedded_llm(config, dataset)
+        return tiny_llm(config, dataset)
     return str(gguf_folder(path, Path(config["checkpoint_dir"]))) if is_gguf(path) else path
 
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import yaml
 
+from recbole_dealrec.cli.estimate import OF_FIRST_SURROGATE, OF_SURROGATES, Estimate, Estimator
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits
-from recbole_dealrec.digest import run_name, shared_name, surrogate_name, surrogate_score_name
-from recbole_dealrec.estimate import OF_FIRST_SURROGATE, OF_SURROGATES, Estimate, Estimator
+from recbole_dealrec.model.bigrec.tiny import tiny_llm_folder
 from recbole_dealrec.model.checkpoint import is_on_disk
-from recbole_dealrec.model.embedded import embedded_llm_folder
 from recbole_dealrec.pipeline import STAGES
 from recbole_dealrec.quick_start import check_stage, checked_data, resolved_config
-from recbole_dealrec.run_folder import whole_outputs
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.stages import score_file, surrogate_names
+from recbole_dealrec.store.names import run_name, shared_name, surrogate_name, surrogate_score_name
+from recbole_dealrec.store.run_folder import whole_outputs
 
 _OWN_STAGES = ("selection", "fine-tuning", "evaluation")  # the others are shared by the runs of a seed
 
@@ -136,7 +136,7 @@ def _estimate_text(run: _Run, splits: Splits, estimator: Estimator, counted: set
     if not to_do:
         return "  nothing is to do"
     config = run.config
-    built = "llm_path" in config and config["llm_path"] == "tiny" and embedded_llm_folder(config, splits.train).is_dir()
+    built = "llm_path" in config and config["llm_path"] == "tiny" and tiny_llm_folder(config, splits.train).is_dir()
     estimates = estimator.estimates(config, to_do, run.scores, built)
     lines = [
         f"  estimate  {name:<25} {_seconds_text(cost.seconds):<14} {_memory_text(cost)}"

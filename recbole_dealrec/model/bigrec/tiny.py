@@ -9,17 +9,17 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import PromptTemplate, SequentialDataset
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import processes
-from recbole_dealrec.model.tiny import build_tiny_llm
+from recbole_dealrec.model.bigrec.tiny_llama import build_tiny_llm
 
 
-def embedded_llm_folder(config: Config, dataset: SequentialDataset) -> Path:
-    """Where ``embedded_llm`` keeps its model; named after all that determines it."""
+def tiny_llm_folder(config: Config, dataset: SequentialDataset) -> Path:
+    """Where ``tiny_llm`` keeps its model; named after all that determines it."""
     known = json.dumps([_settings(config), dataset.titles[1:], item_counts(dataset)[1:].tolist()])
     name = f"tiny-llm-{config['dataset']}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
     return Path(config["checkpoint_dir"]) / name
 
 
-def embedded_llm(config: Config, dataset: SequentialDataset) -> str:
+def tiny_llm(config: Config, dataset: SequentialDataset) -> str:
     """Folder of a small Llama that knows the catalogue's titles and their popularity, but no user's history.
 
     It has seen lists of titles alone: that an answer follows a prompt is left for fine-tuning to teach.
@@ -29,9 +29,9 @@ def embedded_llm(config: Config, dataset: SequentialDataset) -> str:
         dataset: training part.
 
     Returns:
-        The folder, ``embedded_llm_folder``; built once.
+        The folder, ``tiny_llm_folder``; built once.
     """
-    folder = embedded_llm_folder(config, dataset)
+    folder = tiny_llm_folder(config, dataset)
 
     def build() -> None:
         getLogger().info(f"building the embedded language model in {folder}")

@@ -18,12 +18,12 @@ from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.beam_search import search
+from recbole_dealrec.model.decoding.beam_search import search
+from recbole_dealrec.model.decoding.trie import TokenTrie
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.model.semantic_id import catalogue_ids, check_semantic_id, id_text
-from recbole_dealrec.model.t5_decoder import PrefixDecoder
-from recbole_dealrec.model.text_embedding import check_text_encoder
-from recbole_dealrec.model.trie import TokenTrie
+from recbole_dealrec.model.tiger.semantic_id import catalogue_ids, check_semantic_id, id_text
+from recbole_dealrec.model.tiger.t5_decoder import PrefixDecoder
+from recbole_dealrec.model.tiger.text_embedding import check_text_encoder
 
 _PAD = 0
 _SHAPE = ("num_layers", "num_heads", "d_model", "d_kv", "d_ff", "dropout_rate")

@@ -26,9 +26,9 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.chat import ChatTemplate
+from recbole_dealrec.model.bigrec.chat import ChatTemplate
+from recbole_dealrec.model.bigrec.gguf import gguf_arguments, gguf_model_without_weights, is_gguf
 from recbole_dealrec.model.checkpoint import UNUSABLE, model_without_weights, unusable
-from recbole_dealrec.model.gguf import gguf_arguments, gguf_model_without_weights, is_gguf
 from recbole_dealrec.model.loss import IGNORED_LABEL
 
 # Titles are shorter; this only bounds what a text that is no title may cost to learn and to write.

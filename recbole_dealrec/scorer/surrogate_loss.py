@@ -8,8 +8,8 @@ from recbole.data.interaction import Interaction
 from recbole.model.layers import TransformerLayer
 from torch import Tensor, nn
 
-from recbole_dealrec.model.catalogue import row_chunks
-from recbole_dealrec.model.surrogate import EveryPosition
+from recbole_dealrec.model.surrogate.softmax_loss import row_chunks
+from recbole_dealrec.model.surrogate.surrogate import EveryPosition
 
 _AFTER_ATTENTION = ("multi_head_attention.dense.", "multi_head_attention.LayerNorm.", "feed_forward.")
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_dealrec.comparison import COSTS
 from recbole_dealrec.report import figure
+from recbole_dealrec.report.comparison_table import COSTS
 from recbole_dealrec.report.page import render
-from recbole_dealrec.store.atomic import atomic_path, read_json
+from recbole_dealrec.store.files import atomic_path, read_json
 
 
 def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFrame) -> None:
@@ -18,7 +18,7 @@ def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFram
 
     Args:
         folder: folder of the comparison.
-        runs: as ``recbole_dealrec.comparison.comparison_table`` takes them; each ``run_dir`` holds a
+        runs: as ``recbole_dealrec.report.comparison_table.comparison_table`` takes them; each ``run_dir`` holds a
             ``result.json``.
         table: what that function gives.
     """

@@ -12,8 +12,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from recbole_dealrec.distributed.fsdp import any_process, is_sharded
+from recbole_dealrec.model.decoding.trie import TokenTrie
 from recbole_dealrec.model.loss import head_reads
-from recbole_dealrec.model.trie import TokenTrie
 
 Decoder = Callable[[Tensor, Tensor], Tensor]
 

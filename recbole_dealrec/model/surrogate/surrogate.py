@@ -17,7 +17,7 @@ from recbole_dealrec.data import CandidateSamples, Fields, SequentialDataset, tr
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.catalogue import catalogue_cross_entropy
+from recbole_dealrec.model.surrogate.softmax_loss import softmax_cross_entropy
 
 _LENGTH_PARTS = 4
 _LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
@@ -67,7 +67,7 @@ class EveryPosition:
         # A few parts of similar length have far less padding than the whole batch.
         parts = interaction[self.ITEM_SEQ_LEN].argsort().chunk(_LENGTH_PARTS)
         outputs, targets = zip(*(self._outputs_and_targets(interaction, rows) for rows in parts), strict=True)
-        return catalogue_cross_entropy(torch.cat(outputs), self.item_embedding.weight, torch.cat(targets))
+        return softmax_cross_entropy(torch.cat(outputs), self.item_embedding.weight, torch.cat(targets))
 
     def _outputs_and_targets(self, interaction: Interaction, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs [P, H] at all positions of some rows that have a target, and the targets [P]."""

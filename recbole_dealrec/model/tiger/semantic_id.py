@@ -17,8 +17,8 @@ from recbole_dealrec.data.candidates import rank_from_end
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.checkpoint import checkpoint_content
-from recbole_dealrec.model.text_embedding import embed_texts
-from recbole_dealrec.store.atomic import atomic_path
+from recbole_dealrec.model.tiger.text_embedding import embed_texts
+from recbole_dealrec.store.files import atomic_path
 
 
 def check_semantic_id(method: str) -> None:
@@ -78,7 +78,7 @@ def semantic_ids(
     if method == "rkmeans":
         found = rkmeans_codes(distinct, levels, codes, seed)
     else:
-        from recbole_dealrec.model.rqvae import rqvae_codes  # its library is optional
+        from recbole_dealrec.model.tiger.rqvae import rqvae_codes  # its library is optional
 
         options = {"steps": rqvae_steps, "seed": seed, "device": device, "show_progress": show_progress}
         found = rqvae_codes(distinct, levels, min(codes, len(distinct)), **options)

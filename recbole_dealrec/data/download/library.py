@@ -10,10 +10,10 @@ from filelock import FileLock
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.yaml_file import read_yaml
-from recbole_dealrec.data.archive import unpack
 from recbole_dealrec.data.convert import convert
 from recbole_dealrec.data.convert.writing import new_folder
-from recbole_dealrec.data.download import download
+from recbole_dealrec.data.download.archive import unpack
+from recbole_dealrec.data.download.transfer import download
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 

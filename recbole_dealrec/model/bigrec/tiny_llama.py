@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
-from recbole_dealrec.store.atomic import atomic_path
+from recbole_dealrec.store.files import atomic_path
 
 PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
 # Share of the mean popularity that every title gets on top of its own, so that titles nobody chose are drawn too.
