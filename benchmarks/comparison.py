@@ -22,10 +22,10 @@ from filelock import FileLock
 from popularity import recall_of_popularity
 
 from recbole_dealrec import compare_samplers
-from recbole_dealrec.report.comparison_table import COSTS, holm, paired_p
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
+from recbole_dealrec.report.comparison_table import COSTS, holm, paired_p
 from recbole_dealrec.store.run_folder import atomic_path, read_json
 
 MAIN = ["DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "Random", "CCS"]

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.model.decoding.prefix import longest_split, prefix_cache, prefix_states, split_prefix
-from recbole_dealrec.store.peak_memory import PeakMemory
 from recbole_dealrec.quick_start import checked_config, checked_data
 from recbole_dealrec.scorer.effort import chosen_parameters
 from recbole_dealrec.scorer.gradient_norm import gradient_norms, sample_losses
+from recbole_dealrec.store.peak_memory import PeakMemory
 
 BUDGETS = [2048, 8192]
 MIB = 2**20

@@ -21,9 +21,9 @@ from scipy.stats import spearmanr
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
 from recbole_dealrec.config.command_line import parse_command_line
-from recbole_dealrec.store.run_folder import read_json
 from recbole_dealrec.sampler import coverage_enhanced_selection
 from recbole_dealrec.scorer.partial_effort import part_size, stratified_part
+from recbole_dealrec.store.run_folder import read_json
 
 COLUMNS = [
     "ratio", "seed", "held-out Spearman", "Spearman of the rest", "overlap", "overlap of draws", "Recall@10", "NDCG@10",

@@ -15,6 +15,7 @@ from typing import Any
 
 import common
 import pandas as pd
+from recbole_dealrec.previous_run import PreviousRun
 
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.config import Config
@@ -23,7 +24,6 @@ from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.data import load_splits
 from recbole_dealrec.model.bigrec.tiny import tiny_llm
-from recbole_dealrec.previous_run import PreviousRun
 
 NAME = "growing"  # of the versions; RecBole has one place alone for ml-100k
 GROWTHS = (0.01, 0.1)

@@ -12,11 +12,11 @@ import argparse
 import common
 import numpy as np
 import pandas as pd
+from recbole_dealrec.stages import SharedStages
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, Splits, load_splits
-from recbole_dealrec.stages import SharedStages
 
 SCORES = ["influence", "effort", "el2n"]
 PARTS = {"train": "training", "valid": "validation", "test": "test"}

@@ -20,20 +20,20 @@ import numpy as np
 import pandas as pd
 import torch
 from popularity import recall_of_popularity
+from recbole_dealrec.stages import SharedStages
 from scipy.stats import ttest_1samp
 from trials import METRICS, validated
 
-from recbole_dealrec.report.comparison_table import interval_half_width
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SequentialDataset, load_splits
-from recbole_dealrec.store.names import run_name
 from recbole_dealrec.model import LLMRecommender
 from recbole_dealrec.model.tiger.semantic_id import catalogue_ids
 from recbole_dealrec.model.tiger.text_embedding import EMBEDDED
 from recbole_dealrec.pipeline import Pipeline
+from recbole_dealrec.report.comparison_table import interval_half_width
+from recbole_dealrec.store.names import run_name
 from recbole_dealrec.store.run_folder import RunFolder, atomic_path
-from recbole_dealrec.stages import SharedStages
 
 DECIDES = "ndcg@10"  # the default valid_metric, by which the best epoch is chosen
 LISTS = 400  # queries whose lists are compared with one another

@@ -17,15 +17,15 @@ import common
 import numpy as np
 import yaml
 from popularity import recall_of_popularity
+from recbole_dealrec.stages import SharedStages
 from scipy.stats import rankdata
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, train_loader
-from recbole_dealrec.store.names import run_name
 from recbole_dealrec.pipeline import Pipeline
+from recbole_dealrec.store.names import run_name
 from recbole_dealrec.store.run_folder import RunFolder, read_json
-from recbole_dealrec.stages import SharedStages
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]

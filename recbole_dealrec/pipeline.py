@@ -23,7 +23,7 @@ from recbole_dealrec.model.surrogate.surrogate import build_surrogate
 from recbole_dealrec.report import example_places, log_summary, selection_statistics, write_report
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection
-from recbole_dealrec.scorer.base import LLM
+from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring, scoring_steps
 from recbole_dealrec.store.names import DATA, Folders
 from recbole_dealrec.store.opening import agree, discard_unfinished

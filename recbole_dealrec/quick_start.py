@@ -20,7 +20,7 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, Job, Pipeline, configure, prepare
 from recbole_dealrec.report import write_comparison_report
 from recbole_dealrec.report.comparison_table import comparison_table, log_comparison, write_comparison
-from recbole_dealrec.scorer.base import LLM
+from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.opening import opened
 
@@ -144,8 +144,9 @@ def select_fewshot(
             pipeline = Pipeline(job, job.scoring(), folder)
             pipeline.run(last="select")
             selection = pipeline.stored_selection()
-            prompts = pipeline.llm().instructions(job.samples[selection.indices])
-            return selection_frame(job.splits.train, job.samples, selection, prompts, ids)
+            samples = job.samples[selection.indices]
+            columns = {name: values[selection.indices] for name, values in selection.columns.items()}
+            return selection_frame(job.splits.train, samples, columns, pipeline.llm().instructions(samples), ids)
 
 
 def configure_comparison(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from recbole_dealrec.cli.listing import list_text
 from recbole_dealrec.config.properties import Group, Option, property_files, read_section
 from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.config.yaml_file import read_yaml
-from recbole_dealrec.cli.listing import list_text
 from recbole_dealrec.sampler import FewShotSampler, RandomSampler, register_sampler
 
 SCRIPT = Path(__file__).parents[1] / "run_recbole_dealrec.py"

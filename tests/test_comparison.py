@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.report.comparison_table import comparison_table, holm, log_comparison, write_comparison
 from recbole_dealrec.config.properties import properties_folder
-from recbole_dealrec.config.table import KEYS as ROWS
+from recbole_dealrec.config.rows import KEYS as ROWS
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.report import write_comparison_report
+from recbole_dealrec.report.comparison_table import comparison_table, holm, log_comparison, write_comparison
 from recbole_dealrec.store.run_folder import RunFolder, read_json
 
 A = {"recall@10": [0.5, 0.6, 0.8], "ndcg@10": [0.2, 0.2, 0.5]}

@@ -20,10 +20,10 @@ from recbole_dealrec.config.command_line import parse_command_line, parse_value
 from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.data import SequentialDataset
-from recbole_dealrec.data.download.archive import unpack
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.convert import convert
 from recbole_dealrec.data.convert.npy import read_object
+from recbole_dealrec.data.download.archive import unpack
 from recbole_dealrec.data.title import read_titles
 from recbole_dealrec.errors import InputError
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.cli.dry_run import dry_run_text
+from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.sampler import get_sampler
 

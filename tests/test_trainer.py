@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from recbole_dealrec import run_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.scorer import EffortScorer
+from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 FINE_TUNING = {

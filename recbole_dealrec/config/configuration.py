@@ -26,7 +26,7 @@ from recbole_dealrec.config.registry import (
     load_all,
     registered_keys,
 )
-from recbole_dealrec.config.table import KEYS, RECBOLE_STATE
+from recbole_dealrec.config.rows import KEYS, RECBOLE_STATE
 from recbole_dealrec.config.yaml_file import YamlLoader, read_yaml
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError

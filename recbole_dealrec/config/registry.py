@@ -11,7 +11,7 @@ from pkgutil import resolve_name
 from typing import NamedTuple, TypeVar
 
 from recbole_dealrec.config.key import NOTHING, STEPS, Key
-from recbole_dealrec.config.table import KEYS
+from recbole_dealrec.config.rows import KEYS
 from recbole_dealrec.errors import InputError
 
 T = TypeVar("T", bound=type)
@@ -148,11 +148,11 @@ MODELS = Registry(
     steps=("language model", "effort", "fine-tuning", "evaluation"),
 )  # fmt: skip
 SCORERS = Registry(
-    "scorer", "recbole_dealrec.scorers", "recbole_dealrec.scorer", "recbole_dealrec.scorer.base:Scorer",
+    "scorer", "recbole_dealrec.scorers", "recbole_dealrec.scorer", "recbole_dealrec.scorer.scorer:Scorer",
     steps=STEPS[STEPS.index("surrogate") : STEPS.index("selection")],
 )  # fmt: skip
 SAMPLERS = Registry(
-    "sampler", "recbole_dealrec.samplers", "recbole_dealrec.sampler", "recbole_dealrec.sampler.base:FewShotSampler",
+    "sampler", "recbole_dealrec.samplers", "recbole_dealrec.sampler", "recbole_dealrec.sampler.few_shot:FewShotSampler",
     steps=("selection",),
 )  # fmt: skip
 REGISTRIES = (MODELS, SCORERS, SAMPLERS)

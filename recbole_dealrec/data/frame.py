@@ -13,7 +13,6 @@ import pandas as pd
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.sampler.selection import Selection
 
 FRAME = "frame"  # name of the dataset
 _DATA_KEYS = {"data_path", "load_col", "benchmark_filename"}
@@ -58,8 +57,8 @@ def dataset_written(
 
 def selection_frame(
     dataset: SequentialDataset,
-    candidates: CandidateSamples,
-    selection: Selection,
+    samples: CandidateSamples,
+    columns: Mapping[str, np.ndarray],
     prompts: Iterable[Mapping[str, Any]],
     ids: Ids,
 ) -> pd.DataFrame:
@@ -67,25 +66,23 @@ def selection_frame(
 
     Args:
         dataset: training part of the dataset that was written.
-        candidates: its candidate samples.
-        selection: what was chosen among them.
+        samples: the chosen samples.
+        columns: what the sampler kept of each, arrays [n] by name.
         prompts: instruction, input and output of each chosen sample.
         ids: users and items by their numbers.
     """
     user_numbers, item_numbers = (
         np.array([-1, *map(int, dataset.field2id_token[field][1:])]) for field in (dataset.uid_field, dataset.iid_field)
     )
-    samples = candidates[selection.indices]
     histories = [samples.history(row) for row in range(len(samples))]
-    columns = {
+    own = {
         "user": ids.users[user_numbers[samples.user_id]],
         "history": [ids.items[item_numbers[history]].tolist() for history in histories],
         "target": ids.items[item_numbers[samples.item_id]],
         "history_titles": [[samples.title(item) for item in history] for history in histories],
         "target_title": [samples.title(item) for item in samples.item_id],
-        **{name: values[selection.indices] for name, values in selection.columns.items()},
     }
-    return pd.concat([pd.DataFrame(columns), pd.DataFrame(list(prompts))], axis=1)
+    return pd.concat([pd.DataFrame({**own, **columns}), pd.DataFrame(list(prompts))], axis=1)
 
 
 def _check_columns(name: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:

@@ -1,6 +1,5 @@
 """Scores of samples: influence, effort, and what the baseline samplers go by."""
 
-from recbole_dealrec.scorer.base import Scorer, ScorerInputs
 from recbole_dealrec.scorer.difficulty import (
     EL2NScorer,
     GraNdScorer,
@@ -13,6 +12,7 @@ from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 from recbole_dealrec.scorer.influence import InfluenceScorer
 from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
 from recbole_dealrec.scorer.representation import LLMRepresentationScorer, ValidDistanceScorer
+from recbole_dealrec.scorer.scorer import Scorer, ScorerInputs
 from recbole_dealrec.scorer.solver import inverse_hvp
 
 __all__ = [

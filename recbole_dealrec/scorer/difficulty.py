@@ -13,8 +13,7 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate.surrogate import EveryPosition, surrogate_batches
-from recbole_dealrec.scorer.base import SURROGATE, SURROGATES, TRAINING, Scorer, ScorerInputs
-from recbole_dealrec.scorer.registry import register_scorer
+from recbole_dealrec.scorer.scorer import SURROGATE, SURROGATES, TRAINING, Scorer, ScorerInputs, register_scorer
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 

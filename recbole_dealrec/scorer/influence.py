@@ -17,8 +17,7 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate.surrogate import surrogate_batches
 from recbole_dealrec.scorer import solver
-from recbole_dealrec.scorer.base import SURROGATES, Scorer, ScorerInputs
-from recbole_dealrec.scorer.registry import register_scorer
+from recbole_dealrec.scorer.scorer import SURROGATES, Scorer, ScorerInputs, register_scorer
 from recbole_dealrec.scorer.surrogate_loss import outputs_of
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 

@@ -13,8 +13,17 @@ from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.surrogate.surrogate import SurrogateFiles
-from recbole_dealrec.scorer.base import LLM, MADE, SURROGATE, SURROGATES, TRAINING, Scorer, ScorerInputs
-from recbole_dealrec.scorer.registry import get_scorer, scorer_names
+from recbole_dealrec.scorer.scorer import (
+    LLM,
+    MADE,
+    SURROGATE,
+    SURROGATES,
+    TRAINING,
+    Scorer,
+    ScorerInputs,
+    get_scorer,
+    scorer_names,
+)
 from recbole_dealrec.store.names import Folders
 from recbole_dealrec.store.opening import discard_unfinished, opened
 from recbole_dealrec.store.run_folder import RunFolder

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 import recbole_dealrec.config
+from recbole_dealrec.cli.help import help_text
+from recbole_dealrec.cli.listing import list_text
 from recbole_dealrec.config import COUNT, NOTHING, POSITIVE, RATIO, TEXT, Config, Key, registry
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.config.registry import MODELS, REGISTRIES, SAMPLERS, SCORERS
 from recbole_dealrec.data import load_splits
-from recbole_dealrec.store.names import run_name, shared_name, surrogate_name, surrogate_score_name
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.cli.listing import list_text
 from recbole_dealrec.model import BIGRec
-from recbole_dealrec.cli.help import help_text
 from recbole_dealrec.sampler import FewShotSampler, register_sampler
-from recbole_dealrec.scorer.registry import get_scorer, register_scorer, scorer_names
+from recbole_dealrec.scorer.scorer import get_scorer, register_scorer, scorer_names
+from recbole_dealrec.store.names import run_name, shared_name, surrogate_name, surrogate_score_name
 
 HALF_LIFE = Key("half_life", POSITIVE, default=30.0, comment="Days after which a sample counts half.")
 NAMES = (surrogate_name, surrogate_score_name, shared_name, run_name)

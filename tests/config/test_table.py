@@ -8,7 +8,7 @@ from recbole.utils import argument_list
 from recbole_dealrec.config import ANY, COUNT, NOTHING, STEPS, Key
 from recbole_dealrec.config.properties import RECBOLE_PROPERTIES, properties_folder, property_files, read_section
 from recbole_dealrec.config.registry import key_of
-from recbole_dealrec.config.table import KEYS
+from recbole_dealrec.config.rows import KEYS
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.errors import InputError
 

@@ -8,8 +8,6 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from recbole.utils import init_seed
-from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder, read_json
-from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 from recbole_dealrec import compare_samplers
 from recbole_dealrec.config import Config
@@ -17,10 +15,12 @@ from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SpareBatch, load_splits, train_loader
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.memory import smaller_helps
 from recbole_dealrec.model import TIGER, BIGRec
+from recbole_dealrec.model.memory import smaller_helps
 from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer, ScoreCheckpoint
 from recbole_dealrec.scorer import checkpoint as checkpoint_module
+from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder, read_json
+from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 KEYS = {

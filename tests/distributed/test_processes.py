@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recbole_dealrec.store.run_folder import read_json
 from safetensors.torch import load_file
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
@@ -18,6 +17,7 @@ from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.distributed.launch import launch
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.run_folder import read_json
 
 LONG = 600  # seconds; a busy machine takes its time
 SCRIPT = Path(__file__).parents[2] / "run_recbole_dealrec.py"

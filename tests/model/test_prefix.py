@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.model.bigrec.llm import collate
-from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.model.decoding.prefix import longest_split, prefix_cache, prefix_states, split_prefix
+from recbole_dealrec.model.loss import sample_losses
 
 PREFIX = [7, 3, 9, 9, 5, 1, 8, 2]
 

@@ -11,8 +11,8 @@ from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import TIGER
 from recbole_dealrec.model import tiger as tiger_module
-from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.scorer import EffortScorer
+from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 # Prefixes that items share, and IDs that differ in the last code alone.

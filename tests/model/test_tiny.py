@@ -9,7 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from recbole_dealrec.model import tiny
-from recbole_dealrec.model.bigrec.tiny_llama import build_tiny_llm, draw_documents, encode, quote_titles, title_probabilities
+from recbole_dealrec.model.bigrec.tiny_llama import (
+    build_tiny_llm,
+    draw_documents,
+    encode,
+    quote_titles,
+    title_probabilities,
+)
 
 TITLES = [
     "Alien (1979)",

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recbole_dealrec.stages import SharedStages
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.sampler import get_sampler
-from recbole_dealrec.stages import SharedStages
+from recbole_dealrec.store.run_folder import RunFolder
 
 NAMES = sorted(SAMPLERS)
 SOURCES = {

@@ -6,8 +6,8 @@ import pytest
 from recbole_dealrec import run_folder
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.model.surrogate.surrogate import build_surrogate
-from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.scorer import InfluenceScorer, ScoreCheckpoint, checkpoint
+from recbole_dealrec.store.run_folder import RunFolder
 
 
 class Killed(BaseException):

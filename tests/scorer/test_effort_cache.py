@@ -12,9 +12,9 @@ from recbole_dealrec import processes, run_folder, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.model import BIGRec
-from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.scorer import EffortCache, EffortScorer, checkpoint, effort, effort_cache
 from recbole_dealrec.scorer.effort_cache import Entries, sample_keys
+from recbole_dealrec.store.run_folder import RunFolder
 
 TOKENS = 400  # a batch
 

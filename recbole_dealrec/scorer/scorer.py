@@ -1,14 +1,15 @@
-"""What a scorer is, and what it is made from."""
+"""What a scorer is, what it is made from, and how one is registered."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from recbole_dealrec.config import Config
+from recbole_dealrec.config import Config, Key
+from recbole_dealrec.config.registry import SCORERS
 from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.store.run_folder import RunFolder
@@ -64,3 +65,34 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Return scores, float64 [n], or rows, float32 [n, d], in the order of the samples."""
+
+
+def register_scorer(name: str, keys: Iterable[Key] = ()) -> Callable[[type[Scorer]], type[Scorer]]:
+    """Class decorator that makes a scorer known by its name.
+
+    Packages of their own name the class in the entry-point group ``recbole_dealrec.scorers``.
+
+    Args:
+        name: name of the scores.
+        keys: configuration keys of its own, each with its default and its step: ``influence`` for scores on surrogates,
+            ``effort`` for scores by the language model.
+
+    Raises:
+        TypeError: the class is not a ``Scorer``.
+        ValueError: the name is taken by another class, a key names no step, or is declared by somebody else.
+    """
+    return SCORERS.register(name, keys)
+
+
+def get_scorer(name: str) -> type[Scorer]:
+    """Return a scorer class by its registered or entry-point name.
+
+    Raises:
+        InputError: no such scorer, the known ones are listed; or its package cannot be loaded.
+    """
+    return SCORERS.get(name)
+
+
+def scorer_names() -> list[str]:
+    """Return the names of all registered scorers, those of other packages included."""
+    return SCORERS.names()
