@@ -3,7 +3,14 @@ import shutil
 import pytest
 
 from recbole_dealrec.data import load_splits
-from recbole_dealrec.store.names import checkpoint_content, run_name, shared_name, surrogate_name, surrogate_score_name
+from recbole_dealrec.store.names import (
+    Folders,
+    checkpoint_content,
+    run_name,
+    shared_name,
+    surrogate_name,
+    surrogate_score_name,
+)
 
 
 def test_a_checkpoint_is_known_by_its_content(ten, checkpoint, tmp_path):
@@ -53,7 +60,7 @@ NAMES = (surrogate_name, surrogate_score_name, shared_name, run_name)
         ({"chat_template": True}, [shared_name, run_name]),
         ({"effort_sample_ratio": 0.5}, [shared_name, run_name]),
         ({"influence_on": "valid", "n_surrogates": 2}, [surrogate_score_name, run_name]),
-        ({"surrogate_epochs": 3}, [surrogate_name, surrogate_score_name, run_name]),
+        ({"surrogate_epochs": 3}, NAMES),
         ({"samples_per_user": 2}, NAMES),
         ({"seed": 3}, NAMES),
     ],
@@ -64,11 +71,10 @@ def test_folders_are_named_after_the_keys_that_matter_to_them(ten, keys, changed
     assert [name for name in NAMES if name(config, splits) != name(before, splits)] == list(changed)
 
 
-@pytest.mark.parametrize("keys", [{"influence_on": "valid"}, {"surrogate_epochs": 3}])
-def test_surrogates_matter_to_effort_on_a_part_of_the_samples(ten, keys):
+def test_influence_matters_to_effort_on_a_part_of_the_samples(ten):
     before = ten(effort_sample_ratio=0.5)
     splits = load_splits(before)
-    config = ten(effort_sample_ratio=0.5, **keys)
+    config = ten(effort_sample_ratio=0.5, influence_on="valid")
     assert shared_name(config, splits) != shared_name(before, splits)
 
 
@@ -79,3 +85,15 @@ def test_recommenders_share_their_surrogates(ten):
     assert surrogate_name(tiger, splits) == surrogate_name(config, splits)
     assert surrogate_score_name(tiger, splits) == surrogate_score_name(config, splits)
     assert shared_name(tiger, splits) != shared_name(config, splits)
+
+
+def test_everything_lies_under_one_root(ten, tmp_path):
+    config = ten()
+    splits = load_splits(config)
+    folders = Folders.of(config, splits, tmp_path)
+    named = [name(config, splits) for name in (run_name, surrogate_name, surrogate_score_name, shared_name)]
+    found = [folders.run, folders.surrogates, folders.surrogate_scores, folders.llm_scores, folders.effort]
+    assert found == [tmp_path / name for name in [*named, "effort"]] and len(set(found)) == 5
+    assert [name.rsplit("-", 1)[0] for name in named] == [
+        "ten-BIGRec-DEALRec", "ten-SASRec-surrogates", "ten-SASRec-scores", "ten-BIGRec-shared",
+    ]  # fmt: skip

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from recbole_dealrec import run_folder
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.model.surrogate.surrogate import build_surrogate
-from recbole_dealrec.scorer import InfluenceScorer, ScoreCheckpoint, checkpoint
+from recbole_dealrec.model.surrogate import build_surrogate
+from recbole_dealrec.scorer import InfluenceScorer
+from recbole_dealrec.store import score_checkpoint
+from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.run_folder import RunFolder
+from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint
+from recbole_dealrec.store.step import records, step
 
 
 class Killed(BaseException):
@@ -16,13 +19,8 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def keep_every_batch(monkeypatch):
-    monkeypatch.setattr(checkpoint, "_SECONDS", -1)
-    monkeypatch.setattr(checkpoint, "_WRITING_SHARE", float("inf"))
-
-
-def samples_of(rows):
-    rows = np.asarray(rows)
-    return CandidateSamples(rows, rows, rows[:, None], np.ones_like(rows), [], rows)
+    monkeypatch.setattr(score_checkpoint, "_SECONDS", -1)
+    monkeypatch.setattr(score_checkpoint, "_WRITING_SHARE", float("inf"))
 
 
 def batches_of(*parts):
@@ -47,13 +45,13 @@ PARTS = [(3, 0), (1, 4), (2,)]
 
 
 def test_batches_that_are_kept_are_not_computed_again(tmp_path):
-    samples = samples_of(range(5))
+    rows = np.arange(5)
     for killed_at in (1, 2, 3):
         folder = tmp_path / str(killed_at)
         with pytest.raises(Killed):
-            ScoreCheckpoint(RunFolder(folder)).fill("x", samples, batches_of(*PARTS), Compute(killed_at))
+            ScoreCheckpoint(RunFolder(folder)).score("x", rows, batches_of(*PARTS), Compute(killed_at))
         again, keep = Compute(), ScoreCheckpoint(RunFolder(folder))
-        scores = keep.fill("x", samples, batches_of(*PARTS), again)
+        scores = keep.score("x", rows, batches_of(*PARTS), again)
         assert scores.dtype == np.float64 and scores.tolist() == [0, 10, 20, 30, 40]
         assert again.asked == PARTS[killed_at - 1 :]
         keep.folder.discard_unfinished()
@@ -63,7 +61,7 @@ def test_batches_that_are_kept_are_not_computed_again(tmp_path):
 @pytest.mark.parametrize("killed_at", [1, 2, 3])
 def test_kept_batches_cost_what_they_cost_when_they_were_computed(tmp_path, monkeypatch, killed_at):
     seconds = [0]
-    monkeypatch.setattr(run_folder, "perf_counter", lambda: seconds[0])
+    monkeypatch.setattr(step_module, "perf_counter", lambda: seconds[0])
 
     def score(killed_at=None):
         compute, folder = Compute(killed_at), RunFolder(tmp_path)
@@ -72,9 +70,9 @@ def test_kept_batches_cost_what_they_cost_when_they_were_computed(tmp_path, monk
             seconds[0] += 10
             return compute(batch)
 
-        with folder.stage("x"):
-            ScoreCheckpoint(folder).fill("x", samples_of(range(5)), batches_of(*PARTS), slow)
-        return folder.seconds["x"]
+        with step(folder, "x"):
+            ScoreCheckpoint(folder).score("x", np.arange(5), batches_of(*PARTS), slow)
+        return records(folder)["x"]["seconds"]
 
     with pytest.raises(Killed):
         score(killed_at)
@@ -83,32 +81,32 @@ def test_kept_batches_cost_what_they_cost_when_they_were_computed(tmp_path, monk
 
 def test_a_batch_that_is_kept_in_part_is_computed_whole(tmp_path):
     with pytest.raises(Killed):
-        ScoreCheckpoint(RunFolder(tmp_path)).fill("x", samples_of(range(5)), batches_of(*PARTS), Compute(2))
+        ScoreCheckpoint(RunFolder(tmp_path)).score("x", np.arange(5), batches_of(*PARTS), Compute(2))
     again = Compute()
-    ScoreCheckpoint(RunFolder(tmp_path)).fill("x", samples_of(range(5)), batches_of((0, 1), (3,), (2, 4)), again)
+    ScoreCheckpoint(RunFolder(tmp_path)).score("x", np.arange(5), batches_of((0, 1), (3,), (2, 4)), again)
     assert again.asked == [(0, 1), (2, 4)]
 
 
 def test_scores_of_other_samples_are_not_used(tmp_path):
     with pytest.raises(Killed):
-        ScoreCheckpoint(RunFolder(tmp_path)).fill("x", samples_of(range(5)), batches_of(*PARTS), Compute(3))
+        ScoreCheckpoint(RunFolder(tmp_path)).score("x", np.arange(5), batches_of(*PARTS), Compute(3))
     for name, rows in (("x", range(1, 6)), ("x", range(4)), ("y", range(5))):
         again, parts = Compute(), [(0, 1), (2, 3)]
-        ScoreCheckpoint(RunFolder(tmp_path)).fill(name, samples_of(rows), batches_of(*parts), again)
+        ScoreCheckpoint(RunFolder(tmp_path)).score(name, np.array(rows), batches_of(*parts), again)
         assert again.asked == parts
 
 
 def test_what_is_computed_once_is_kept(tmp_path):
-    samples = samples_of(range(2))
-    x = ScoreCheckpoint(RunFolder(tmp_path)).once("x", samples, lambda: np.float32([1, 2, 3]))
-    again = ScoreCheckpoint(RunFolder(tmp_path)).once("x", samples, lambda: pytest.fail("computed again"))
+    rows = np.arange(2)
+    x = ScoreCheckpoint(RunFolder(tmp_path)).compute_once("x", rows, lambda: np.float32([1, 2, 3]))
+    again = ScoreCheckpoint(RunFolder(tmp_path)).compute_once("x", rows, lambda: pytest.fail("computed again"))
     assert again.dtype == x.dtype and again.tolist() == [1, 2, 3]
 
 
 def test_without_a_folder_nothing_is_kept():
     keep, compute = ScoreCheckpoint(), Compute()
     for _ in range(2):
-        keep.fill("x", samples_of(range(5)), batches_of(*PARTS), compute)
+        keep.score("x", np.arange(5), batches_of(*PARTS), compute)
     assert compute.asked == 2 * PARTS
 
 
