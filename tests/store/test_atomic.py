@@ -2,7 +2,7 @@
 
 import pytest
 
-from recbole_dealrec.store.atomic import atomic_path, checksum, read_json, remove_scratch, write_json
+from recbole_dealrec.store.files import atomic_path, checksum, read_json, remove_scratch, write_json
 
 
 def names(folder):
