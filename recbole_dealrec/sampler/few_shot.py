@@ -7,7 +7,7 @@ from logging import getLogger
 import numpy as np
 
 from recbole_dealrec.config import Config, Key
-from recbole_dealrec.config.registry import SAMPLERS as _REGISTRY
+from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 
@@ -84,7 +84,7 @@ def register_sampler(name: str, keys: Iterable[Key] = ()) -> Callable[[type[FewS
         TypeError: the class is not a ``FewShotSampler``.
         ValueError: the name is taken by another class, or a key is declared by somebody else.
     """
-    return _REGISTRY.register(name, keys)
+    return SAMPLERS.register(name, keys)
 
 
 def get_sampler(name: str) -> type[FewShotSampler]:
@@ -93,9 +93,9 @@ def get_sampler(name: str) -> type[FewShotSampler]:
     Raises:
         InputError: no such sampler, the known ones are listed; or its package cannot be loaded.
     """
-    return _REGISTRY.get(name)
+    return SAMPLERS.get(name)
 
 
 def sampler_names() -> list[str]:
     """Return the names of all samplers, those of other packages included."""
-    return _REGISTRY.names()
+    return SAMPLERS.names()

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,17 @@ from recbole_dealrec.cli.listing import list_text
 from recbole_dealrec.config import COUNT, NOTHING, POSITIVE, RATIO, TEXT, Config, Key, registry
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.config.registry import MODELS, REGISTRIES, SAMPLERS, SCORERS
-from recbole_dealrec.data import load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import BIGRec
 from recbole_dealrec.sampler import FewShotSampler, register_sampler
-from recbole_dealrec.scorer.scorer import get_scorer, register_scorer, scorer_names
-from recbole_dealrec.store.names import run_name, shared_name, surrogate_name, surrogate_score_name
+from recbole_dealrec.scorer.scorer import Scorer, get_scorer, register_scorer, scorer_names
+from recbole_dealrec.store.names import Folders
 
 HALF_LIFE = Key("half_life", POSITIVE, default=30.0, comment="Days after which a sample counts half.")
-NAMES = (surrogate_name, surrogate_score_name, shared_name, run_name)
+
+
+def different(one, other):
+    return [field.name for field in fields(Folders) if getattr(one, field.name) != getattr(other, field.name)]
 
 
 class Sampler(FewShotSampler):
@@ -32,8 +35,12 @@ class Sampler(FewShotSampler):
         return np.arange(self.config["n_fewshot"])
 
 
-class Scorer:
+class Counting(Scorer):
     """Counts."""
+
+    @classmethod
+    def from_inputs(cls, inputs):
+        return cls()
 
     def score(self, samples):
         return np.arange(len(samples))
@@ -97,19 +104,17 @@ def test_a_declared_text_is_kept_as_written(declare):
     assert parse_command_line(["--pattern=no"]) == {"pattern": "no"}
 
 
-@pytest.mark.parametrize(("step", "changed"), [(None, [run_name]), ("selection", [run_name]), (NOTHING, [])])
-def test_a_samplers_key_changes_the_selection_alone(declare, ten, step, changed):
+@pytest.mark.parametrize(("step", "changed"), [(None, ["run"]), ("selection", ["run"]), (NOTHING, [])])
+def test_a_samplers_key_changes_the_selection_alone(declare, ten, folders, step, changed):
     declare(Key("half_life", POSITIVE, step, default=30.0))
     before, after = ten(sampler="Recent"), ten(sampler="Recent", half_life=7)
-    splits = load_splits(before)
-    assert [name for name in NAMES if name(after, splits) != name(before, splits)] == changed
+    assert different(folders(before), folders(after)) == changed
 
 
-def test_what_is_registered_changes_no_name_of_others(declare, ten):
-    splits = load_splits(ten())
-    names = [name(ten(), splits) for name in NAMES]
+def test_what_is_registered_changes_no_name_of_others(declare, ten, folders):
+    before = folders(ten())
     declare(HALF_LIFE)
-    assert [name(ten(), splits) for name in NAMES] == names
+    assert folders(ten()) == before
 
 
 def test_help_and_list_show_declared_keys(declare, tmp_path):
@@ -160,7 +165,11 @@ def third_party(tmp_path, monkeypatch):
         "    needs = ('sales',)\n"
         "    def sample(self, samples):\n"
         "        return np.arange(self.config['n_fewshot'])\n"
-        "class Sales:\n"
+        "from recbole_dealrec.scorer import Scorer\n"
+        "class Sales(Scorer):\n"
+        "    @classmethod\n"
+        "    def from_inputs(cls, inputs):\n"
+        "        return cls()\n"
         "    def score(self, samples):\n"
         "        return np.ones(len(samples))\n"
     )
@@ -199,23 +208,22 @@ def test_a_package_that_fails_breaks_the_runs_that_name_it(third_party, ten, tmp
 
 def test_scorers_are_registered_with_keys_and_a_step(ten):
     key = Key("window", COUNT, "effort", default=2)
-    assert register_scorer("counting", keys=[key])(Scorer) is Scorer
-    assert get_scorer("counting") is Scorer and "counting" in scorer_names()
+    assert register_scorer("counting", keys=[key])(Counting) is Counting
+    assert get_scorer("counting") is Counting and "counting" in scorer_names()
     with pytest.raises(TypeError, match="scorer 'odd' has to be a subclass of Scorer"):
         register_scorer("odd")(int)
     with pytest.raises(ValueError, match="'x' of scorer 'other': its step has to be one of surrogate, influence, lang"):
-        register_scorer("other", keys=[Key("x", COUNT, default=1)])(type("Other", (Scorer,), {}))
+        register_scorer("other", keys=[Key("x", COUNT, default=1)])(type("Other", (Counting,), {}))
     with pytest.raises(InputError, match="no scorer 'nothing'; known are counting"):
         get_scorer("nothing")
 
 
-def test_a_scorers_keys_come_with_a_sampler_that_needs_it(ten):
-    register_scorer("counting", keys=[Key("window", COUNT, "effort", default=2)])(Scorer)
+def test_a_scorers_keys_come_with_a_sampler_that_needs_it(ten, folders):
+    register_scorer("counting", keys=[Key("window", COUNT, "effort", default=2)])(Counting)
     register_sampler("Counted")(type("Counted", (Sampler,), {"needs": ("counting", "influence")}))
     before, after = ten(sampler="Counted"), ten(sampler="Counted", window=3)
     assert before["window"] == 2 and "window" not in ten(sampler="Random")
-    splits = load_splits(before)
-    assert [name for name in NAMES if name(after, splits) != name(before, splits)] == [shared_name, run_name]
+    assert different(folders(before), folders(after)) == ["run", "llm_scores"]
 
 
 def test_an_entry_point_is_a_scorer(third_party):

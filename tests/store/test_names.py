@@ -5,22 +5,9 @@ from dataclasses import fields
 
 import pytest
 
-from recbole_dealrec.data import load_splits
-from recbole_dealrec.model.checkpoint import checkpoint_contents
 from recbole_dealrec.store.names import DATA, Folders
 
 ALL = ["run", "surrogates", "surrogate_scores", "llm_scores"]
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """``folders(config)``: the folders of a run of this configuration on the data that it names."""
-
-    def make(config):
-        contents = {DATA: load_splits(config).fingerprint(), **checkpoint_contents(config)}
-        return Folders.of(config, contents, tmp_path)
-
-    return make
 
 
 def different(one, other):

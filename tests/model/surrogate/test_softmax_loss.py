@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from recbole_dealrec.model import catalogue
+from recbole_dealrec.model.surrogate import softmax_loss
 from recbole_dealrec.model.surrogate.softmax_loss import softmax_cross_entropy
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 100])
 def test_loss_and_gradients(rows, monkeypatch):
-    monkeypatch.setitem(catalogue._LOGITS_PER_CHUNK, "cpu", rows * 11)
+    monkeypatch.setitem(softmax_loss._LOGITS_PER_CHUNK, "cpu", rows * 11)
     outputs = (20 * torch.randn(7, 5, dtype=torch.float64)).requires_grad_()
     items = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([0, 3, 10, 3, 3, 7, 1])
@@ -28,7 +28,7 @@ def test_large_logits_do_not_overflow():
 
 
 def test_logits_are_not_kept(monkeypatch):
-    monkeypatch.setitem(catalogue._LOGITS_PER_CHUNK, "cpu", 2 * 1000)
+    monkeypatch.setitem(softmax_loss._LOGITS_PER_CHUNK, "cpu", 2 * 1000)
     made = []
     matmul = torch.Tensor.__matmul__
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda *args: made.append(matmul(*args)) or made[-1])

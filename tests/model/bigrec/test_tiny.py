@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from recbole_dealrec.model import tiny
+from recbole_dealrec.model.bigrec import tiny_llama
 from recbole_dealrec.model.bigrec.tiny_llama import (
     build_tiny_llm,
     draw_documents,
@@ -249,8 +249,8 @@ def test_popularity_has_to_fit(tmp_path, titles, popularity, message):
 
 def test_default_size_is_between_half_and_three_million_weights(tmp_path, monkeypatch):
     texts = [f"{word:x} {word * word:x}" for word in range(20_000)]
-    tokenizer = tiny.train_tokenizer(texts, 4096, 64)
+    tokenizer = tiny_llama.train_tokenizer(texts, 4096, 64)
     assert len(tokenizer) == 4096
     defaults = build_tiny_llm.__kwdefaults__
-    model = tiny.create_model(tokenizer, *(defaults[name] for name in ("hidden_size", "n_layers", "n_heads")), seed=0)
+    model = tiny_llama.create_model(tokenizer, *(defaults[name] for name in ("hidden_size", "n_layers", "n_heads")), seed=0)
     assert 0.5e6 < model.num_parameters() < 3e6
