@@ -22,7 +22,7 @@ from torch import Tensor
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, load_splits
-from recbole_dealrec.model.surrogate import EveryPosition, surrogate_loader
+from recbole_dealrec.model.surrogate.surrogate import EveryPosition, surrogate_loader
 from recbole_dealrec.scorer import InfluenceScorer, solver
 from recbole_dealrec.scorer.influence import Curvature, Problem
 from recbole_dealrec.store.run_folder import read_json, write_json

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.store.run_folder import read_json
+from recbole_dealrec.store.files import read_json
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 24,
@@ -67,7 +67,7 @@ def test_the_same_command_goes_on_after_every_kill(forkserver, movies_path, tmp_
     assert len(last_output) >= LEAST_KILLS
     # There were kills in every stage.
     killed_behind = set().union(*last_output)
-    assert {"surrogate.safetensors", "surrogate-1.safetensors", "solution-1.npz.unfinished"} <= killed_behind
+    assert {"surrogate.safetensors", "surrogate-1.safetensors", "influence-solution-1.npz.unfinished"} <= killed_behind
     assert {"influence.npy", "effort.npy", "scores.csv", "adapter", "fine_tuning.json"} <= killed_behind
 
     expected, result = (run_recbole_dealrec(dataset="movies", config_dict=each) for each in (unkilled, keys))

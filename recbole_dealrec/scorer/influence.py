@@ -77,7 +77,7 @@ class InfluenceScorer(Scorer):
         with _differentiable(surrogate):
             problem = Problem(surrogate, self.config)
             solve = lambda: problem.solve(samples, problem.mean_gradient(risk)).cpu().numpy()  # noqa: E731
-            x = torch.from_numpy(keep.compute_once(f"solution-{number}", samples.rows, solve)).to(problem.flat)
+            x = torch.from_numpy(keep.compute_once(f"influence-solution-{number}", samples.rows, solve)).to(problem.flat)
             batches = problem.batches(samples, "Influence")
             return keep.score(f"influence-{number}", samples.rows, batches, problem.derivative(x))
 

@@ -114,10 +114,7 @@ class Scoring:
         """Open the folders of surrogates, of their scores and of the language model's; no other run uses them then."""
         paths = self.folders.surrogates, self.folders.surrogate_scores, self.folders.llm_scores
         with ExitStack() as stack:
-            folders = tuple(stack.enter_context(opened(path)) for path in paths)
-            yield folders
-            for folder in folders:
-                discard_unfinished(folder)
+            yield tuple(stack.enter_context(opened(path)) for path in paths)
 
     def _score(
         self, name: str, scores: dict[str, np.ndarray], of_surrogates: RunFolder, *of_scores: RunFolder
@@ -131,6 +128,7 @@ class Scoring:
                 values = scorer.score(self.samples)
                 with folder.output(file) as path, open(path, "wb") as stream:
                     np.save(stream, values)
+        discard_unfinished(folder, name)
         self._note(name, folder)
         for files in map(SurrogateFiles, numbers):
             self._note(files.step, of_surrogates)
@@ -161,6 +159,7 @@ class Scoring:
                 with step(folder, files.step):
                     training.fit()
                 training.finish()  # after the record is kept: what is there of a finished training is whole
+            discard_unfinished(folder, files.weights)
             self._surrogates[number] = training.model
         return self._surrogates[number]
 

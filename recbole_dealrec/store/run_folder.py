@@ -71,9 +71,13 @@ class RunFolder:
             write_json(self / _CHECKSUMS, self.checksums)
             (self / name).unlink()
 
-    def discard_unfinished(self) -> None:
-        """Remove the outputs that only an interrupted run needs: those that end in ``UNFINISHED``."""
-        for name in [name for name in self.checksums if name.endswith(UNFINISHED)]:
+    def discard_unfinished(self, beginning: str = "") -> None:
+        """Remove the outputs that only an interrupted run needs: those that end in ``UNFINISHED``.
+
+        Args:
+            beginning: of the names of what is removed.
+        """
+        for name in [name for name in self.checksums if name.startswith(beginning) and name.endswith(UNFINISHED)]:
             self.discard(name)
 
     def _record(self, name: str, checksums: list[str]) -> None:

@@ -25,7 +25,7 @@ def own_registry(monkeypatch):
 def test_a_registered_class_is_found_by_its_name():
     assert register_sampler("First")(First) is First
     assert get_sampler("First") is First
-    assert get_sampler("First")({"n_fewshot": 2}, {}).sample(range(9)).tolist() == [0, 1]
+    assert get_sampler("First")({"n_fewshot": 2}).sample(range(9)).tolist() == [0, 1]
 
 
 def test_a_name_belongs_to_one_class():
@@ -38,7 +38,7 @@ def test_a_name_belongs_to_one_class():
     assert get_sampler("First") is First
 
 
-@pytest.mark.parametrize("thing", [int, First({"n_fewshot": 1}, {}), lambda samples: samples, "First"])
+@pytest.mark.parametrize("thing", [int, First({"n_fewshot": 1}), lambda samples: samples, "First"])
 def test_only_samplers_are_registered(thing):
     with pytest.raises(TypeError, match="'Odd' has to be a subclass of FewShotSampler"):
         register_sampler("Odd")(thing)
@@ -54,17 +54,20 @@ def test_an_unknown_name_lists_the_known_ones():
 
 def test_sample_has_to_be_written():
     with pytest.raises(TypeError, match="abstract"):
-        FewShotSampler({}, {})
+        FewShotSampler({})
 
 
-def test_a_small_pool_is_refused_before_anything_is_computed():
-    def score(samples):
-        raise AssertionError("scored")
-
-    sampler = First({"n_fewshot": 5}, {"influence": score})
+def test_a_small_pool_is_refused_before_there_are_scores():
+    sampler = First({"n_fewshot": 5})
+    assert not sampler.scores and not sampler.columns and sampler.ranked_by is None
     sampler.check(5)
     with pytest.raises(InputError, match="n_fewshot is 5, but only 4 of 4 candidate samples.*raise samples_per_user"):
         sampler.check(4)
+
+
+def test_samplers_do_not_share_what_they_are_given():
+    one, other = First({"n_fewshot": 1}), First({"n_fewshot": 1})
+    assert one.scores is not other.scores and one.columns is not other.columns
 
 
 def test_what_is_usable_counts():
@@ -72,9 +75,9 @@ def test_what_is_usable_counts():
         def usable(self, n_candidates):
             return n_candidates // 2
 
-    Half({"n_fewshot": 5}, {}).check(10)
+    Half({"n_fewshot": 5}).check(10)
     with pytest.raises(InputError, match="only 4 of 9"):
-        Half({"n_fewshot": 5}, {}).check(9)
+        Half({"n_fewshot": 5}).check(9)
 
 
 @pytest.fixture
@@ -109,7 +112,7 @@ def test_an_entry_point_is_a_sampler(third_party):
     assert "shop_samplers" not in sys.modules
     sampler = get_sampler("Latest")
     assert sampler.__module__ == "shop_samplers" and get_sampler("Latest") is sampler
-    assert sampler({"n_fewshot": 2}, {}).sample(range(5)).tolist() == [3, 4]
+    assert sampler({"n_fewshot": 2}).sample(range(5)).tolist() == [3, 4]
 
 
 def test_entry_points_are_loaded_when_asked_for_only(third_party):
@@ -128,7 +131,7 @@ def test_random_draws_uniformly_without_replacement():
     assert get_sampler("Random") is RandomSampler
     counts = np.zeros(10)
     for seed in range(1000):
-        chosen = RandomSampler({"n_fewshot": 4, "seed": seed}, {}).sample(range(10))
+        chosen = RandomSampler({"n_fewshot": 4, "seed": seed}).sample(range(10))
         assert chosen.dtype == np.int64 and len(set(chosen.tolist())) == 4 and (np.diff(chosen) > 0).all()
         counts[chosen] += 1
     np.testing.assert_allclose(counts / 1000, 0.4, atol=5 * np.sqrt(0.4 * 0.6 / 1000))
@@ -136,7 +139,7 @@ def test_random_draws_uniformly_without_replacement():
 
 def test_random_is_that_of_the_seed():
     def draw(seed):
-        return RandomSampler({"n_fewshot": 20, "seed": seed}, {}).sample(range(100)).tolist()
+        return RandomSampler({"n_fewshot": 20, "seed": seed}).sample(range(100)).tolist()
 
     assert draw(3) == draw(3) != draw(4)
-    assert RandomSampler({"n_fewshot": 5, "seed": 0}, {}).sample(range(5)).tolist() == [0, 1, 2, 3, 4]
+    assert RandomSampler({"n_fewshot": 5, "seed": 0}).sample(range(5)).tolist() == [0, 1, 2, 3, 4]

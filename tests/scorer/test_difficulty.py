@@ -6,7 +6,7 @@ import torch
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.surrogate import EveryPosition, build_surrogate, surrogate_loader
+from recbole_dealrec.model.surrogate.surrogate import EveryPosition, build_surrogate, surrogate_loader
 from recbole_dealrec.scorer import EL2NScorer, GraNdScorer, LossTrajectoryScorer, SurrogateRepresentationScorer
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.llm_trainer import SafetensorsTrainer

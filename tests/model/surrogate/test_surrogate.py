@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.surrogate import EveryPosition, build_surrogate, surrogate_loader
+from recbole_dealrec.model.surrogate.surrogate import EveryPosition, build_surrogate, surrogate_loader
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.llm_trainer import SafetensorsTrainer
 
