@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.model import BIGRec
-from recbole_dealrec.model.surrogate.surrogate import build_surrogate
+from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.scorer import InfluenceScorer
 from recbole_dealrec.scorer.gradient_norm import gradient_norms
 

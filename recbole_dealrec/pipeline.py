@@ -19,7 +19,7 @@ from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS, LLMRecommender
 from recbole_dealrec.model.checkpoint import checkpoint_contents
-from recbole_dealrec.model.surrogate.surrogate import build_surrogate
+from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.report import example_places, log_summary, selection_statistics, write_report
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection

@@ -77,7 +77,8 @@ class InfluenceScorer(Scorer):
         with _differentiable(surrogate):
             problem = Problem(surrogate, self.config)
             solve = lambda: problem.solve(samples, problem.mean_gradient(risk)).cpu().numpy()  # noqa: E731
-            x = torch.from_numpy(keep.compute_once(f"influence-solution-{number}", samples.rows, solve)).to(problem.flat)
+            solution = keep.compute_once(f"influence-solution-{number}", samples.rows, solve)
+            x = torch.from_numpy(solution).to(problem.flat)
             batches = problem.batches(samples, "Influence")
             return keep.score(f"influence-{number}", samples.rows, batches, problem.derivative(x))
 

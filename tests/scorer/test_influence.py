@@ -14,8 +14,8 @@ from torch import nn
 
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.surrogate.surrogate import softmax_loss
-from recbole_dealrec.model.surrogate.surrogate import surrogate as surrogate_module
+from recbole_dealrec.model.surrogate import softmax_loss
+from recbole_dealrec.model.surrogate import surrogate as surrogate_module
 from recbole_dealrec.model.surrogate.surrogate import EveryPosition, build_surrogate
 from recbole_dealrec.scorer import InfluenceScorer, solver
 from recbole_dealrec.scorer.surrogate_loss import AfterAttention, LastHidden, Logits, outputs_of

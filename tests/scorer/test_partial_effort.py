@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.model.surrogate.surrogate import build_surrogate
+from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.scorer import EffortScorer, PartialEffortScorer
 from recbole_dealrec.scorer.partial_effort import FEWEST_SCORED, part_size, stratified_part
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.model.surrogate.surrogate import build_surrogate
+from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.scorer import InfluenceScorer
 from recbole_dealrec.store import score_checkpoint
 from recbole_dealrec.store import step as step_module

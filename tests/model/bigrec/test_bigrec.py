@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.bigrec.bigrec import bigrec as bigrec_module
+from recbole_dealrec.model.bigrec import bigrec as bigrec_module
 from recbole_dealrec.model.bigrec.bigrec import needed_tokens
 
 KINDS = ["llama", "qwen2", "mistral", "gpt2"]

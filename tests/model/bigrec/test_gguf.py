@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from recbole_dealrec.data import load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import BIGRec
-from recbole_dealrec.model.bigrec.bigrec import gguf as own_gguf
+from recbole_dealrec.model.bigrec import gguf as own_gguf
 from recbole_dealrec.model.bigrec.llm import check_llm, load_tokenizer
 from recbole_dealrec.model.checkpoint import checkpoint_content
 

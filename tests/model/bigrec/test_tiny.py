@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from recbole_dealrec.model.bigrec.bigrec import tiny_llama
+from recbole_dealrec.model.bigrec import tiny_llama
 from recbole_dealrec.model.bigrec.tiny_llama import (
     build_tiny_llm,
     draw_documents,

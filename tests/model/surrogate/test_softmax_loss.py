@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recbole_dealrec.model.surrogate.surrogate import softmax_loss
+from recbole_dealrec.model.surrogate import softmax_loss
 from recbole_dealrec.model.surrogate.softmax_loss import softmax_cross_entropy
 
 

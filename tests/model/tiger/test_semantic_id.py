@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.tiger.tiger import semantic_id
+from recbole_dealrec.model.tiger import semantic_id
 from recbole_dealrec.model.tiger.semantic_id import (
     catalogue_ids,
     check_semantic_id,

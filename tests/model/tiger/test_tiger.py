@@ -10,7 +10,7 @@ from transformers import T5ForConditionalGeneration
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import TIGER
-from recbole_dealrec.model.tiger.tiger import tiger as tiger_module
+from recbole_dealrec.model.tiger import tiger as tiger_module
 from recbole_dealrec.scorer import EffortScorer
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.llm_trainer import LLMTrainer
