@@ -122,7 +122,8 @@ def folder(tmp_path_factory):
 def reader(folder, checkpoint, write_gguf, monkeypatch):
     """Someone who follows a page in ``folder``, with cheap runs."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(SAMPLERS, "entries", dict(SAMPLERS.entries))  # two pages may register the same name
+    # Two pages may register the same name.
+    monkeypatch.setattr(SAMPLERS, "entries", {name: SAMPLERS.entries[name] for name in SAMPLERS})
     init = Config.__init__
 
     def cheap_init(self, model=None, dataset=None, config_file_list=None, config_dict=None):

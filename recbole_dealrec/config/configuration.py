@@ -173,9 +173,9 @@ class Config(RecBoleConfig):
 
     def _declared_keys(self, model: str) -> Iterable[Key]:
         """Yield the keys declared with the model, with the sampler, and with the scorers that the sampler needs."""
-        entries = [MODELS.find(model), SAMPLERS.find(str(self._chosen("sampler")))]
-        entries += [SCORERS.find(name) for entry in entries for name in getattr(entry and entry.thing, "needs", ())]
-        for entry in filter(None, entries):
+        sampler = SAMPLERS.find(str(self._chosen("sampler")))
+        scorers = map(SCORERS.find, sampler.thing.needs if sampler else ())
+        for entry in filter(None, (MODELS.find(model), sampler, *scorers)):
             yield from entry.keys
 
     def _check_keys(self, model: str) -> None:
