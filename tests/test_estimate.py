@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.dry_run import dry_run_text
-from recbole_dealrec.estimate import Estimator, Fit, Work, stage_work
+from recbole_dealrec.cli.dry_run import dry_run_text
+from recbole_dealrec.cli.estimate import Estimator, Fit, Work, stage_work
 from recbole_dealrec.quick_start import checked_config, checked_data
 
 KEYS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.store.atomic import read_json
+from recbole_dealrec.store.files import read_json
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 24,

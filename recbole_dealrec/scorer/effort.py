@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.memory import in_fitting_parts
+from recbole_dealrec.model.memory import in_fitting_parts
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.scorer.base import LLM, Scorer, ScorerInputs
 from recbole_dealrec.scorer.effort_cache import EffortCache
 from recbole_dealrec.scorer.gradient_norm import gradient_norms
+from recbole_dealrec.scorer.scorer import LLM, Scorer, ScorerInputs
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 

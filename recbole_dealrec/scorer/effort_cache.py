@@ -17,7 +17,7 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.model.loss import IGNORED_LABEL
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.store.atomic import atomic_path, remove_scratch
+from recbole_dealrec.store.files import atomic_path, remove_scratch
 from recbole_dealrec.store.score_checkpoint import Pace, computed, joined, with_progress
 from recbole_dealrec.store.step import stopwatch
 

@@ -12,9 +12,18 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.model.surrogate import SurrogateFiles
-from recbole_dealrec.scorer.base import LLM, MADE, SURROGATE, SURROGATES, TRAINING, Scorer, ScorerInputs
-from recbole_dealrec.scorer.registry import get_scorer, scorer_names
+from recbole_dealrec.model.surrogate.surrogate import SurrogateFiles
+from recbole_dealrec.scorer.scorer import (
+    LLM,
+    MADE,
+    SURROGATE,
+    SURROGATES,
+    TRAINING,
+    Scorer,
+    ScorerInputs,
+    get_scorer,
+    scorer_names,
+)
 from recbole_dealrec.store.names import Folders
 from recbole_dealrec.store.opening import discard_unfinished, opened
 from recbole_dealrec.store.run_folder import RunFolder
@@ -22,7 +31,7 @@ from recbole_dealrec.store.step import Record, records, step
 
 
 class Training(Protocol):
-    """Training of a surrogate; ``recbole_dealrec.training.surrogate.SurrogateTraining`` is one."""
+    """Training of a surrogate; ``recbole_dealrec.training.surrogate_training.SurrogateTraining`` is one."""
 
     model: nn.Module
 

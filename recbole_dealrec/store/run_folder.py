@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.store.atomic import atomic_path, checksum, read_json, remove_scratch, write_json
+from recbole_dealrec.store.files import atomic_path, checksum, read_json, remove_scratch, write_json
 
 UNFINISHED = ".unfinished"
 _CHECKSUMS = "checksums.json"

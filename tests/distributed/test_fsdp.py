@@ -10,11 +10,11 @@ from accelerate.commands.config.config_args import load_config_from_file
 from recbole.utils import init_seed
 
 from recbole_dealrec import compare_samplers
-from recbole_dealrec.config import Config, properties_folder
+from recbole_dealrec.config import Config
+from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SpareBatch, load_splits, train_loader
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.memory import smaller_helps
 from recbole_dealrec.model import TIGER, BIGRec
 from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer
 from recbole_dealrec.store import score_checkpoint

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.config import properties_folder
+from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.distributed.launch import launch
 from recbole_dealrec.errors import InputError

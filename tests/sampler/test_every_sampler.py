@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, load_splits
+from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.sampler import base, get_sampler
-from recbole_dealrec.scorer.registry import scorer_names
-from recbole_dealrec.scorer.scoring import Scoring
-from recbole_dealrec.store.names import Folders
-from recbole_dealrec.training.surrogate import SurrogateTraining
+from recbole_dealrec.pipeline import configure, prepare
+from recbole_dealrec.sampler import get_sampler
+from recbole_dealrec.scorer.scorer import scorer_names
 
-NAMES = sorted(base._REGISTRY)
+NAMES = sorted(SAMPLERS)
 SOURCES = {
     "CCS": {"el2n"},
     "DEALRec": {"influence", "effort"},
@@ -50,11 +48,8 @@ def scored(movies_path, checkpoint, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         keys = {**KEYS, "data_path": str(movies_path), "llm_path": checkpoint("llama")}
-        config = Config("BIGRec", "movies", config_dict=keys)
-        splits = load_splits(config)
-        samples = CandidateSamples.from_dataset(splits.train, 1)
-        scoring = Scoring(config, splits, samples, Folders.of(config, splits, folder), SurrogateTraining)
-        yield samples, scoring.scores(scorer_names())
+        (job,) = prepare([configure("BIGRec", "movies", None, keys)])
+        yield job.samples, job.scoring(folder).scores(scorer_names())
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_dealrec import processes, run_folder, sharding
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, load_splits
+from recbole_dealrec.distributed import fsdp as fsdp_module
+from recbole_dealrec.distributed import processes
 from recbole_dealrec.model import BIGRec
-from recbole_dealrec.run_folder import RunFolder
-from recbole_dealrec.scorer import EffortCache, EffortScorer, checkpoint, effort, effort_cache
+from recbole_dealrec.scorer import EffortCache, EffortScorer, effort, effort_cache
 from recbole_dealrec.scorer.effort_cache import Entries, sample_keys
+from recbole_dealrec.store import score_checkpoint
+from recbole_dealrec.store import step as step_module
+from recbole_dealrec.store.run_folder import RunFolder
+from recbole_dealrec.store.step import records, step
 
 TOKENS = 400  # a batch
 
@@ -56,8 +60,8 @@ def computed(monkeypatch):
 
 @pytest.fixture
 def keep_every_batch(monkeypatch):
-    monkeypatch.setattr(checkpoint, "_SECONDS", -1)
-    monkeypatch.setattr(checkpoint, "_WRITING_SHARE", float("inf"))
+    monkeypatch.setattr(score_checkpoint, "_SECONDS", -1)
+    monkeypatch.setattr(score_checkpoint, "_WRITING_SHARE", float("inf"))
 
 
 @pytest.fixture
@@ -159,7 +163,7 @@ def test_scores_that_are_found_cost_what_they_cost_when_they_were_computed(
 ):
     llm, samples = setting()
     clock, batches = [0], len(list(llm.batches(samples)))
-    for module in (run_folder, effort_cache):
+    for module in (step_module, effort_cache):
         monkeypatch.setattr(module, "perf_counter", lambda: clock[0])
 
     def slow(norms_of, batch):
@@ -170,9 +174,9 @@ def test_scores_that_are_found_cost_what_they_cost_when_they_were_computed(
 
     def seconds():
         folder = RunFolder(tmp_path)
-        with folder.stage("effort"):
-            EffortScorer(llm, llm.config, EffortCache(tmp_path / "effort", folder.add_seconds)).score(samples)
-        return folder.seconds["effort"]
+        with step(folder, "effort"):
+            EffortScorer(llm, llm.config, EffortCache(tmp_path / "effort")).score(samples)
+        return records(folder)["effort"]["seconds"]
 
     with counting(slow, monkeypatch):
         killed_at = 3
@@ -293,10 +297,10 @@ def _together(keys, known, fsdp, folder):
     config = Config("BIGRec", "ten", config_dict=keys)
     splits = load_splits(config)
     samples = CandidateSamples.from_dataset(splits.train)
-    with processes.joined(cpu=True), pytest.MonkeyPatch.context() as patch, counting(Computed(), patch) as computed:
+    with processes.process_group(cpu=True), pytest.MonkeyPatch.context() as patch, counting(Computed(), patch) as computed:
         torch.manual_seed(0)
         llm = BIGRec(config, splits.train)
-        sharding.shard(llm.network, config)
+        fsdp_module.shard(llm.network, "cpu", config["mixed_precision"])
         scorer = EffortScorer(llm, config, EffortCache(folder))
         scorer.score(samples[np.asarray(known, dtype=np.int64)])
         processes.gather(None)

@@ -91,7 +91,7 @@ def setting(request):
 
 @pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec"])
 def test_features_are_those_of_each_sample_alone(model, setting, monkeypatch):
-    monkeypatch.setattr("recbole_dealrec.model.surrogate._ITEMS_PER_BATCH", 100)
+    monkeypatch.setattr("recbole_dealrec.model.surrogate.surrogate._ITEMS_PER_BATCH", 100)
     planted = setting(n=60, model=model)
     found = planted.features()
     assert found.dtype == np.float64

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 
 from recbole_dealrec.pipeline import configure, prepare
-from recbole_dealrec.scorer import registry, scoring
-from recbole_dealrec.scorer.base import LLM
+from recbole_dealrec.config.registry import SCORERS
+from recbole_dealrec.scorer import scoring
+from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.influence import Problem
-from recbole_dealrec.scorer.registry import get_scorer, scorer_names
+from recbole_dealrec.scorer.scorer import get_scorer, register_scorer, scorer_names
 from recbole_dealrec.scorer.scoring import Scoring, needs_llm, score_names, scoring_steps
 from recbole_dealrec.store import score_checkpoint
 from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.run_folder import UNFINISHED
-from recbole_dealrec.training.surrogate import SurrogateTraining
+from recbole_dealrec.training.surrogate_training import SurrogateTraining
 
 KEYS = {
     "show_progress": False, "use_gpu": False, "sampler": "Full", "topk": [1, 2], "n_surrogates": 2,
@@ -56,9 +57,9 @@ def test_which_scores_are_computed_on_the_language_model(ten):
 
 
 def test_a_registered_scorer_is_found_by_its_name(monkeypatch):
-    monkeypatch.setattr(registry, "_SCORERS", dict(registry._SCORERS))
+    monkeypatch.setattr(SCORERS, "entries", {name: SCORERS.entries[name] for name in SCORERS})
     scorer = type("Own", (get_scorer("el2n"),), {})
-    assert registry.register_scorer("own")(scorer) is scorer and get_scorer("own") is scorer
+    assert register_scorer("own")(scorer) is scorer and get_scorer("own") is scorer
     assert "own" in scorer_names()
 
 

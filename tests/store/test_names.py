@@ -1,53 +1,29 @@
+"""Folders are named after what determines what comes out."""
+
 import shutil
+from dataclasses import fields
 
 import pytest
 
-from recbole_dealrec.data import load_splits
-from recbole_dealrec.store.names import (
-    Folders,
-    checkpoint_content,
-    run_name,
-    shared_name,
-    surrogate_name,
-    surrogate_score_name,
-)
+from recbole_dealrec.store.names import DATA, Folders
+
+ALL = ["run", "surrogates", "surrogate_scores", "llm_scores"]
 
 
-def test_a_checkpoint_is_known_by_its_content(ten, checkpoint, tmp_path):
-    folder = tmp_path / "here"
-    shutil.copytree(checkpoint("llama"), folder)
-    config = ten(llm_path=str(folder))
-    splits = load_splits(config)
-    before = run_name(config, splits), shared_name(config, splits)
+def different(one, other):
+    return [field.name for field in fields(Folders) if getattr(one, field.name) != getattr(other, field.name)]
 
-    moved = shutil.copytree(folder, tmp_path / "there")
+
+def test_a_checkpoint_is_known_by_its_content(ten, folders, checkpoint, tmp_path):
+    before = folders(ten(llm_path=checkpoint("llama")))
+    moved = shutil.copytree(checkpoint("llama"), tmp_path / "there")
     config = ten(llm_path=str(moved))
-    assert (run_name(config, splits), shared_name(config, splits)) == before
-
+    assert folders(config) == before
     weights = moved / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    after = run_name(config, splits), shared_name(config, splits)
-    assert after[0] != before[0] and after[1] != before[1]
-
-
-def test_a_downloaded_checkpoint_is_known_by_its_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    repository = tmp_path / "models--owner--model"
-    (repository / "snapshots" / "c0ffee").mkdir(parents=True)
-    (repository / "snapshots" / "c0ffee" / "config.json").write_text("{}")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("c0ffee")
-    assert checkpoint_content("owner/model") == "owner/model@c0ffee"
-    assert checkpoint_content("owner/other") == "owner/other"
-
-
-def test_names_of_what_is_built_stay_names():
-    assert (checkpoint_content("tiny"), checkpoint_content("tfidf")) == ("tiny", "tfidf")
-
-
-NAMES = (surrogate_name, surrogate_score_name, shared_name, run_name)
+    assert different(folders(config), before) == ["run", "llm_scores"]
 
 
 @pytest.mark.parametrize(
@@ -55,45 +31,39 @@ NAMES = (surrogate_name, surrogate_score_name, shared_name, run_name)
     [
         ({}, []),
         ({"tokens_per_batch": 100, "llm_device_map": "auto"}, []),
-        ({"effort_weight": 2.0, "learning_rate": 0.1}, [run_name]),
-        ({"lora_r": 4}, [shared_name, run_name]),
-        ({"chat_template": True}, [shared_name, run_name]),
-        ({"effort_sample_ratio": 0.5}, [shared_name, run_name]),
-        ({"influence_on": "valid", "n_surrogates": 2}, [surrogate_score_name, run_name]),
-        ({"surrogate_epochs": 3}, NAMES),
-        ({"samples_per_user": 2}, NAMES),
-        ({"seed": 3}, NAMES),
+        ({"effort_weight": 2.0, "learning_rate": 0.1}, ["run"]),
+        ({"lora_r": 4}, ["run", "llm_scores"]),
+        ({"chat_template": True}, ["run", "llm_scores"]),
+        ({"effort_sample_ratio": 0.5}, ["run", "llm_scores"]),
+        ({"influence_on": "valid", "n_surrogates": 2}, ["run", "surrogate_scores"]),
+        ({"surrogate_epochs": 3}, ["run", "surrogates", "surrogate_scores"]),
+        ({"samples_per_user": 2}, ALL),
+        ({"seed": 3}, ALL),
     ],
 )
-def test_folders_are_named_after_the_keys_that_matter_to_them(ten, keys, changed):
-    before, config = ten(), ten(**keys)
-    splits = load_splits(before)
-    assert [name for name in NAMES if name(config, splits) != name(before, splits)] == list(changed)
+def test_folders_are_named_after_the_keys_that_matter_to_them(ten, folders, keys, changed):
+    assert different(folders(ten(**keys)), folders(ten())) == changed
 
 
-def test_influence_matters_to_effort_on_a_part_of_the_samples(ten):
-    before = ten(effort_sample_ratio=0.5)
-    splits = load_splits(before)
-    config = ten(effort_sample_ratio=0.5, influence_on="valid")
-    assert shared_name(config, splits) != shared_name(before, splits)
-
-
-def test_recommenders_share_their_surrogates(ten):
+def test_other_data_have_other_folders(ten, tmp_path):
     config = ten()
-    splits = load_splits(config)
-    tiger = ten(model="TIGER", semantic_id="rqvae")
-    assert surrogate_name(tiger, splits) == surrogate_name(config, splits)
-    assert surrogate_score_name(tiger, splits) == surrogate_score_name(config, splits)
-    assert shared_name(tiger, splits) != shared_name(config, splits)
+    one, other = (Folders.of(config, {DATA: content}, tmp_path) for content in ("a", "b"))
+    assert different(one, other) == ALL
 
 
-def test_everything_lies_under_one_root(ten, tmp_path):
-    config = ten()
-    splits = load_splits(config)
-    folders = Folders.of(config, splits, tmp_path)
-    named = [name(config, splits) for name in (run_name, surrogate_name, surrogate_score_name, shared_name)]
-    found = [folders.run, folders.surrogates, folders.surrogate_scores, folders.llm_scores, folders.effort]
-    assert found == [tmp_path / name for name in [*named, "effort"]] and len(set(found)) == 5
-    assert [name.rsplit("-", 1)[0] for name in named] == [
-        "ten-BIGRec-DEALRec", "ten-SASRec-surrogates", "ten-SASRec-scores", "ten-BIGRec-shared",
+def test_influence_matters_to_effort_on_a_part_of_the_samples(ten, folders):
+    one, other = (folders(ten(effort_sample_ratio=0.5, influence_on=part)) for part in ("train", "valid"))
+    assert different(one, other) == ["run", "surrogate_scores", "llm_scores"]
+
+
+def test_recommenders_share_their_surrogates(ten, folders):
+    assert different(folders(ten()), folders(ten(model="TIGER", semantic_id="rqvae"))) == ["run", "llm_scores"]
+
+
+def test_everything_lies_under_one_root(ten, folders, tmp_path):
+    found = folders(ten())
+    paths = [getattr(found, field.name) for field in fields(Folders)]
+    assert {path.parent for path in paths} == {tmp_path} and len(set(paths)) == 5
+    assert [path.name.rpartition("-")[0] for path in paths[:4]] == [
+        "ten-BIGRec-DEALRec", "ten-SASRec-surrogates", "ten-SASRec-scores", "ten-BIGRec-scores",
     ]  # fmt: skip

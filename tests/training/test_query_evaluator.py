@@ -8,7 +8,7 @@ import torch
 from recbole.evaluator.collector import DataStruct
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.evaluator import QueryEvaluator
+from recbole_dealrec.training.query_evaluator import QueryEvaluator
 
 N, ITEMS, K = 200, 40, 10
 METRICS = ["Recall", "MRR", "NDCG", "Hit", "Precision", "AveragePopularity", "TailPercentage"]
