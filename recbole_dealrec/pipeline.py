@@ -24,7 +24,7 @@ from recbole_dealrec.report import example_places, log_summary, selection_statis
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
-from recbole_dealrec.scorer.scoring import Scoring, scoring_steps
+from recbole_dealrec.scorer.scoring import Scoring, needs_surrogate, scoring_steps
 from recbole_dealrec.store.names import DATA, Folders
 from recbole_dealrec.store.opening import agree, discard_unfinished
 from recbole_dealrec.store.run_folder import RunFolder
@@ -94,12 +94,13 @@ def configure(
     return config
 
 
-def prepare(configs: Sequence[Config], check_llm: bool = True) -> list[Job]:
+def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_STEPS[-1]) -> list[Job]:
     """Check all that can be checked of runs before anything is computed, and read their data.
 
     Args:
         configs: configurations that differ in keys of the selection alone.
         check_llm: whether the files of the language model are checked, too.
+        last: the last step of the runs.
 
     Raises:
         InputError: input or configuration that cannot be used.
@@ -109,10 +110,12 @@ def prepare(configs: Sequence[Config], check_llm: bool = True) -> list[Job]:
         first.model_class.check(first)
     splits = load_splits(first)
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
-    for config in (first, first.surrogate()):
-        check_topk(config, splits.train)
     build_surrogate(first.surrogate(), splits.train)
     jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
+    if last in ("finetune", "evaluate"):
+        check_topk(first, splits.train)
+    if any(needs_surrogate(first, job.sampler.needs) for job in jobs):
+        check_topk(first.surrogate(), splits.train)
     for job in jobs:
         job.sampler.check(len(samples))
     return jobs

@@ -29,7 +29,7 @@ def run(write_dataset, tmp_path, checkpoint):
         write_dataset("growing", sequences, {f"i{item}": f"Title {item}" for item in range(45)})
         paths = {"data_path": str(tmp_path), "checkpoint_dir": str(tmp_path / "saved"), "llm_path": checkpoint("llama")}
         keys = {**KEYS, **paths, **keys}
-        return run_recbole_dealrec(dataset="growing", config_dict=keys, stage="select", saved=saved)
+        return run_recbole_dealrec(dataset="growing", config_dict=keys, last_step="select", saved=saved)
 
     return go
 

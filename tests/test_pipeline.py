@@ -10,11 +10,11 @@ from filelock import FileLock, Timeout
 from recbole_dealrec import compare_samplers, pipeline, run_recbole_dealrec
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import LAST_STEPS, Pipeline, configure, prepare
+from recbole_dealrec.scorer.difficulty import EL2NScorer
 from recbole_dealrec.scorer.effort import EffortScorer
-from recbole_dealrec.scorer.surrogate import EL2NScorer
-from recbole_dealrec.store.atomic import read_json
+from recbole_dealrec.store.files import read_json
 from recbole_dealrec.store.opening import opened
-from recbole_dealrec.training.surrogate import SurrogateTraining
+from recbole_dealrec.training.surrogate_training import SurrogateTraining
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 1,
@@ -49,7 +49,7 @@ def test_each_step_goes_on_from_the_one_before(keys):
     assert tuple(written) == LAST_STEPS
     results, there = {}, {}
     for number, step in enumerate(LAST_STEPS):
-        result = run_recbole_dealrec(dataset="movies", config_dict=keys, stage=step)
+        result = run_recbole_dealrec(dataset="movies", config_dict=keys, last_step=step)
         before, there = there, files_under(keys["checkpoint_dir"])
         names = {Path(place).name for place in there}
         assert all(written[done] <= names for done in LAST_STEPS[: number + 1])
@@ -71,7 +71,7 @@ def test_each_step_goes_on_from_the_one_before(keys):
 
 
 def test_a_comparison_stops_after_a_step(keys):
-    result = compare_samplers(["CCS", "Random"], [1, 2], dataset="movies", config_dict=keys, stage="select")
+    result = compare_samplers(["CCS", "Random"], [1, 2], dataset="movies", config_dict=keys, last_step="select")
     assert set(result) == {"runs"}
     runs = result["runs"]
     assert list(zip(runs["sampler"], runs["seed"], strict=True)) == [
@@ -83,8 +83,8 @@ def test_a_comparison_stops_after_a_step(keys):
 
 
 def test_an_unknown_step_lists_the_known_ones(keys, tmp_path):
-    with pytest.raises(InputError, match="no stage 'train'; the stages are score, select, finetune, evaluate"):
-        run_recbole_dealrec(dataset="movies", config_dict=keys, stage="train")
+    with pytest.raises(InputError, match="no last_step 'train'; it is one of score, select, finetune, evaluate"):
+        run_recbole_dealrec(dataset="movies", config_dict=keys, last_step="train")
     assert not any(tmp_path.iterdir())
 
 
@@ -92,9 +92,9 @@ def test_an_unknown_step_lists_the_known_ones(keys, tmp_path):
     ("changed", "message"),
     [
         ({"n_fewshot": 5000}, "n_fewshot is 5000, but only"),
-        ({"surrogate_model": "NPE"}, "surrogate_model 'NPE'"),
-        ({"topk": [100_000]}, "topk"),
-        ({"surrogate_topk": [100_000]}, "topk"),
+        ({"surrogate_model": "RepeatNet"}, "surrogate_model 'RepeatNet' ranks by probabilities"),
+        ({"topk": [100_000]}, "topk of BIGRec asks for 100000 items"),
+        ({"surrogate_valid_metric": "NDCG@100000"}, "topk of SASRec asks for 100000 items"),
         ({"llm_path": "absent"}, "llm_path 'absent'"),
     ],
 )
@@ -104,16 +104,31 @@ def test_what_can_be_refused_is_refused_before_anything_is_computed(keys, change
     assert not Path(keys["checkpoint_dir"]).exists()
 
 
+def test_how_many_items_are_ranked_is_checked_where_some_are(keys):
+    def prepared(sampler, last, **changed):
+        return prepare([configure("BIGRec", "movies", None, {"sampler": sampler, **keys, **changed})], last=last)
+
+    for last in ("score", "select"):
+        prepared("CCS", last, topk=[100_000])
+    with pytest.raises(InputError, match="topk of BIGRec"):
+        prepared("CCS", "finetune", topk=[100_000])
+    for sampler in ("Random", "EffortOnly"):
+        prepared(sampler, "evaluate", surrogate_valid_metric="NDCG@100000")
+    for sampler in ("DEALRec", "S2L", "RecRanker"):
+        with pytest.raises(InputError, match="topk of SASRec"):
+            prepared(sampler, "score", surrogate_valid_metric="NDCG@100000")
+
+
 def test_a_job_needs_no_files_of_the_language_model_where_none_are_asked_for(keys):
     prepare([configure("BIGRec", "movies", None, {**keys, "llm_path": "absent"})], check_llm=False)
 
 
 def test_scores_of_an_earlier_run_are_loaded_with_what_they_cost(keys, monkeypatch):
-    first = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
+    first = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, last_step="select")
     assert set(first["seconds"]) == {"surrogate", "el2n", "language model", "selection"}
     for owner, name in ((SurrogateTraining, "fit"), (EL2NScorer, "score")):
         monkeypatch.setattr(owner, name, refuse)
-    second = run_recbole_dealrec(dataset="movies", sampler="EL2N", config_dict=keys, stage="select")
+    second = run_recbole_dealrec(dataset="movies", sampler="EL2N", config_dict=keys, last_step="select")
     assert second["run_dir"] != first["run_dir"]
     for name in ("surrogate", "el2n"):
         assert second["seconds"][name] == first["seconds"][name]
@@ -125,7 +140,7 @@ def test_scores_of_an_earlier_run_are_loaded_with_what_they_cost(keys, monkeypat
 
 
 def test_a_run_has_the_records_of_what_its_sampler_needs_alone(keys):
-    runs = compare_samplers(["InfluenceOnly", "EL2N", "Random"], dataset="movies", config_dict=keys, stage="select")
+    runs = compare_samplers(["InfluenceOnly", "EL2N", "Random"], dataset="movies", config_dict=keys, last_step="select")
     shared = {"surrogate", "influence"}, {"surrogate", "el2n"}, set()
     for folder, expected in zip(runs["runs"]["run_dir"], shared, strict=True):
         assert set(read_json(Path(folder) / "steps.json")) == {*expected, "language model", "selection"}
@@ -162,12 +177,12 @@ def test_shared_folders_are_locked_while_scores_are_made_and_free_afterwards(key
 
 
 def test_a_selection_of_which_a_part_is_missing_is_made_again(keys):
-    whole = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
+    whole = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, last_step="select")
     folder = Path(whole["run_dir"])
     for name in pipeline.SELECTION_OUTPUTS:
         content = (folder / name).read_bytes()
         (folder / name).unlink()
-        again = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
+        again = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, last_step="select")
         assert again["selected"].tolist() == whole["selected"].tolist()
         assert (folder / name).read_bytes() == content or name.endswith(".npz"), name
 
@@ -188,4 +203,4 @@ def test_everything_can_be_kept_elsewhere(keys, tmp_path):
     with opened(job.folders(root).run) as folder:
         result = Pipeline(job, job.scoring(root), folder).run("score")
     assert set(result["seconds"]) == {"surrogate", "el2n"}
-    assert not Path(keys["checkpoint_dir"]).exists() and list(root.glob("*/el2n.npy"))
+    assert not list(Path(keys["checkpoint_dir"]).glob("movies-*")) and list(root.glob("*/el2n.npy"))

@@ -74,7 +74,7 @@ def test_identifiers_are_written_as_the_data_have_them(write_dataset, checkpoint
     users = ["=1+1", "+cmd", "-2+3", "@SUM(A1)", "u"]
     path = write_dataset("odd", {user: [f"={place + item}" for item in range(6)] for place, user in enumerate(users)})
     keys = {"llm_path": checkpoint("llama"), "data_path": str(path), "checkpoint_dir": str(tmp_path), "use_gpu": False}
-    run_recbole_dealrec(dataset="odd", sampler="Full", stage="select", config_dict={**keys, "topk": [5]})
+    run_recbole_dealrec(dataset="odd", sampler="Full", last_step="select", config_dict={**keys, "topk": [5]})
     (scores,) = tmp_path.glob("odd-BIGRec-Full-*/scores.csv")
     rows = pd.read_csv(scores)
     assert set(rows["user"]) == set(users) and all(item.startswith("=") for item in rows["target"])

@@ -297,7 +297,8 @@ def _together(keys, known, fsdp, folder):
     config = Config("BIGRec", "ten", config_dict=keys)
     splits = load_splits(config)
     samples = CandidateSamples.from_dataset(splits.train)
-    with processes.process_group(cpu=True), pytest.MonkeyPatch.context() as patch, counting(Computed(), patch) as computed:
+    group, patched = processes.process_group(cpu=True), pytest.MonkeyPatch.context()
+    with group, patched as patch, counting(Computed(), patch) as computed:
         torch.manual_seed(0)
         llm = BIGRec(config, splits.train)
         fsdp_module.shard(llm.network, "cpu", config["mixed_precision"])

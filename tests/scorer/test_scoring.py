@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from recbole_dealrec.pipeline import configure, prepare
 from recbole_dealrec.config.registry import SCORERS
+from recbole_dealrec.pipeline import configure, prepare
 from recbole_dealrec.scorer import scoring
-from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.influence import Problem
-from recbole_dealrec.scorer.scorer import get_scorer, register_scorer, scorer_names
+from recbole_dealrec.scorer.scorer import LLM, get_scorer, register_scorer, scorer_names
 from recbole_dealrec.scorer.scoring import Scoring, needs_llm, score_names, scoring_steps
 from recbole_dealrec.store import score_checkpoint
 from recbole_dealrec.store import step as step_module
@@ -19,7 +18,7 @@ from recbole_dealrec.training.surrogate_training import SurrogateTraining
 KEYS = {
     "show_progress": False, "use_gpu": False, "sampler": "Full", "topk": [1, 2], "n_surrogates": 2,
     "surrogate_hidden_size": 8, "surrogate_inner_size": 16, "surrogate_epochs": 2, "surrogate_eval_step": 1,
-    "surrogate_topk": [2], "surrogate_valid_metric": "NDCG@2", "MAX_ITEM_LIST_LENGTH": 8, "hessian_damping": 1.0,
+    "surrogate_valid_metric": "NDCG@2", "MAX_ITEM_LIST_LENGTH": 8, "hessian_damping": 1.0,
 }  # fmt: skip
 PART = {"effort_sample_ratio": 0.5}
 

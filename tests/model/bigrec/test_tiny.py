@@ -252,5 +252,6 @@ def test_default_size_is_between_half_and_three_million_weights(tmp_path, monkey
     tokenizer = tiny_llama.train_tokenizer(texts, 4096, 64)
     assert len(tokenizer) == 4096
     defaults = build_tiny_llm.__kwdefaults__
-    model = tiny_llama.create_model(tokenizer, *(defaults[name] for name in ("hidden_size", "n_layers", "n_heads")), seed=0)
+    sizes = (defaults[name] for name in ("hidden_size", "n_layers", "n_heads"))
+    model = tiny_llama.create_model(tokenizer, *sizes, seed=0)
     assert 0.5e6 < model.num_parameters() < 3e6

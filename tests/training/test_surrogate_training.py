@@ -8,12 +8,12 @@ from recbole_dealrec.data import load_splits
 from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import records, step
-from recbole_dealrec.training.surrogate import SurrogateTraining, surrogate_seed
+from recbole_dealrec.training.surrogate_training import SurrogateTraining, surrogate_seed
 
 KEYS = {
     "surrogate_hidden_size": 8, "surrogate_inner_size": 16, "surrogate_epochs": 4, "surrogate_eval_step": 1,
     "surrogate_train_batch_size": 4, "surrogate_learning_rate": 0.01, "MAX_ITEM_LIST_LENGTH": 8,
-    "surrogate_topk": [2], "surrogate_valid_metric": "NDCG@2", "topk": [1, 2],
+    "surrogate_valid_metric": "NDCG@2", "topk": [1, 2],
 }  # fmt: skip
 
 
