@@ -68,7 +68,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def scoring_of(write_dataset, tmp_path, checkpoint):
-    """``scoring_of(**keys)``: the scoring of a run on a small dataset, as a new process would have it."""
+    """``scoring_of()``: the scoring of a run on a small dataset, as a new process would have it."""
     sequences = {f"u{user}": [f"i{(user * 7 + place * 3) % 20}" for place in range(6)] for user in range(24)}
     write_dataset("small", sequences)
     paths = {"data_path": str(tmp_path), "checkpoint_dir": str(tmp_path / "saved"), "llm_path": checkpoint("llama")}
@@ -190,7 +190,7 @@ def test_an_interrupted_score_goes_on_and_costs_what_it_would_have(scoring_of, m
     monkeypatch.setattr(score_checkpoint, "_WRITING_SHARE", float("inf"))
     batches, derivative = [], Problem.derivative
     monkeypatch.setattr(step_module, "perf_counter", lambda: 10 * len(batches))
-    keys = {"surrogate_eval_batch_size": 7, "hessian_samples": 4}
+    monkeypatch.setattr("recbole_dealrec.model.surrogate.surrogate._LOGITS_PER_BATCH", 150)  # 7 samples
     killed_at = None
 
     def slow(self, x):
@@ -205,7 +205,7 @@ def test_an_interrupted_score_goes_on_and_costs_what_it_would_have(scoring_of, m
         return counted
 
     monkeypatch.setattr(Problem, "derivative", slow)
-    whole = scoring_of(**keys, checkpoint_dir="whole")
+    whole = scoring_of(checkpoint_dir="whole")
     expected = whole.scores(["influence"])["influence"]
     cost, count = whole.records["influence"]["seconds"], len(batches)
     assert count >= 4 and cost == 10 * count
@@ -213,13 +213,13 @@ def test_an_interrupted_score_goes_on_and_costs_what_it_would_have(scoring_of, m
     batches.clear()
     calls.clear()
     killed_at = count // 2 + 2  # in the second surrogate's
-    killed = scoring_of(**keys)
+    killed = scoring_of()
     with pytest.raises(Killed):
         killed.scores(["influence"])
     assert killed.records == {}
     assert list(killed.folders.surrogate_scores.glob(f"*{UNFINISHED}"))
     killed_at, spent = None, len(batches)
-    again = scoring_of(**keys)
+    again = scoring_of()
     np.testing.assert_array_equal(again.scores(["influence"])["influence"], expected)
     assert len(batches) - spent == count - (spent - 1)
     assert again.records["influence"]["seconds"] == cost
