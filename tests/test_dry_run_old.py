@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.dry_run import dry_run_text
+from recbole_dealrec.cli.dry_run import dry_run_text
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 1,

@@ -11,10 +11,10 @@ from recbole_dealrec import compare_samplers, pipeline, run_recbole_dealrec
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import LAST_STEPS, Pipeline, configure, prepare
 from recbole_dealrec.scorer.effort import EffortScorer
-from recbole_dealrec.scorer.surrogate import EL2NScorer
-from recbole_dealrec.store.atomic import read_json
+from recbole_dealrec.scorer.difficulty import EL2NScorer
+from recbole_dealrec.store.files import read_json
 from recbole_dealrec.store.opening import opened
-from recbole_dealrec.training.surrogate import SurrogateTraining
+from recbole_dealrec.training.surrogate_training import SurrogateTraining
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 1,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.report import example_places, selection_statistics
-from recbole_dealrec.store.atomic import read_json
+from recbole_dealrec.store.files import read_json
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 2,

@@ -7,7 +7,7 @@ from recbole.trainer import HyperTuning
 
 from recbole_dealrec.config import Config  # noqa: F401  (makes RecBole importable)
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.store.atomic import read_json
+from recbole_dealrec.store.files import read_json
 from recbole_dealrec.tuning import objective_function, parameter_space, tune
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "tuning.hyper"

@@ -18,7 +18,7 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import TIGER, BIGRec
 from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer
 from recbole_dealrec.store import score_checkpoint
-from recbole_dealrec.store.atomic import read_json
+from recbole_dealrec.store.files import read_json
 from recbole_dealrec.store.opening import agree, opened, process_folder
 from recbole_dealrec.store.run_folder import UNFINISHED
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint

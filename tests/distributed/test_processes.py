@@ -17,7 +17,7 @@ from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.distributed.launch import launch
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.store.atomic import read_json
+from recbole_dealrec.store.files import read_json
 
 LONG = 600  # seconds; a busy machine takes its time
 SCRIPT = Path(__file__).parents[2] / "run_recbole_dealrec.py"

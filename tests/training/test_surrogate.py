@@ -8,7 +8,7 @@ from recbole_dealrec.data import load_splits
 from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import records, step
-from recbole_dealrec.training.surrogate import SurrogateTraining, surrogate_seed
+from recbole_dealrec.training.surrogate_training import SurrogateTraining, surrogate_seed
 
 KEYS = {
     "surrogate_hidden_size": 8, "surrogate_inner_size": 16, "surrogate_epochs": 4, "surrogate_eval_step": 1,
