@@ -24,7 +24,7 @@ from recbole_dealrec.report import example_places, log_summary, selection_statis
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
-from recbole_dealrec.scorer.scoring import Scoring, scoring_steps
+from recbole_dealrec.scorer.scoring import Scoring, needs_surrogate, scoring_steps
 from recbole_dealrec.store.names import DATA, Folders
 from recbole_dealrec.store.opening import agree, discard_unfinished
 from recbole_dealrec.store.run_folder import RunFolder
@@ -109,12 +109,14 @@ def prepare(configs: Sequence[Config], check_llm: bool = True) -> list[Job]:
         first.model_class.check(first)
     splits = load_splits(first)
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
-    for config in (first, first.surrogate()):
-        check_topk(config, splits.train)
-    build_surrogate(first.surrogate(), splits.train)
+    check_topk(first, splits.train)
+    surrogate = first.surrogate()
+    build_surrogate(surrogate, splits.train)
     jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
     for job in jobs:
         job.sampler.check(len(samples))
+        if needs_surrogate(job.config, job.sampler.needs):
+            check_topk(surrogate, splits.train)
     return jobs
 
 
