@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from recbole_dealrec import compare_samplers, pipeline, run_recbole_dealrec
-from recbole_dealrec.config.properties import properties_folder
-from recbole_dealrec.config.rows import KEYS as ROWS
-from recbole_dealrec.config.yaml_file import read_yaml
+from recbole_dealrec.report.comparison_table import comparison_table, holm, log_comparison, write_comparison
+from recbole_dealrec.config import Config, properties_folder
 from recbole_dealrec.quick_start import _costs
 from recbole_dealrec.report import write_comparison_report
-from recbole_dealrec.report.comparison_table import comparison_table, holm, log_comparison, write_comparison
 from recbole_dealrec.store.files import read_json
+from recbole_dealrec.store.names import FINE_TUNING_KEYS, SELECTION_KEYS
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
+from recbole_dealrec.values import read_yaml
 
 A = {"recall@10": [0.5, 0.6, 0.8], "ndcg@10": [0.2, 0.2, 0.5]}
 B = {"recall@10": [0.4, 0.4, 0.4], "ndcg@10": [0.1, 0.3, 0.2]}

@@ -12,6 +12,7 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import LAST_STEPS, Pipeline, configure, prepare
 from recbole_dealrec.scorer.difficulty import EL2NScorer
 from recbole_dealrec.scorer.effort import EffortScorer
+from recbole_dealrec.scorer.difficulty import EL2NScorer
 from recbole_dealrec.store.files import read_json
 from recbole_dealrec.store.opening import opened
 from recbole_dealrec.training.surrogate_training import SurrogateTraining

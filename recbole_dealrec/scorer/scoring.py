@@ -185,6 +185,12 @@ def score_names(config: Config, names: Iterable[str]) -> list[str]:
     return [name for name in scoring_steps(config, names) if name in scorer_names()]
 
 
+def needs_surrogate(config: Config, names: Iterable[str]) -> bool:
+    """Return whether some scores are computed on surrogates."""
+    surrogates = {SURROGATE, SURROGATES, TRAINING}
+    return any(not surrogates.isdisjoint(get_scorer(name).needed(config)) for name in score_names(config, names))
+
+
 def needs_llm(config: Config, name: str) -> bool:
     """Return whether a score is computed on the language model."""
     return LLM in scoring_steps(config, [name])

@@ -48,7 +48,7 @@ class Setting:
     def scorer(self, ratio, table=None, seed=0):
         self.config["effort_sample_ratio"], self.config["seed"] = ratio, seed
         self.effort.table, self.effort.asked = table, []
-        return PartialEffortScorer(self.effort, self.surrogate, lambda samples: self.influence, self.config)
+        return PartialEffortScorer(self.effort, self.surrogate, self.influence, self.config)
 
     def tokens_read(self, history):
         if not hasattr(self.llm, "encoder"):
@@ -59,7 +59,7 @@ class Setting:
         )
 
     def features(self):
-        return self.scorer(1.0).features(self.samples, self.influence)
+        return self.scorer(1.0).features(self.samples)
 
     def features_one_by_one(self):
         """Each sample alone, its history padded to the full width, its gradient by autograd."""
