@@ -133,7 +133,7 @@ def test_scores_and_surrogates_lie_beside_the_run_folder(first):
     kept = {
         "movies-SASRec-surrogates": {"surrogate.safetensors", "surrogate.json", "steps.json"},
         "movies-SASRec-scores": {"influence.npy", "steps.json"},
-        "movies-BIGRec-shared": {"effort.npy", "steps.json"},
+        "movies-BIGRec-scores": {"effort.npy", "steps.json"},
     }
     for name, expected in kept.items():
         (shared,) = folder.glob(f"{name}-*")
@@ -186,7 +186,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(first, run):
     "name",
     [
         "movies-SASRec-surrogates-*/surrogate.safetensors", "movies-SASRec-scores-*/influence.npy",
-        "movies-BIGRec-shared-*/effort.npy", "selection.npz", "scores.csv", "fewshot.jsonl", "surrogates.json",
+        "movies-BIGRec-scores-*/effort.npy", "selection.npz", "scores.csv", "fewshot.jsonl", "surrogates.json",
         "fine_tuning.json", "adapter/adapter_model.safetensors", "test_result.json", "steps.json", "checksums.json",
     ],
 )  # fmt: skip

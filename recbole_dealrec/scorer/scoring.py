@@ -196,12 +196,6 @@ def needs_llm(config: Config, name: str) -> bool:
     return LLM in scoring_steps(config, [name])
 
 
-def needs_surrogate(config: Config, names: Iterable[str]) -> bool:
-    """Return whether a surrogate is trained for some scores."""
-    needs = {need for name in score_names(config, names) for need in get_scorer(name).needed(config)}
-    return bool(needs & {SURROGATE, SURROGATES, TRAINING})
-
-
 def surrogate_numbers(config: Config, needs: Sequence[str]) -> Sequence[int]:
     """Return the numbers of the surrogates that a scorer needs."""
     return range(config["n_surrogates"] if SURROGATES in needs else int(SURROGATE in needs))
