@@ -110,18 +110,15 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
         first.model_class.check(first)
     splits = load_splits(first)
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
-    check_topk(first, splits.train)
     surrogate = first.surrogate()
     build_surrogate(surrogate, splits.train)
     jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
     if last in ("finetune", "evaluate"):
         check_topk(first, splits.train)
     if any(needs_surrogate(first, job.sampler.needs) for job in jobs):
-        check_topk(first.surrogate(), splits.train)
+        check_topk(surrogate, splits.train)
     for job in jobs:
         job.sampler.check(len(samples))
-        if needs_surrogate(job.config, job.sampler.needs):
-            check_topk(surrogate, splits.train)
     return jobs
 
 
