@@ -190,7 +190,7 @@ def test_what_samplers_share_is_computed_once(compared):
     for kind, file in (("SASRec-surrogates", "surrogate-1.safetensors"), ("SASRec-scores", "el2n.npy")):
         shared = list((folder / "saved").glob(f"movies-{kind}-*"))
         assert len(shared) == len(SEEDS) and all((path / file).exists() for path in shared)
-    assert len(list((folder / "saved").glob("movies-BIGRec-shared-*"))) == len(SEEDS)
+    assert len(list((folder / "saved").glob("movies-BIGRec-scores-*"))) == len(SEEDS)
 
 
 def test_a_compared_run_comes_out_as_it_would_alone(compared, keys, tmp_path):

@@ -186,7 +186,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(first, run):
     "name",
     [
         "movies-SASRec-surrogates-*/surrogate.safetensors", "movies-SASRec-scores-*/influence.npy",
-        "movies-BIGRec-shared-*/effort.npy", "selection.npz", "scores.csv", "fewshot.jsonl", "surrogates.json",
+        "movies-BIGRec-scores-*/effort.npy", "selection.npz", "scores.csv", "fewshot.jsonl", "surrogates.json",
         "fine_tuning.json", "adapter/adapter_model.safetensors", "test_result.json", "steps.json", "checksums.json",
     ],
 )  # fmt: skip
