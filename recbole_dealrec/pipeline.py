@@ -94,12 +94,13 @@ def configure(
     return config
 
 
-def prepare(configs: Sequence[Config], check_llm: bool = True) -> list[Job]:
+def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_STEPS[-1]) -> list[Job]:
     """Check all that can be checked of runs before anything is computed, and read their data.
 
     Args:
         configs: configurations that differ in keys of the selection alone.
         check_llm: whether the files of the language model are checked, too.
+        last: the last step of the runs.
 
     Raises:
         InputError: input or configuration that cannot be used.
@@ -109,14 +110,15 @@ def prepare(configs: Sequence[Config], check_llm: bool = True) -> list[Job]:
         first.model_class.check(first)
     splits = load_splits(first)
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
-    check_topk(first, splits.train)
     surrogate = first.surrogate()
     build_surrogate(surrogate, splits.train)
     jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
+    if last in ("finetune", "evaluate"):
+        check_topk(first, splits.train)
+    if any(needs_surrogate(first, job.sampler.needs) for job in jobs):
+        check_topk(surrogate, splits.train)
     for job in jobs:
         job.sampler.check(len(samples))
-        if needs_surrogate(job.config, job.sampler.needs):
-            check_topk(surrogate, splits.train)
     return jobs
 
 

@@ -59,7 +59,7 @@ def run_recbole_dealrec(
     check_last_step(last_step)
     config = configure(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     _start_logging(config)
-    (job,) = prepare([config])
+    (job,) = prepare([config], last=last_step)
     with processes.process_group(config["device"].type == "cpu"), _root(config, saved) as root:
         getLogger().info(f"{len(job.samples)} candidate samples; run folder {job.folders(root).run}")
         result, run_dir = _run(job, job.scoring(root), root, last_step)
@@ -103,7 +103,7 @@ def compare_samplers(
     first = by_seed[0][0]
     _start_logging(first)
     with processes.process_group(first["device"].type == "cpu"):
-        runs = pd.DataFrame([row for configs in by_seed for row in _rows(prepare(configs), last_step)])
+        runs = pd.DataFrame([row for configs in by_seed for row in _rows(prepare(configs, last=last_step), last_step)])
         if last_step != LAST_STEPS[-1]:
             return {"runs": runs}
         table = comparison_table(runs)
@@ -139,7 +139,7 @@ def select_fewshot(
         InputError: a column or a value is missing, an item has two titles, or a key cannot be used.
     """
     with dataset_written(interactions, items, {**keys, "llm_path": llm_path}) as (config_dict, ids):
-        (job,) = prepare([configure("BIGRec", FRAME, None, config_dict)])
+        (job,) = prepare([configure("BIGRec", FRAME, None, config_dict)], last="select")
         with opened(job.folders().run) as folder:
             pipeline = Pipeline(job, job.scoring(), folder)
             pipeline.run(last="select")

@@ -14,6 +14,7 @@ import sys
 import zipfile
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import NamedTuple
 
 import pytest
@@ -21,7 +22,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.config.registry import SAMPLERS
+from recbole_dealrec.config.registry import SAMPLERS, SCORERS
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.model import MODELS
 
@@ -110,7 +111,7 @@ def _write_data(folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where all pages run, one after the other, so that a stage two of them need is run once."""
+    """Where all pages run, one after the other, so that a step two of them need is run once."""
     folder = tmp_path_factory.mktemp("docs")
     for name in ("run_recbole_dealrec.py", "examples", "properties"):
         (folder / name).symlink_to(ROOT / name)
@@ -122,8 +123,8 @@ def folder(tmp_path_factory):
 def reader(folder, checkpoint, write_gguf, monkeypatch):
     """Someone who follows a page in ``folder``, with cheap runs."""
     monkeypatch.chdir(folder)
-    # Two pages may register the same name.
-    monkeypatch.setattr(SAMPLERS, "entries", {name: SAMPLERS.entries[name] for name in SAMPLERS})
+    for registry in (SAMPLERS, SCORERS):  # two pages may register the same name
+        monkeypatch.setattr(registry, "entries", {name: registry.entries[name] for name in registry})
     init = Config.__init__
 
     def cheap_init(self, model=None, dataset=None, config_file_list=None, config_dict=None):
@@ -268,3 +269,25 @@ def test_the_code_of_a_page_runs(page, reader):
             reader.follow(block)
         except (Exception, pytest.fail.Exception) as error:
             raise AssertionError(f"{page.name}, line {block.line}: {type(error).__name__}: {error}") from error
+
+
+def test_the_architecture_names_what_is_there():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    changes = text.split("## Where do I change")[1].split("\n## ")[0]
+    paths = re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?|\w+\.py)`", changes)
+    assert len(paths) > 30
+    assert not [path for path in paths if not (ROOT / path).exists() and not (ROOT / "recbole_dealrec" / path).exists()]
+    stops = re.findall(r"\| `([\w/]+)\.py` `([\w.]+)` \|", text)
+    assert len(stops) > 15
+    for module, name in stops:
+        assert callable(resolve_name(f"recbole_dealrec.{module.replace('/', '.')}:{name}"))
+
+
+def test_the_architecture_shows_the_order_of_imports_that_is_checked():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    shown = next(block.text for block in blocks_of(ROOT / "docs/architecture.md") if block.text.startswith("cli\n"))
+    house = ast.parse((ROOT / "tests/test_house.py").read_text(encoding="utf-8"))
+    order = next(node.value for node in house.body if isinstance(node, ast.Assign) and node.targets[0].id == "ORDER")
+    assert [set(line.split()) for line in shown.splitlines()] == ast.literal_eval(order)
+    for name in set().union(*ast.literal_eval(order)):
+        assert f"`{name}/`" in text or f"`{name}.py`" in text

@@ -12,7 +12,6 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import LAST_STEPS, Pipeline, configure, prepare
 from recbole_dealrec.scorer.difficulty import EL2NScorer
 from recbole_dealrec.scorer.effort import EffortScorer
-from recbole_dealrec.scorer.difficulty import EL2NScorer
 from recbole_dealrec.store.files import read_json
 from recbole_dealrec.store.opening import opened
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
@@ -114,6 +113,16 @@ def test_how_many_items_surrogates_rank_is_checked_where_one_is_trained(keys, sa
     else:
         with pytest.raises(InputError, match="topk of SASRec asks for 100000 items"):
             prepare([config])
+
+
+@pytest.mark.parametrize("last", LAST_STEPS)
+def test_how_many_items_the_recommender_ranks_is_checked_where_it_ranks_some(keys, last):
+    config = configure("BIGRec", "movies", None, {**keys, "sampler": "Random", "topk": [100_000]})
+    if last in ("score", "select"):
+        assert len(prepare([config], last=last)) == 1
+    else:
+        with pytest.raises(InputError, match="topk of BIGRec asks for 100000 items"):
+            prepare([config], last=last)
 
 
 def test_a_job_needs_no_files_of_the_language_model_where_none_are_asked_for(keys):

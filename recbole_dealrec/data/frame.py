@@ -52,7 +52,7 @@ def dataset_written(
     with tempfile.TemporaryDirectory() as folder:
         _write_atomic(Path(folder) / FRAME, rows, titles, config)
         data_keys = {"data_path": folder, "load_col": {"inter": [user, item, time]}}
-        yield {"checkpoint_dir": f"{folder}/saved", "topk": [1], **keys, **data_keys}, Ids(users, catalogue)
+        yield {"checkpoint_dir": f"{folder}/saved", **keys, **data_keys}, Ids(users, catalogue)
 
 
 def selection_frame(

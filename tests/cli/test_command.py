@@ -13,7 +13,7 @@ from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.sampler import FewShotSampler, RandomSampler, register_sampler
 
-SCRIPT = Path(__file__).parents[1] / "run_recbole_dealrec.py"
+SCRIPT = Path(__file__).parents[2] / "run_recbole_dealrec.py"
 
 
 def test_the_process_exits_with_2(tmp_path):
@@ -131,7 +131,7 @@ def test_where_memory_does_not_suffice_the_error_says_what_to_lower(run_script, 
     )
 
 
-def test_the_stage_is_checked(run_script):
-    code, lines = run_script("--stage=train")
+def test_the_last_step_is_checked(run_script):
+    code, lines = run_script("--last_step=train")
     assert code == 2
-    assert lines[-1] == "error: no stage 'train'; the stages are score, select, finetune, evaluate"
+    assert lines[-1] == "error: no last_step 'train'; it is one of score, select, finetune, evaluate"
