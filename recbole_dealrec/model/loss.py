@@ -51,7 +51,7 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | N
 
 
 def last_hidden_states(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the last hidden states of a causal model, [B, T, d]; a sharded model has to run as a whole."""
+    """Return the last hidden states of a causal model, [B, T, d]; the whole model runs, as FSDP requires."""
     seen = []
     base = unwrapped(model).base_model
     with (

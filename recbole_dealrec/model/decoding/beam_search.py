@@ -54,7 +54,7 @@ def take_rows(values: Tensor, index: Tensor) -> Tensor:
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return what is added to attention scores: 0 where a key is visible, else the lowest number of ``dtype``."""
+    """Return the additive attention mask: 0 where a key is visible, else the lowest number of ``dtype``."""
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)
 

@@ -39,7 +39,7 @@ class TIGER(LLMRecommender):
     Args:
         config: reads the keys of ``properties/model/TIGER.yaml``.
         dataset: training part, with items and titles.
-    Each code of an ID is a token, and every level has its own tokens. All IDs have the same length, so there is no end
+        codes: semantic IDs of items 1 to n_items - 1, int64 [n_items - 1, levels]; computed from the titles if None.
 
     Attributes:
         network: the T5; all its parameters are trained.
