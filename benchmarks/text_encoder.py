@@ -28,7 +28,7 @@ from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import QueryDataLoader, SequentialDataset, load_splits
 from recbole_dealrec.model import LLMRecommender
 from recbole_dealrec.model.tiger.semantic_id import catalogue_ids
-from recbole_dealrec.model.tiger.text_embedding import EMBEDDED
+from recbole_dealrec.model.tiger.text_embedding import TFIDF
 from recbole_dealrec.pipeline import Pipeline, configure, prepare
 from recbole_dealrec.report.comparison_table import interval_half_width
 from recbole_dealrec.store.files import atomic_path
@@ -57,9 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="games")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
-    parser.add_argument("--encoder", nargs="*", default=[], metavar="NAME=PATH", help=f"encoders beside {EMBEDDED}")
+    parser.add_argument("--encoder", nargs="*", default=[], metavar="NAME=PATH", help=f"encoders beside {TFIDF}")
     arguments, rest = parser.parse_known_args()
-    encoders = {EMBEDDED: EMBEDDED, **dict(encoder.split("=", 1) for encoder in arguments.encoder)}
+    encoders = {TFIDF: TFIDF, **dict(encoder.split("=", 1) for encoder in arguments.encoder)}
     name = f"{arguments.dataset}-tiger-text-encoder"
     file = common.RESULTS / f"{name}-runs.csv"
     for seed in arguments.seeds:
@@ -127,7 +127,7 @@ def items_ranked(llm: LLMRecommender, valid: SequentialDataset, n_queries: int =
 def report(dataset: str, file: Path, config: Config, encoders: list[str], one_item: float) -> str:
     rows = pd.read_csv(file)
     values = rows.pivot(index="seed", columns="encoder", values=METRICS)
-    pairs = {name: [paired(values[metric][name] - values[metric][EMBEDDED]) for metric in METRICS] for name in encoders}
+    pairs = {name: [paired(values[metric][name] - values[metric][TFIDF]) for metric in METRICS] for name in encoders}
     return f"""# {dataset}, TIGER: which text encoder for the semantic IDs
 
 {" ".join(verdict(name, pairs[name][METRICS.index(DECIDES)]) for name in encoders)}
@@ -145,7 +145,7 @@ code, which parts equal ones. Seconds are those of one of two cores, where other
 
 {means_table(rows)}
 
-Differences from `{EMBEDDED}`, paired by seed, with the p values of two-sided t tests; in the last column the difference
+Differences from `{TFIDF}`, paired by seed, with the p values of two-sided t tests; in the last column the difference
 from which on p would be below 0.05.
 
 {pairs_table(pairs)}
@@ -181,11 +181,11 @@ def paired(differences: pd.Series) -> dict[str, float]:
 def verdict(name: str, pair: dict[str, float]) -> str:
     """Which of an encoder and TF-IDF to take, by how much, and how sure that is."""
     told = pair["p"] < 0.05
-    taken = name if told and pair["difference"] > 0 else f"`{EMBEDDED}`, which needs no download"
+    taken = name if told and pair["difference"] > 0 else f"`{TFIDF}`, which needs no download"
     side = "above" if pair["difference"] > 0 else "below"
     doubt = "" if told else ", which cannot be told from chance"
     return (
-        f"Take {taken}: {DECIDES} with {name} is {abs(pair['difference']):.4f} {side} that with `{EMBEDDED}` (standard "
+        f"Take {taken}: {DECIDES} with {name} is {abs(pair['difference']):.4f} {side} that with `{TFIDF}` (standard "
         f"error {pair['standard error']:.4f}, p {pair['p']:.2f}, paired over {pair['seeds']} seeds){doubt}. So few "
         f"seeds show only large differences, here those from {pair['p 0.05 from']:.4f} on."
     )

@@ -129,7 +129,7 @@ def test_a_run_folder_of_tiger_stands_alone_and_is_only_read(finished_run, tmp_p
 def test_a_run_with_the_embedded_model_moves_with_it(finished_run, tmp_path):
     run_dir = Path(finished_run("BIGRec")["run_dir"])
     folder = shutil.copytree(run_dir, tmp_path / "copy")
-    with pytest.raises(InputError, match="tiny-llm-movies-.*: no such folder; .*embedded language model"):
+    with pytest.raises(InputError, match="tiny-llm-movies-.*: no such folder; .*tiny LLM"):
         recommend(folder, [["50"]])
     (llm,) = run_dir.parent.glob("tiny-llm-*")
     shutil.copytree(llm, tmp_path / llm.name)

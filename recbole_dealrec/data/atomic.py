@@ -1,4 +1,4 @@
-"""Atomic files as they are written: RecBole's reader shifts, drops or mends rows that are not whole."""
+"""Reading and checking of atomic files; RecBole's reader shifts, drops or repairs malformed rows silently."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.errors import InputError
 
 _TYPES = [kind.value for kind in FeatureType]
-_UNDECODED = re.compile("[\udc80-\udcff]")  # what errors="surrogateescape" makes of bytes that are no text
+_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape" could not decode
 
 
 @dataclass(frozen=True)
@@ -32,25 +32,26 @@ class AtomicFile:
 
     @classmethod
     def of(cls, path: str | Path, config: Config) -> "AtomicFile":
+        """Return the file at ``path`` with separator and encoding from the configuration."""
         return cls(Path(path), config["field_separator"], config["encoding"] or "utf-8")
 
     def rows(self, splits: int = -1) -> Iterator[tuple[int, list[str]]]:
-        """Number and columns of each line that is not blank; the first is the header.
+        """Yield number and columns of each line that is not blank, header included.
 
         Args:
-            splits: number of separators that count, from the left; -1 for all.
+            splits: most separators to split at, from the left; -1 for all.
 
         Raises:
-            InputError: the file cannot be read, or a row holds what is no text.
+            InputError: the file cannot be read or decoded.
         """
         for number, line in self._lines():
             yield number, line.split(self.separator, splits)
 
     def columns(self) -> dict[str, str]:
-        """Type of each column by its name, in the order of the file.
+        """Return the type of each column by its name, in the order of the file.
 
         Raises:
-            InputError: the first row is no header, or names a column twice.
+            InputError: the first row is no header, or contains a column twice.
         """
         number, header = next(self.rows(), (1, []))
         columns: dict[str, str] = {}
@@ -64,18 +65,16 @@ class AtomicFile:
         return columns
 
     def check_rows(self, wanted: Mapping[str, str]) -> None:
-        """Refuse a file that RecBole's reader would not read row by row and column by column.
+        """Raise InputError if a column is absent or of another type, or at the first row that RecBole would misread.
 
         Args:
-            wanted: type that a column has to have, by its name.
-
-        Raises:
-            InputError: the first row that is not whole, or a column that is absent or of another type.
+            wanted: required type of columns, by name.
         """
         columns = self.columns()
         for name, kind in wanted.items():
             if columns.get(name) != kind:
-                raise InputError(f"{self.path}: no column '{name}:{kind}' (found {self._listed(columns)})")
+                found = ", ".join(f"{name}:{kind}" for name, kind in columns.items()) or "none"
+                raise InputError(f"{self.path}: no column '{name}:{kind}' (found {found})")
         quoted = f'{self.separator}"'
         lines = self._lines()
         first, header = next(lines)
@@ -83,37 +82,33 @@ class AtomicFile:
             raise self.error(first, "begins with a byte order mark; save the file as UTF-8 without one")
         for number, line in lines:
             if line.count(self.separator) != len(columns) - 1:
-                raise self.ragged(number, line.split(self.separator), columns)
+                raise self.width_error(number, line.split(self.separator), columns)
             if '"' in line and (line.startswith('"') or quoted in line):
                 raise self.error(number, "a column begins with a quotation mark, which RecBole would read as quoting")
             if "\r" in line:
                 raise self.error(number, "a carriage return inside, which RecBole would read as the end of the row")
 
     def check_numbers(self, name: str) -> None:
-        """Refuse a column that holds anything but finite numbers.
-
-        Raises:
-            InputError: the first row whose value is none.
-        """
-        place = list(self.columns()).index(name)
+        """Raise InputError at the first row whose value in column ``name`` is no finite number."""
+        column = list(self.columns()).index(name)
         for number, row in islice(self.rows(), 1, None):
-            if not _is_number(row[place]):
-                raise self.error(number, f"{name} is '{row[place]}', which is no number")
+            if not _is_number(row[column]):
+                raise self.error(number, f"{name} is '{row[column]}', which is no number")
 
     def row_number(self, index: int) -> int:
-        """Number of the row that comes at ``index``, from 0, below the header."""
+        """Return the line number of row ``index`` below the header, from 0."""
         return next(islice(self._lines(), index + 1, None))[0]
 
-    def error(self, number: int, what: str) -> InputError:
-        """The error of a row."""
-        return InputError(f"{self.path}, row {number}: {what}")
+    def error(self, number: int, reason: str) -> InputError:
+        """Return an InputError about a row."""
+        return InputError(f"{self.path}, row {number}: {reason}")
 
-    def ragged(self, number: int, row: Sequence[str], columns: Mapping[str, str]) -> InputError:
-        """The error of a row with more or fewer columns than the header."""
+    def width_error(self, number: int, row: Sequence[str], columns: Mapping[str, str]) -> InputError:
+        """Return an InputError about a row with more or fewer columns than the header."""
         return self.error(number, f"{len(row)} columns where the header has {len(columns)}")
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        """Number of each line that is not blank, and the line without its end."""
+        """Yield number and text of each line that is not blank, without line end."""
         try:
             with open(self.path, encoding=self.encoding, errors="surrogateescape", newline="\n") as stream:
                 for number, line in enumerate(stream, start=1):
@@ -129,10 +124,6 @@ class AtomicFile:
             raise InputError(f"configuration key 'encoding': Python knows no encoding '{self.encoding}'") from error
         except UnicodeError as error:
             raise InputError(f"{self.path}: not {self.encoding} text ({error})") from error
-
-    @staticmethod
-    def _listed(columns: Mapping[str, str]) -> str:
-        return ", ".join(f"{name}:{kind}" for name, kind in columns.items()) or "none"
 
 
 def _is_number(text: str) -> bool:

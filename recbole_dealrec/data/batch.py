@@ -1,18 +1,18 @@
-"""Batches of rows of similar length, so that little of a batch is padding."""
+"""Batches of rows of similar length, with little padding."""
 
 import numpy as np
 
 
 def token_batches(lengths: np.ndarray, budget: int, most_rows: int | None = None) -> list[np.ndarray]:
-    """Indices sorted by length in batches whose padded size, rows times longest row, is at most ``budget``.
+    """Split indices, sorted by length, into batches of at most ``budget`` tokens, padding included.
 
     Args:
         lengths: length of each row, integers [n].
-        budget: most tokens of a batch, padding included; a row longer than that is a batch by itself.
+        budget: most tokens of a batch, rows times longest row; a longer row is a batch by itself.
         most_rows: most rows of a batch.
 
     Returns:
-        int64 arrays that hold each of the n indices once.
+        int64 arrays that together contain each index once.
     """
     order = np.argsort(lengths, kind="stable")
     most_rows = most_rows or len(order)

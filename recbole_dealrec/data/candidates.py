@@ -1,4 +1,4 @@
-"""Samples (history, target) in NumPy arrays."""
+"""Candidate samples (history, target) in NumPy arrays."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -13,7 +13,7 @@ from recbole_dealrec.config import Config
 
 @dataclass(frozen=True)
 class Fields:
-    """RecBole's names of the columns of a sequential sample."""
+    """RecBole's column names of a sequential sample."""
 
     user: str
     item: str
@@ -22,13 +22,14 @@ class Fields:
 
     @classmethod
     def of(cls, config: Config) -> "Fields":
+        """Return the column names of a configuration."""
         item = config["ITEM_ID_FIELD"]
         return cls(config["USER_ID_FIELD"], item, item + config["LIST_SUFFIX"], config["ITEM_LIST_LENGTH_FIELD"])
 
 
 @dataclass(frozen=True)
 class CandidateSamples:
-    """Samples among which the few-shot training data are chosen.
+    """Candidate samples, from which the few-shot training data are selected.
 
     Attributes:
         user_id: int64 [n], internal user ids.
@@ -36,7 +37,7 @@ class CandidateSamples:
         item_id_list: int64 [n, L], histories, oldest first, padded with 0 on the right.
         item_length: int64 [n], number of items in each history.
         titles: titles by internal item id.
-        rows: int64 [n], row of each sample in the interactions it was taken from.
+        rows: int64 [n], row of each sample in its dataset's interactions.
     """
 
     user_id: np.ndarray
@@ -48,11 +49,11 @@ class CandidateSamples:
 
     @classmethod
     def from_dataset(cls, dataset: SequentialDataset, samples_per_user: int = 0) -> "CandidateSamples":
-        """Samples of one split of a RecBole sequential dataset.
+        """Return the samples of one part of a RecBole sequential dataset.
 
         Args:
-            dataset: built dataset with ``titles``, whose rows hold history and target.
-            samples_per_user: how many of a user's samples to take, latest first; 0 takes all.
+            dataset: part with ``titles``, whose rows are pairs of history and target.
+            samples_per_user: number of latest samples per user; 0 for all.
 
         Returns:
             The samples in the order of the dataset's rows.
@@ -67,20 +68,20 @@ class CandidateSamples:
         return len(self.user_id)
 
     def __getitem__(self, index: np.ndarray) -> "CandidateSamples":
-        """The samples at ``index``, an integer or boolean array."""
+        """Return the samples at ``index``, an integer or boolean array."""
         arrays = (self.user_id, self.item_id, self.item_id_list, self.item_length)
         return CandidateSamples(*(array[index] for array in arrays), titles=self.titles, rows=self.rows[index])
 
     def title(self, item_id: int) -> str:
-        """Title of an item, by its internal id."""
+        """Return the title of an item by its internal id."""
         return self.titles[item_id]
 
     def history(self, index: int) -> np.ndarray:
-        """Item ids of the history of sample ``index``, oldest first."""
+        """Return the item ids of the history of sample ``index``, oldest first."""
         return self.item_id_list[index, : self.item_length[index]]
 
     def interaction(self, config: Config, index: np.ndarray, trim: bool = True) -> Interaction:
-        """Samples as a RecBole interaction; with ``trim``, histories are cut to the longest of them."""
+        """Return samples as a RecBole interaction; with ``trim``, padded only to the longest of their histories."""
         width = max(int(self.item_length[index].max()), 1) if trim else self.item_id_list.shape[1]
         columns = (self.user_id[index], self.item_id[index], self.item_id_list[index, :width], self.item_length[index])
         names = astuple(Fields.of(config))
@@ -88,14 +89,14 @@ class CandidateSamples:
 
 
 def latest_rows(user_id: np.ndarray, count: int) -> np.ndarray:
-    """Rows that are among the last ``count`` of their user (all for 0), ascending; rows of a user are in time order."""
+    """Return the last ``count`` rows of each user (0: all), ascending; a user's rows have to be in time order."""
     if count == 0:
         return np.arange(len(user_id))
     return np.flatnonzero(rank_from_end(user_id) < count)
 
 
 def rank_from_end(group: np.ndarray) -> np.ndarray:
-    """Position of each row in its group counted from the group's last row, which has 0; int64 [n]."""
+    """Return the position of each row in its group, counted from the group's last row as 0; int64 [n]."""
     order = np.argsort(group, kind="stable")
     ordered = group[order]
     ends = np.searchsorted(ordered, ordered, side="right")

@@ -1,4 +1,4 @@
-"""RecBole's sequential dataset, split, with titles."""
+"""RecBole's sequential dataset with titles, its split and its loaders."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import CandidateSamples, Fields
-from recbole_dealrec.data.download.library import provide
+from recbole_dealrec.data.download.library import download_if_absent
 from recbole_dealrec.data.title import read_titles
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 
 
 class SequentialDataset(RecBoleSequentialDataset):
-    """RecBole's, with each user's items in true time order and histories cut at their old end.
+    """RecBole's sequential dataset with titles, exact time order, and histories that keep their latest items.
 
-    RecBole keeps time in float32, where Unix seconds tie within two minutes; it sorts stably, so rows that are put in
-    order before the conversion stay in order.
+    RecBole converts time to float32, in which Unix seconds within two minutes are equal; it sorts stably, so rows that
+    are sorted before the conversion stay in order.
 
     Attributes:
         titles: titles by internal item id.
@@ -51,9 +51,9 @@ class SequentialDataset(RecBoleSequentialDataset):
     def _load_feat(self, filepath, source):
         if source is FeatureSource.INTERACTION:
             return self._load_interactions(AtomicFile.of(filepath, self.config))
-        return self._load_as_recbole(filepath, source)
+        return self._load_by_recbole(filepath, source)
 
-    def _load_as_recbole(self, filepath, source):
+    def _load_by_recbole(self, filepath, source):
         try:
             return super()._load_feat(filepath, source)
         except (ValueError, TypeError) as error:
@@ -63,7 +63,7 @@ class SequentialDataset(RecBoleSequentialDataset):
         needed = self._needed_columns()
         file.check_rows(needed)
         try:
-            feat = self._load_as_recbole(str(file.path), FeatureSource.INTERACTION)
+            feat = self._load_by_recbole(str(file.path), FeatureSource.INTERACTION)
         except InputError:
             if self.time_field in needed:
                 file.check_numbers(self.time_field)
@@ -80,18 +80,18 @@ class SequentialDataset(RecBoleSequentialDataset):
         return feat
 
     def _needed_columns(self) -> dict[str, str]:
-        """Type of each column of the interactions that this package reads, by name."""
+        """Return the type of each required column of the interactions, by name."""
         needed = {self.uid_field: "token", self.iid_field: "token"}
         if self.benchmark_filename_list is None:
             return {**needed, self.time_field: "float"}
         return {**needed, Fields.of(self.config).history: "token_seq"}
 
     def _download(self) -> None:
-        provide(self.config)
+        download_if_absent(self.config)
 
 
 def _check_present(values: pd.Series, file: AtomicFile) -> None:
-    """Refuse tokens that are missing, and sequences without any: RecBole would fill them in, or drop their rows."""
+    """Raise InputError if a token or sequence is empty; RecBole would impute it or drop its row."""
     missing = ~(values.str.len() > 0)
     if missing.any():
         row = file.row_number(int(np.argmax(missing)))
@@ -99,7 +99,7 @@ def _check_present(values: pd.Series, file: AtomicFile) -> None:
 
 
 def _check_times(feat: pd.DataFrame, time_field: str, file: AtomicFile) -> None:
-    """Refuse infinite times, and warn of rows that stand there twice."""
+    """Raise InputError if a time is not finite, and warn if rows are repeated."""
     if not np.isfinite(feat[time_field]).all():
         file.check_numbers(time_field)
     repeated = feat.duplicated()
@@ -112,14 +112,14 @@ def _check_times(feat: pd.DataFrame, time_field: str, file: AtomicFile) -> None:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts of a dataset."""
+    """Training, validation and test part of a dataset."""
 
     train: SequentialDataset
     valid: SequentialDataset
     test: SequentialDataset
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of rows, item tokens and titles."""
+        """Return the SHA-256 of samples, item tokens and titles."""
         hashed = hashlib.sha256()
         for part in (self.train, self.valid, self.test):
             samples = CandidateSamples.from_dataset(part)
@@ -131,12 +131,13 @@ class Splits:
 
 
 def load_splits(config: Config) -> Splits:
-    """Read the atomic files, split them as ``eval_args`` or ``benchmark_filename`` says, and read the titles.
+    """Load interactions and titles and split them by ``eval_args`` or ``benchmark_filename``.
 
     Raises:
         InputError: a file, column or title is missing, the ranking is not over the full catalogue, or a part is empty.
     """
-    _check_evaluation(config)
+    if set(config["eval_args"]["mode"].values()) != {"full"}:
+        raise InputError("configuration key 'eval_args': mode has to be full; titles are ranked over the catalogue")
     try:
         dataset = SequentialDataset(config)
         parts = dataset.build()
@@ -153,39 +154,30 @@ def load_splits(config: Config) -> Splits:
 
 
 def check_topk(config: Config, dataset: SequentialDataset) -> None:
-    """Refuse to rank more items than there are.
-
-    Raises:
-        InputError: the largest of ``topk`` exceeds the catalogue.
-    """
+    """Raise InputError if the largest of ``topk`` exceeds the number of items."""
     most, items = max(config["topk"]), dataset.item_num - 1
     if most > items:
         raise InputError(f"topk of {config['model']} asks for {most} items, {config['dataset']} has {items}; lower it")
 
 
-def _check_evaluation(config: Config) -> None:
-    if set(config["eval_args"]["mode"].values()) != {"full"}:
-        raise InputError("configuration key 'eval_args': mode has to be full; titles are ranked over the catalogue")
-
-
 class SpareBatch(tuple):
-    """A batch that is another process's or was there before; only its passes through the model count."""
+    """A repeated batch whose result is ignored, so that all processes run the same number of forward passes."""
 
 
 class QueryDataLoader(FullSortEvalDataLoader):
-    """Full-ranking evaluation where rows that share user and history are one query with several positive items.
+    """Full-ranking evaluation in which rows with the same user and history are one query with several positive items.
 
-    Queries come sorted by history length, so that the prompts of a batch are of similar length. Recall and NDCG are
-    then per user, as in the paper. The target item is not part of what a model sees. Of several processes, each gets
-    every so many-th batch, with FSDP followed by a ``SpareBatch`` where another has more.
+    So Recall and NDCG are per user, as in the paper. Queries are sorted by history length, so that the prompts of a
+    batch are of similar length. Batches do not contain the target item. They are distributed over the processes in
+    turn; with FSDP, a process with fewer batches gets a ``SpareBatch``.
 
     Args:
         config: reads ``eval_batch_size``.
         dataset: validation or test part.
-        n_queries: number of queries to keep, drawn by ``seed``; 0 keeps all.
+        n_queries: number of queries to draw by ``seed``; 0 for all.
 
     Attributes:
-        first_batch: number of the batch that the main process begins with.
+        first_batch: number of the first batch of the main process.
     """
 
     first_batch = 0
@@ -204,12 +196,12 @@ class QueryDataLoader(FullSortEvalDataLoader):
 
     def __iter__(self):
         share = islice(super().__iter__(), self.first_batch + processes.rank(), None, processes.world_size())
-        for batch, own in fsdp.in_lockstep(share, lambda: self.collate_fn([0])):
-            yield batch if own else SpareBatch(batch)
+        for batch, is_counted in fsdp.in_lockstep(share, lambda: self.collate_fn([0])):
+            yield batch if is_counted else SpareBatch(batch)
 
     def collate_fn(self, index: list[int]):
         interaction, history_index, _, _ = super().collate_fn(index)
-        interaction = interaction[np.arange(len(interaction))]  # a new one: the dataset keeps its targets
+        interaction = interaction[np.arange(len(interaction))]  # a copy, so that the dataset keeps its targets
         interaction.drop(self.iid_field)
         positives = [self.positives[query] for query in index]
         positive_u = np.repeat(np.arange(len(index)), [len(items) for items in positives])
@@ -217,7 +209,7 @@ class QueryDataLoader(FullSortEvalDataLoader):
 
 
 def _queries(dataset: SequentialDataset) -> tuple[np.ndarray, list[np.ndarray]]:
-    """First row of each query, ascending, and the positive items of each."""
+    """Return the first row of each query, ascending, and its positive items."""
     fields = Fields.of(dataset.config)
     feat = dataset.inter_feat
     keys = np.column_stack([feat[fields.user].numpy(), feat[fields.history].numpy()])
@@ -229,5 +221,5 @@ def _queries(dataset: SequentialDataset) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def train_loader(config: Config, dataset: SequentialDataset, rows: np.ndarray) -> TrainDataLoader:
-    """RecBole training loader over some rows of the training part; id maps stay those of the whole dataset."""
+    """Return RecBole's training loader for some rows of the training part, with the dataset's id maps."""
     return TrainDataLoader(config, dataset.copy(dataset.inter_feat[rows]), sampler=None, shuffle=config["shuffle"])

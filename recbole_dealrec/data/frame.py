@@ -1,4 +1,4 @@
-"""Interactions in DataFrames as a dataset of atomic files, and a selection as a DataFrame."""
+"""DataFrames of interactions written as atomic files, and the selection returned as a DataFrame."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ _DATA_KEYS = {"data_path", "load_col", "benchmark_filename"}
 
 
 class Ids(NamedTuple):
-    """Users and items as the DataFrames have them, by their numbers in the atomic files."""
+    """The DataFrames' users and items, by their numbers in the atomic files."""
 
     users: pd.Index
     items: pd.Index
@@ -29,12 +29,12 @@ class Ids(NamedTuple):
 def dataset_written(
     interactions: pd.DataFrame, items: pd.DataFrame, keys: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, Any], Ids]]:
-    """Write DataFrames as a dataset into a temporary folder; give the configuration keys of a run on it, and the ids.
+    """Write DataFrames as atomic files in a temporary folder, and yield configuration keys of the dataset and its ids.
 
     Args:
         interactions: as for ``recbole_dealrec.select_fewshot``.
-        items: as there.
-        keys: configuration keys of the user; without a ``checkpoint_dir`` the run is kept in the folder, too.
+        items: as for ``recbole_dealrec.select_fewshot``.
+        keys: the user's configuration keys; ``checkpoint_dir`` is the temporary folder by default.
 
     Raises:
         InputError: a column or a value is missing, an item has two titles, or a key cannot be used.
@@ -48,7 +48,7 @@ def dataset_written(
     user_codes, users = interactions[user].factorize()
     item_codes, catalogue = interactions[item].factorize()
     titles = _titles(items.set_index(item)[config["title_field"]], catalogue)
-    rows = pd.DataFrame({user: user_codes, item: item_codes, time: _numbers(interactions[time])})
+    rows = pd.DataFrame({user: user_codes, item: item_codes, time: _timestamps(interactions[time])})
     with tempfile.TemporaryDirectory() as folder:
         _write_atomic(Path(folder) / FRAME, rows, titles, config)
         data_keys = {"data_path": folder, "load_col": {"inter": [user, item, time]}}
@@ -62,27 +62,27 @@ def selection_frame(
     prompts: Iterable[Mapping[str, Any]],
     ids: Ids,
 ) -> pd.DataFrame:
-    """Return what ``recbole_dealrec.select_fewshot`` does.
+    """Return the DataFrame of ``recbole_dealrec.select_fewshot``.
 
     Args:
-        dataset: training part of the dataset that was written.
-        samples: the chosen samples.
-        columns: what the sampler kept of each, arrays [n] by name.
-        prompts: instruction, input and output of each chosen sample.
+        dataset: training part of the dataset.
+        samples: the selected samples.
+        columns: the sampler's columns, arrays [n] by name.
+        prompts: instruction, input and output of each selected sample.
         ids: users and items by their numbers.
     """
     user_numbers, item_numbers = (
         np.array([-1, *map(int, dataset.field2id_token[field][1:])]) for field in (dataset.uid_field, dataset.iid_field)
     )
     histories = [samples.history(row) for row in range(len(samples))]
-    own = {
+    sample_columns = {
         "user": ids.users[user_numbers[samples.user_id]],
         "history": [ids.items[item_numbers[history]].tolist() for history in histories],
         "target": ids.items[item_numbers[samples.item_id]],
         "history_titles": [[samples.title(item) for item in history] for history in histories],
         "target_title": [samples.title(item) for item in samples.item_id],
     }
-    return pd.concat([pd.DataFrame({**own, **columns}), pd.DataFrame(list(prompts))], axis=1)
+    return pd.concat([pd.DataFrame({**sample_columns, **columns}), pd.DataFrame(list(prompts))], axis=1)
 
 
 def _check_columns(name: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
@@ -98,21 +98,22 @@ def _check_columns(name: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> 
             raise InputError(f"{name}, row {int(np.argmax(missing))} from 0: {column} is missing; drop the row")
 
 
-def _numbers(times: pd.Series) -> np.ndarray:
-    """Times as float64, datetimes as seconds since 1970."""
+def _timestamps(times: pd.Series) -> np.ndarray:
+    """Return times as float64, datetimes as seconds since 1970."""
     if pd.api.types.is_datetime64_any_dtype(times):
         times = (times - pd.Timestamp(0, tz=times.dt.tz)) / pd.Timedelta(seconds=1)
     try:
         numbers = times.to_numpy(dtype=np.float64)
     except (ValueError, TypeError) as error:
-        raise InputError(f"interactions: {times.name} holds what is neither number nor datetime ({error})") from error
+        raise InputError(f"interactions: {times.name} holds a value that is neither number nor datetime ({error})") from error
     if not np.isfinite(numbers).all():
-        raise InputError(f"interactions, row {int(np.argmin(np.isfinite(numbers)))} from 0: {times.name} is not finite")
+        row = int(np.argmin(np.isfinite(numbers)))
+        raise InputError(f"interactions, row {row} from 0: {times.name} is not finite")
     return numbers
 
 
 def _titles(given: pd.Series, catalogue: pd.Index) -> list[str]:
-    """Title of each item of the catalogue in one line; an item without one is called by its id."""
+    """Return each item's title on one line, or its id if it has no title."""
     titles = given.dropna().map(_one_line)
     titles = titles[titles != ""].groupby(level=0).unique()
     several = titles[titles.map(len) > 1]
@@ -132,13 +133,13 @@ def _titles(given: pd.Series, catalogue: pd.Index) -> list[str]:
 
 
 def _one_line(value: Any) -> str:
-    """A value as text that a row of an atomic file can hold."""
+    """Return a value as text on one line, valid in an atomic file."""
     text = str(value).replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
     return " ".join(text.split())
 
 
 def _write_atomic(folder: Path, rows: pd.DataFrame, titles: list[str], config: Config) -> None:
-    """Atomic files in which a user or item is called by its number, whatever the DataFrames call it."""
+    """Write atomic files in which users and items are numbers."""
     folder.mkdir()
     kinds = ("token", "token", "float")
     header = [f"{name}:{kind}" for name, kind in zip(rows, kinds, strict=True)]

@@ -1,4 +1,4 @@
-"""The prompt, one template for scoring, training and inference alike."""
+"""The prompt template of scoring, training and inference."""
 
 import string
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from recbole_dealrec.errors import InputError
 
 @dataclass(frozen=True)
 class Prompt:
-    """Instruction, input and the whole text that ends where the response begins."""
+    """Instruction, input, and the text of both that the response continues."""
 
     instruction: str
     input: str
@@ -19,48 +19,49 @@ class Prompt:
 
 
 class PromptTemplate:
-    """Fills the configured texts; what it renders ends exactly where the model goes on with the title.
+    """Renders the configured texts into prompts that the model continues with a title.
 
     Args:
         config: reads ``prompt_noun``, ``prompt_verb``, ``prompt_instruction``, ``prompt_input`` and ``prompt_layout``.
 
     Raises:
-        InputError: a text names a field that nothing fills, has an unmatched brace, or leaves out the history.
+        InputError: a text has an unknown field or an unmatched brace, or leaves out the history.
     """
 
     def __init__(self, config: Config) -> None:
         words = {"noun": config["prompt_noun"], "verb": config["prompt_verb"]}
-        self.instruction = _fill("prompt_instruction", config["prompt_instruction"], words)
-        self._input = _checked("prompt_input", config["prompt_input"], {"history", *words}, "history")
+        self.instruction = _checked_text("prompt_instruction", config["prompt_instruction"], {*words}).format(**words)
+        self._input = _checked_text("prompt_input", config["prompt_input"], {"history", *words}, "history")
         needed = None if config["chat_template"] else "input"
-        self._layout = _checked("prompt_layout", config["prompt_layout"], {"instruction", "input", *words}, needed)
+        self._layout = _checked_text("prompt_layout", config["prompt_layout"], {"instruction", "input", *words}, needed)
         self._words = words
 
     def render(self, history: Sequence[str]) -> Prompt:
-        """Prompt for a history of titles, oldest first."""
+        """Return the prompt for a history of titles, oldest first."""
         asked = self._filled_input(self.list_titles(history))
         text = self._layout.format(instruction=self.instruction, input=asked, **self._words)
         return Prompt(self.instruction, asked, text)
 
     def example(self, prompt: Prompt, title: str) -> dict[str, Any]:
-        """``instruction``, ``input`` and ``output``, as other fine-tuning tools read them."""
+        """Return ``instruction``, ``input`` and ``output``, the format of fine-tuning tools."""
         return {"instruction": prompt.instruction, "input": prompt.input, "output": self.response(title)}
 
     @staticmethod
     def list_titles(titles: Sequence[str]) -> str:
-        """Titles in double quotes, separated by commas."""
+        """Return titles in double quotes, separated by commas."""
         return ", ".join(f'"{title}"' for title in titles)
 
     @staticmethod
     def response(title: str) -> str:
-        """What the model is to write for an item."""
+        """Return the response for an item's title."""
         return f'"{title}"'
 
     def _filled_input(self, listed: str) -> str:
         return self._input.format(history=listed, **self._words)
 
 
-def _checked(key: str, text: str, fields: set[str], needed: str | None = None) -> str:
+def _checked_text(key: str, text: str, fields: set[str], needed: str | None = None) -> str:
+    """Return ``text``; raise InputError if it has other than these fields or lacks the needed one."""
     try:
         named = {
             field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
@@ -76,6 +77,3 @@ def _checked(key: str, text: str, fields: set[str], needed: str | None = None) -
         raise InputError(f"configuration key '{key}' leaves out the history: it has no {{{needed}}}; add that")
     return text
 
-
-def _fill(key: str, text: str, words: dict[str, str]) -> str:
-    return _checked(key, text, set(words)).format(**words)

@@ -1,7 +1,7 @@
-"""Titles of the catalogue, read from ``<dataset>.item`` as they are written there.
+"""Titles of the catalogue, read from ``<dataset>.item`` unchanged.
 
-RecBole's own reader splits titles, merges equal ones and reads words such as NA as missing (and fails on a leading
-quotation mark), so titles never pass through it.
+RecBole's reader splits titles, merges equal ones, reads words such as NA as missing and fails on a leading quotation
+mark, so it is not used for them.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,19 @@ from recbole_dealrec.errors import InputError
 
 
 def read_titles(file: AtomicFile, id_field: str, title_field: str, tokens: Sequence[str]) -> list[str]:
-    """Title of each item of the catalogue.
+    """Return the title of each item of the catalogue.
 
     Args:
         file: item file.
         id_field: column of the item tokens.
         title_field: column of the titles, ``token`` or ``token_seq``.
-        tokens: the catalogue's item tokens, by internal id; entry 0 is RecBole's padding.
+        tokens: item tokens by internal id; entry 0 is RecBole's padding.
 
     Returns:
-        Titles by internal id; entry 0 is empty. White space inside a title is reduced to single spaces. An item without
-        a title is called by its token.
+        Titles by internal id, with single spaces only; entry 0 is empty. The title of an item without one is its token.
 
     Raises:
-        InputError: the file or a column is absent, a row is not whole, or an item has two titles.
+        InputError: the file or a column is absent, a row has too many or few columns, or an item has two titles.
     """
     if not file.path.is_file():
         raise InputError(f"{file.path}: no such file; titles are needed to prompt a language model")
@@ -42,14 +41,14 @@ def read_titles(file: AtomicFile, id_field: str, title_field: str, tokens: Seque
     titles: dict[str, str] = {}
     for number, row in islice(file.rows(splits), 1, None):
         if len(row) != len(columns):
-            raise file.ragged(number, row, columns)
+            raise file.width_error(number, row, columns)
         title = " ".join(row[title_column].split())
         if titles.setdefault(row[id_column], title) != title:
             raise file.error(number, f"item '{row[id_column]}' has another title than above; keep one of the rows")
-    return _aligned(titles, tokens, file.path)
+    return _titles_by_id(titles, tokens, file.path)
 
 
-def _aligned(titles: dict[str, str], tokens: Sequence[str], file: Path) -> list[str]:
+def _titles_by_id(titles: dict[str, str], tokens: Sequence[str], file: Path) -> list[str]:
     untitled = [token for token in tokens[1:] if not titles.get(token)]
     if len(untitled) == len(tokens) - 1:
         raise InputError(f"{file}: none of the {len(untitled)} items of the interactions has a title")

@@ -14,23 +14,22 @@ IGNORED_LABEL = -100
 
 
 def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | None = None) -> Tensor:
-    """Mean negative log-likelihood of every sample's labelled tokens.
+    """Return the mean negative log-likelihood of each sample's labelled tokens.
 
-    ``labels[:, t]`` belongs to the logits at t - 1 of a causal model, at t of an encoder-decoder, whose decoder is fed
-    the labels one place later.
+    ``labels[:, t]`` belongs to the logits at t - 1 of a causal model, and at t of an encoder-decoder, whose decoder
+    reads the labels shifted right by one.
 
     Args:
-        model: Takes the entries of a batch but ``labels``; returns logits [B, T or fewer at the right end, V] or an
-            object with ``.logits``. Its mode and the ambient grad mode are left alone.
-        batch: [B, T] tensors on any device with ``labels`` (-100: not counted; at t = 0 of a causal model: never
-            predicted).
-        past: Keys and values of tokens that come before a causal model's batch, see ``model/prefix.py``.
+        model: takes the entries of a batch except ``labels``; returns logits [B, T or the last of T, V] or an object
+            with ``.logits``. Its training mode and the grad mode are not changed.
+        batch: [B, T] tensors on any device, with ``labels`` (-100: ignored; a causal model does not predict t = 0).
+        past: keys and values of the tokens before a causal model's batch, see ``decoding/prefix.py``.
 
     Returns:
         [B], float32 (float64 for a float64 model), on the device of the logits.
 
     Raises:
-        ValueError: A row of the batch has no labelled token.
+        ValueError: a row has no labelled token.
     """
     device, labels = next(model.parameters()).device, batch["labels"]
     encoder_decoder = is_encoder_decoder(model)
@@ -52,23 +51,23 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | N
 
 
 def last_hidden_states(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """What a causal model makes logits of, [B, T, d]; the whole model runs, as one that is sharded has to."""
+    """Return the last hidden states of a causal model, [B, T, d]; the whole model runs, as FSDP requires."""
     seen = []
     base = unwrapped(model).base_model
     with (
-        head_reads(model, lambda hidden: hidden[:1, -1:]),  # its logits are not read
+        head_reads(model, lambda hidden: hidden[:1, -1:]),  # the logits are not used
         base.register_forward_hook(lambda _module, _args, output: seen.append(output.last_hidden_state)),
     ):
-        model(**inputs, **_accepted(model, logits_to_keep=1, use_cache=False))
+        model(**inputs, **accepted_options(model, logits_to_keep=1, use_cache=False))
     return seen[0]
 
 
 @contextmanager
 def head_reads(model: nn.Module, part: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> Iterator[None]:
-    """While open, the module that makes logits gets a part of its hidden states, laid out without gaps.
+    """Pass only ``part`` of the hidden states, contiguous in memory, to the output head.
 
-    From states with gaps, such as the last ones of each row, PyTorch makes a product of batches, for which some of its
-    kernels copy the weights once for every row.
+    For hidden states with gaps, such as the last ones of each row, PyTorch computes a batched product, and some of its
+    kernels copy the weights once per row.
     """
     head = output_head(model)
     hook = head and head.register_forward_pre_hook(lambda _module, args: part(args[0]).contiguous())
@@ -80,22 +79,23 @@ def head_reads(model: nn.Module, part: Callable[[Tensor], Tensor] = lambda hidde
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside PEFT's."""
+    """Return the base model of a PEFT model, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def is_encoder_decoder(model: nn.Module) -> bool:
+    """Return whether a model has both an encoder and a decoder."""
     return getattr(getattr(unwrapped(model), "config", None), "is_encoder_decoder", False)
 
 
 def _logits(
     model: nn.Module, inputs: dict[str, Tensor | Cache], rows: Tensor, positions: Tensor, length: int
 ) -> Tensor:
-    """Logits [N, V] at N places of the batch, whose rows have ``length`` tokens."""
-    inputs = inputs | _accepted(model, logits_to_keep=length - int(positions.min()), use_cache=False)
+    """Return the logits [N, V] at N positions of a batch of rows of ``length`` tokens."""
+    inputs = inputs | accepted_options(model, logits_to_keep=length - int(positions.min()), use_cache=False)
 
     def pick(tensor: Tensor) -> Tensor:
-        # However many places the model goes on with, they end with the sequence.
+        # The model may return the last positions only.
         return tensor[rows.to(tensor.device), positions.to(tensor.device) + tensor.shape[1] - length]
 
     if not _has_frozen_head(model):
@@ -105,24 +105,24 @@ def _logits(
         return model(**inputs).logits.squeeze(0)
 
 
-def _accepted(model: nn.Module, **options: int) -> dict[str, int]:
-    """Those of the options that the model's forward has."""
+def accepted_options(model: nn.Module, **options: int) -> dict[str, int]:
+    """Return the options that the model's ``forward`` accepts."""
     accepted = inspect.signature(unwrapped(model).forward).parameters
     return {name: value for name, value in options.items() if name in accepted}
 
 
 def output_head(model: nn.Module) -> nn.Module | None:
-    """The module that makes logits of hidden states; None where there is none of its own."""
+    """Return the module that computes logits from hidden states, None if the model has no such module."""
     model = unwrapped(model)
     return model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
 
 
 def _has_frozen_head(model: nn.Module) -> bool:
-    """Whether a module makes the logits whose own gradients need not know the samples apart."""
+    """Return whether the output head has no trainable parameters, so that no per-sample gradients of it are needed."""
     head = output_head(model)
     return head is not None and not any(parameter.requires_grad for parameter in head.parameters())
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """The tensor in float32 at least."""
+    """Return the tensor in float32, or in float64 if it is that."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

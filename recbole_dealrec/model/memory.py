@@ -1,4 +1,4 @@
-"""Going on with smaller batches where one does not fit into memory."""
+"""Splitting of batches that do not fit into memory."""
 
 from collections.abc import Callable, Sequence
 from logging import getLogger
@@ -13,14 +13,14 @@ Result = TypeVar("Result")
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory did not suffice."""
+    """Return whether an error means that memory ran out."""
     return isinstance(error, MemoryError) or should_reduce_batch_size(error)
 
 
 def smaller_helps(error: Exception) -> bool:
-    """Whether this process can go on after an error with a smaller batch: one of memory, and no other process waits.
+    """Return whether this process can retry after an error with a smaller batch.
 
-    With FSDP the others do, in the middle of the same pass.
+    It can if memory ran out, except with FSDP, where the other processes wait in the middle of the same pass.
     """
     return out_of_memory(error) and not (fsdp.is_requested() and processes.world_size() > 1)
 
@@ -32,17 +32,17 @@ def in_fitting_parts(
     cut: Callable[[Batch, slice], Batch],
     join: Callable[[Sequence[Result]], Result],
 ) -> Result:
-    """What ``compute`` gives for a batch, in two halves, and these again, where it runs out of memory.
+    """Return ``compute(batch)``; if memory runs out, halve the batch, recursively, and join the results.
 
     Args:
-        compute: gives a result for each row.
+        compute: returns a result for each row.
         batch: the rows.
-        size: their number.
-        cut: takes some rows of a batch.
-        join: puts the results of two halves together.
+        size: number of rows.
+        cut: returns a slice of the rows.
+        join: concatenates the results of the halves.
 
     Raises:
-        Exception: what ``compute`` raises, of memory only if a single row does not fit.
+        Exception: any error of ``compute``, but out of memory only if a single row does not fit.
     """
     try:
         return compute(batch)

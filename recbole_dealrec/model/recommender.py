@@ -1,4 +1,4 @@
-"""What the pipeline asks of a recommender whose few-shot data it selects."""
+"""The interface between the pipeline and a recommender that is fine-tuned."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -22,15 +22,15 @@ from recbole_dealrec.model.memory import in_fitting_parts
 
 
 class LLMRecommender(SequentialRecommender, ABC):
-    """A sequential recommender of RecBole around a language model that writes the next item.
+    """A RecBole sequential recommender whose language model generates the next item.
 
     Args:
         config: configuration of the model.
         dataset: training part.
 
     Attributes:
-        network: the language model; what is fine-tuned of it requires gradients.
-        weights_folder: name of the folder that what was fine-tuned is saved in.
+        network: the language model; only the parameters to fine-tune require gradients.
+        weights_folder: name of the folder of the fine-tuned weights.
     """
 
     input_type = InputType.POINTWISE
@@ -43,10 +43,10 @@ class LLMRecommender(SequentialRecommender, ABC):
 
     @classmethod
     def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> "LLMRecommender":
-        """The recommender whose fine-tuned part ``save`` wrote to ``folder``; nothing is built anew.
+        """Return the recommender with the fine-tuned weights that ``save`` wrote to ``folder``.
 
         Raises:
-            InputError: what it was fine-tuned from is not there any more, or is another.
+            InputError: the model that was fine-tuned is absent or has changed.
         """
         recommender = cls(config, dataset)
         recommender.load(folder)
@@ -54,68 +54,64 @@ class LLMRecommender(SequentialRecommender, ABC):
 
     @classmethod
     def most_ranked(cls, config: Config, n_items: int) -> int:
-        """How many of ``n_items`` a ranking orders."""
+        """Return how many of ``n_items`` a ranking contains."""
         return n_items
 
     @classmethod
     @abstractmethod
     def check(cls, config: Config) -> None:
-        """Refuse a configuration that cannot be run, before hours of work.
-
-        Raises:
-            InputError: it cannot.
-        """
+        """Raise InputError if the configuration cannot be run."""
 
     @abstractmethod
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
-        """What ``sample_losses`` of ``loss.py`` takes, for histories of item ids, oldest first, and their targets."""
+        """Return the batch for ``loss.sample_losses`` of histories of item ids, oldest first, and their targets."""
 
     @abstractmethod
     def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        """Indices and batch, of similar length under ``tokens_per_batch``, for scoring."""
+        """Yield indices and batches of samples of similar length, at most ``tokens_per_batch`` each, for scoring."""
 
     @abstractmethod
     def representation_batches(
         self, samples: CandidateSamples, with_targets: bool = False
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """Indices and what ``represent`` takes of histories or, with targets, of whole samples.
+        """Yield indices and batches for ``represent``, of histories or, with targets, of histories and targets.
 
-        Batches are of similar length under ``tokens_per_batch``.
+        A batch holds rows of similar length, at most ``tokens_per_batch``.
         """
 
     @abstractmethod
     def represent(self, batch: Any) -> Tensor:
-        """What the language model before fine-tuning makes of each row, float32 [B, d]."""
+        """Return the embedding of each row by the language model before fine-tuning, float32 [B, d]."""
 
     @abstractmethod
     def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
-        """Tokens of each history, as far as it is read, and of the target that is to be written, int64 [n, 2]."""
+        """Return the number of tokens of each truncated history and of its target, int64 [n, 2]."""
 
     @abstractmethod
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, Any]]:
-        """``instruction``, ``input`` and ``output`` of each sample, as other fine-tuning tools read them.
+        """Yield ``instruction``, ``input`` and ``output`` of each sample, the format of fine-tuning tools.
 
-        With a chat template, ``messages`` too.
+        With a chat template, yield ``messages`` too.
         """
 
     @abstractmethod
     def item_scores(self, interaction: Interaction) -> Tensor:
-        """Score of every item for every history, float32 [B, n_items]; the target is not read."""
+        """Return the score of every item for each history, float32 [B, n_items]; targets are not read."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Save what was fine-tuned."""
+        """Save the fine-tuned weights."""
 
     @abstractmethod
     def load(self, folder: Path) -> None:
-        """Load what ``save`` wrote."""
+        """Load the weights that ``save`` wrote."""
 
     @abstractmethod
     def _origin(self) -> str:
-        """What the network was made from, beside the values of what trains."""
+        """Return what determines the network besides the values of its trainable parameters."""
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that a sample's gradient depends on but its tokens; equal for equal networks of two runs."""
+        """Return the SHA-256 of the network's origin and trainable parameters; it is the same for equal networks."""
         hashed = hashlib.sha256(self._origin().encode())
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
@@ -124,21 +120,20 @@ class LLMRecommender(SequentialRecommender, ABC):
         return hashed.hexdigest()
 
     def sample_losses(self, interaction: Interaction) -> Tensor:
-        """Mean negative log-likelihood of each sample's labelled tokens, float32 [B]."""
+        """Return the mean negative log-likelihood of each sample's labelled tokens, float32 [B]."""
         return sample_losses(self.network, self.batch(self._histories(interaction), self._targets(interaction)))
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """What ``item_scores`` gives, in parts where the memory does not suffice; RecBole's name for it."""
-        rows_of = Interaction.__getitem__
-        return in_fitting_parts(self.item_scores, interaction, len(interaction), rows_of, torch.cat)
+        """Return ``item_scores``, from smaller batches if memory runs out; RecBole calls this method."""
+        return in_fitting_parts(self.item_scores, interaction, len(interaction), Interaction.__getitem__, torch.cat)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         return self.sample_losses(interaction).mean()
 
     @contextmanager
-    def _inference(self) -> Iterator[None]:
-        """The language model in evaluation mode, without gradients."""
+    def _evaluation_mode(self) -> Iterator[None]:
+        """Put the language model in evaluation mode, without gradients."""
         was_training = self.network.training
         self.network.eval()
         try:

@@ -360,5 +360,5 @@ def test_a_key_knows_the_semantic_ids(tiger):
     keys = keys_of(model, samples, "all")
     again, _ = tiger()
     np.testing.assert_array_equal(keys_of(again, samples, "all"), keys)
-    again._tokens = np.roll(again._tokens, 1, axis=0)
+    again._item_tokens = np.roll(again._item_tokens, 1, axis=0)
     assert (keys_of(again, samples, "all") != keys).any(axis=1).all()

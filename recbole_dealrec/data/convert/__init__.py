@@ -28,35 +28,36 @@ _FORMATS = (AuthorsFolder, Table, AtomicSource, Amazon)
 def convert(
     source: str | Path, folder: str | Path, min_rating: float | None = None, core: int = 0, split: bool = False
 ) -> dict[str, int]:
-    """Write a dataset folder of atomic files; the folder's name is the dataset's.
+    """Convert published data to a dataset folder of atomic files; the folder's name is the dataset's.
 
     Args:
         source: data folder of the authors' repository; folder with MicroLens's CSV files; folder with a category of
             Amazon Reviews 2018 or 2023 (JSON lines of reviews and of metadata, plain or gzip); folder with one
             ``.inter`` and one ``.item`` file; or a CSV file with the columns user, item, time and title.
         folder: new folder.
-        min_rating: lowest rating that is kept; None keeps all (the paper: 4).
-        core: fewest interactions of each user and each item that is kept; 0 keeps all (the paper: 5).
-        split: whether to write the split as well, 8:1:1 by global time as in the paper, as RecBole's benchmark files.
-            The authors' data are split already, and only that is written.
+        min_rating: lowest rating to keep; None keeps all (the paper: 4).
+        core: fewest interactions of users and items to keep; 0 keeps all (the paper: 5).
+        split: whether to write RecBole's benchmark files, split 8:1:1 by global time as in the paper, too. Of the
+            authors' data, only their split is written.
 
     Returns:
-        Numbers of users, items, interactions, and of the rows of each part of the split.
+        Numbers of users, items, interactions, and rows of each part of the split.
 
     Raises:
-        InputError: the source is of none of these formats, or cannot be used; nothing is left at ``folder`` then.
+        InputError: the source has none of these formats or is invalid; ``folder`` is not created then.
     """
     source, folder = Path(source), Path(folder).absolute()
-    found = _recognised(source)
+    data = _detect_format(source)
     with new_folder(folder) as new:
-        if isinstance(found, AuthorsFolder):
+        if isinstance(data, AuthorsFolder):
             if min_rating is not None or core:
                 raise InputError(f"{source}: these data are filtered and split already; leave min_rating and core out")
-            return _convert_split(found, new, folder.name)
-        return _convert_rows(found, new, folder.name, min_rating, core, split)
+            return _convert_split(data, new, folder.name)
+        return _convert_rows(data, new, folder.name, min_rating, core, split)
 
 
-def _recognised(source: Path) -> AuthorsFolder | Source:
+def _detect_format(source: Path) -> AuthorsFolder | Source:
+    """Return the source in the first format that it has; raise InputError if it has none."""
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     for kind in _FORMATS:
@@ -81,7 +82,7 @@ def _convert_rows(
     users, items = interactions.used_users(), interactions.used_items()
     check_tokens(users, "user")
     check_tokens(items, "item")
-    write_titles(_titles(source.titles(), set(items), name), items, new / f"{name}.item")
+    write_titles(_first_titles(source.titles(), set(items), name), items, new / f"{name}.item")
     write_interactions(interactions, new / f"{name}.inter")
     parts = write_benchmark(interactions.sequences(), new, name) if split else {}
     return {"users": len(users), "items": len(items), "interactions": len(interactions), **parts}
@@ -93,19 +94,15 @@ def _convert_split(source: AuthorsFolder, new: Path, name: str) -> dict[str, int
         users.add(user)
         items.update(*parts)
         interactions += sum(map(len, parts))
-    titles = _titles(source.titles(), items, name)
+    titles = _first_titles(source.titles(), items, name)
     check_tokens([*users, *items], "user or item")
     write_titles(titles, dict.fromkeys([*titles, *sorted(items)]), new / f"{name}.item")
     parts = write_benchmark(source.sequences(), new, name)
     return {"users": len(users), "items": len(items), "interactions": interactions, **parts}
 
 
-def _titles(pairs: Iterator[tuple[str, str]], items: Container[str], name: str) -> dict[str, str]:
-    """First title that is not empty of each item.
-
-    Raises:
-        InputError: no item has one.
-    """
+def _first_titles(pairs: Iterator[tuple[str, str]], items: Container[str], name: str) -> dict[str, str]:
+    """Return each item's first non-empty title; raise InputError if no item has one."""
     titles: dict[str, str] = {}
     for item, title in pairs:
         if item in items and item not in titles and (text := title_text(title)):

@@ -11,7 +11,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m recbole_dealrec.data.convert", description="Write published data as RecBole's atomic files."
     )
-    parser.add_argument("source", help="folder or CSV file; the format is recognised by what is there")
+    parser.add_argument("source", help="folder or CSV file; the format is detected")
     parser.add_argument("folder", help="new folder; its name is the dataset's")
     parser.add_argument("--min_rating", type=float, help="lowest rating that is kept (the paper: 4)")
     parser.add_argument("--core", type=int, default=0, help="fewest interactions of a user and an item (the paper: 5)")

@@ -13,13 +13,13 @@ _ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 @dataclass(frozen=True)
 class _Edition:
-    """Names that an edition of the collection has for what is read of it."""
+    """Field names of an edition of the collection."""
 
     user: str
     item: str
     rating: str
     time: str
-    ticks: float  # of a second
+    ticks: float  # per second
 
 
 _EDITIONS = (
@@ -30,12 +30,12 @@ _EDITIONS = (
 
 @dataclass(frozen=True)
 class Amazon:
-    """One category.
+    """One category of Amazon Reviews.
 
     Attributes:
         reviews: file of reviews.
         metadata: file of items with titles.
-        edition: how the fields are called.
+        edition: the field names.
     """
 
     reviews: Path
@@ -44,10 +44,10 @@ class Amazon:
 
     @classmethod
     def found_in(cls, source: Path) -> "Amazon | None":
-        """The reviews and the metadata in a folder, told apart by the fields of their first line.
+        """Return the reviews and metadata in a folder, distinguished by the fields of their first line, or None.
 
         Raises:
-            InputError: the folder has reviews of an edition, and not one file each of reviews and metadata.
+            InputError: the folder has reviews, but not one file each of reviews and metadata.
         """
         if not source.is_dir():
             return None

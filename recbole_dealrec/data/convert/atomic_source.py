@@ -1,4 +1,4 @@
-"""RecBole's processed datasets: ``.inter`` and ``.item`` files, to be filtered and split."""
+"""RecBole's processed datasets: ``.inter`` and ``.item`` files to filter and split."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,22 +29,22 @@ class AtomicSource:
 
     def rows(self) -> Iterator[Row]:
         file = self.interactions
-        places = self._places(file, "user_id", "item_id", "timestamp")
+        columns = self._column_numbers(file, "user_id", "item_id", "timestamp")
         rating = list(file.columns()).index("rating") if "rating" in file.columns() else None
         width = len(file.columns())
         for row, cells in islice(file.rows(), 1, None):
             if len(cells) != width:
-                raise file.ragged(row, cells, file.columns())
-            user, item, time = (cells[place] for place in places)
+                raise file.width_error(row, cells, file.columns())
+            user, item, time = (cells[column] for column in columns)
             rated = None if rating is None else number(cells[rating], file.path, row, "rating")
             yield Row(user, item, number(time, file.path, row, "timestamp"), rated)
 
     def titles(self) -> Iterator[tuple[str, str]]:
-        """Titles; a row that is not whole, which nobody could mend in a published archive, is left out."""
+        """Yield items and titles; rows with too many or few columns are left out, as published archives have some."""
         file = self.catalogue
         columns = list(file.columns())
         named = [name for name in columns if name == "title"] or [name for name in columns if name.endswith("title")]
-        item, title = self._places(file, "item_id", named[0] if named else "title")
+        item, title = self._column_numbers(file, "item_id", named[0] if named else "title")
         width, broken = len(file.columns()), []
         for row, cells in islice(file.rows(), 1, None):
             if len(cells) == width:
@@ -58,7 +58,7 @@ class AtomicSource:
             )
 
     @staticmethod
-    def _places(file: AtomicFile, *names: str) -> list[int]:
+    def _column_numbers(file: AtomicFile, *names: str) -> list[int]:
         columns = list(file.columns())
         for name in names:
             if name not in columns:

@@ -1,4 +1,4 @@
-"""Interactions in arrays, while they are filtered and split."""
+"""Interactions in arrays, to filter and split."""
 
 from array import array
 from collections.abc import Iterable, Iterator
@@ -9,12 +9,12 @@ import numpy as np
 
 from recbole_dealrec.errors import InputError
 
-LONGEST_HISTORY = 50  # latest items of a history that a benchmark file keeps, as the authors' data have it
+LONGEST_HISTORY = 50  # items of a history in a benchmark file, as in the authors' data
 _TRAIN, _VALID, _TEST, _DROPPED = range(4)
 
 
 class Row(NamedTuple):
-    """One interaction as a source has it; ``rating`` is None where it has none."""
+    """One interaction of a source; ``rating`` is None if it has none."""
 
     user: str
     item: str
@@ -23,7 +23,7 @@ class Row(NamedTuple):
 
 
 class Sequence(NamedTuple):
-    """A user's items in time order, by the part of the data they belong to."""
+    """A user's items in time order, by part of the split."""
 
     user: str
     train: list[str]
@@ -33,7 +33,7 @@ class Sequence(NamedTuple):
 
 @dataclass(frozen=True)
 class Interactions:
-    """Interactions; a row takes 16 bytes, besides a text for each user and each item.
+    """Interactions, 16 bytes per row, and the tokens of users and items.
 
     Attributes:
         users: token of each user code.
@@ -51,14 +51,14 @@ class Interactions:
 
     @classmethod
     def of(cls, rows: Iterable[Row], min_rating: float | None = None) -> "Interactions":
-        """Collect rows one by one.
+        """Collect the rows of a source.
 
         Args:
-            rows: the source's rows.
-            min_rating: lowest rating that is kept; None keeps all.
+            rows: the rows.
+            min_rating: lowest rating to keep; None keeps all.
 
         Raises:
-            InputError: ``min_rating`` is asked of rows without a rating, or no row is kept.
+            InputError: ``min_rating`` is given but a row has no rating, or no row is kept.
         """
         users: dict[str, int] = {}
         items: dict[str, int] = {}
@@ -85,36 +85,36 @@ class Interactions:
         return Interactions(self.users, self.items, self.user[index], self.item[index], self.time[index])
 
     def in_time_order(self) -> "Interactions":
-        """Sorted by time; rows of the same time stay in their order."""
+        """Return the interactions sorted by time; rows of equal time keep their order."""
         return self[np.argsort(self.time, kind="stable")]
 
     def k_core(self, k: int) -> "Interactions":
-        """The largest part in which every user and every item has at least ``k`` interactions.
+        """Return the k-core: the largest part in which each user and each item has at least ``k`` interactions.
 
-        A user's later interactions with the same item are left out first, so that ``k`` counts different ones.
+        Only a user's first interaction with an item is kept.
         """
         pairs = self.user.astype(np.int64) * len(self.items) + self.item
         _, first = np.unique(pairs, return_index=True)
         kept = np.sort(first)
         while True:
             user, item = self.user[kept], self.item[kept]
-            whole = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k) if len(kept) else np.ones(0, bool)
-            if whole.all():
+            enough = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k) if len(kept) else np.ones(0, bool)
+            if enough.all():
                 return self[kept]
-            kept = kept[whole]
+            kept = kept[enough]
 
     def used_users(self) -> list[str]:
-        """Tokens of the users that occur, in the order of their codes."""
+        """Return the tokens of the users that occur, by code."""
         return [self.users[code] for code in np.unique(self.user)]
 
     def used_items(self) -> list[str]:
-        """Tokens of the items that occur, in the order of their codes."""
+        """Return the tokens of the items that occur, by code."""
         return [self.items[code] for code in np.unique(self.item)]
 
     def sequences(self) -> Iterator[Sequence]:
-        """Each user's items, split 8:1:1 by the time of all interactions together, as in the paper.
+        """Yield each user's items, split 8:1:1 by global time as in the paper.
 
-        The rows have to be in time order. A user without a training item has no history and is left out.
+        The rows have to be in time order. Users without a training item are left out.
         """
         part = np.full(len(self), _TRAIN, np.int8)
         part[len(self) * 8 // 10 :] = _VALID
@@ -126,6 +126,6 @@ class Interactions:
         starts = np.flatnonzero(np.diff(self.user[order], prepend=-1))
         for rows in np.split(order, starts[1:]):
             if part[rows[0]] != _DROPPED:
-                parts = (self.item[rows[part[rows] == of]] for of in (_TRAIN, _VALID, _TEST))
+                parts = (self.item[rows[part[rows] == name]] for name in (_TRAIN, _VALID, _TEST))
                 user = self.users[self.user[rows[0]]]
                 yield Sequence(user, *([self.items[code] for code in codes] for codes in parts))

@@ -1,4 +1,4 @@
-"""NumPy files that hold a pickled object, without running what a pickle may ask to run."""
+"""NumPy files of a pickled object, read without running code of the pickle."""
 
 import pickle
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from recbole_dealrec.errors import InputError
 
-# What pickled arrays are made of; other containers, texts and numbers need no name.
+# Classes in pickled arrays; built-in containers, texts and numbers need none.
 _ADMITTED = {
     ("numpy", "ndarray"), ("numpy", "dtype"),
     ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
@@ -17,7 +17,7 @@ _ADMITTED = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits containers, texts, numbers and NumPy arrays."""
+    """Unpickler of containers, texts, numbers and NumPy arrays only."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
@@ -31,10 +31,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_object(path: Path) -> Any:
-    """The one object of a ``.npy`` file, such as a dictionary.
+    """Return the object in a ``.npy`` file, such as a dictionary.
 
     Raises:
-        InputError: the file is no such file, or its pickle names anything but containers, texts and NumPy arrays.
+        InputError: the file is invalid, or its pickle contains other than containers, texts, numbers and NumPy arrays.
     """
     try:
         with open(path, "rb") as stream:

@@ -1,4 +1,4 @@
-"""The data folder of the authors' repository: sequences that are split already, and a table of titles."""
+"""The data folder of the authors' repository: split sequences and a table of titles."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _TITLES = "title_maps.npy"
 
 @dataclass(frozen=True)
 class AuthorsFolder:
-    """``sequential_train.txt``, ``_valid`` and ``_test``, a line a user: the user and items in time order; and
+    """``sequential_train.txt``, ``_valid`` and ``_test``, with a line per user of the user and items in time order; and
     ``title_maps.npy``, a dictionary whose entry ``seqid2title`` has the title of each item."""
 
     path: Path
@@ -25,7 +25,7 @@ class AuthorsFolder:
         return cls(source) if (source / _TITLES).is_file() else None
 
     def sequences(self) -> Iterator[Sequence]:
-        """The users in the order of the lines.
+        """Yield the users' items in the order of the lines.
 
         Raises:
             InputError: the three files have different users.
@@ -44,7 +44,7 @@ class AuthorsFolder:
             raise InputError(f"{self.path}: the three sequential_*.txt differ in their number of lines") from error
 
     def titles(self) -> Iterator[tuple[str, str]]:
-        """Items and titles.
+        """Yield items and titles.
 
         Raises:
             InputError: the table is no dictionary of texts.

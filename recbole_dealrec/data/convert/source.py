@@ -1,4 +1,4 @@
-"""What a source of interactions and titles is, and how its text is read."""
+"""The interface of a source of interactions and titles, and readers of its text files."""
 
 import csv
 import gzip
@@ -14,39 +14,39 @@ from typing import Any, Protocol, TextIO
 from recbole_dealrec.data.convert.interactions import Row
 from recbole_dealrec.errors import InputError
 
-_NO_TEXT = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
-_LONGEST_LINE = 64 * 2**20  # characters; a file that is one line must not fill the memory
+_CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+_LONGEST_LINE = 64 * 2**20  # characters; bounds the memory for a file of one line
 
 
 class Source(Protocol):
     """Interactions with titles, read row by row."""
 
     def rows(self) -> Iterator[Row]:
-        """The interactions.
+        """Yield the interactions.
 
         Raises:
-            InputError: the first row that cannot be used.
+            InputError: a row is invalid.
         """
 
     def titles(self) -> Iterator[tuple[str, str]]:
-        """Items and their titles; an item may come more than once, or with an empty title.
+        """Yield items and titles; an item may come more than once, or with an empty title.
 
         Raises:
-            InputError: the first row that cannot be used.
+            InputError: a row is invalid.
         """
 
 
 def open_text(path: Path) -> TextIO:
-    """A text file in UTF-8, perhaps compressed by gzip."""
+    """Open a text file in UTF-8, plain or gzip."""
     opener: Callable = gzip.open if path.suffix == ".gz" else open
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each line.
+    """Yield number and text of each line.
 
     Raises:
-        InputError: the file cannot be read, ends early, is no UTF-8, or has a line without end.
+        InputError: the file cannot be read, is truncated, is not UTF-8, or has a line that is too long.
     """
     try:
         with open_text(path) as stream:
@@ -59,7 +59,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and object of each line that is not blank.
+    """Yield number and object of each line that is not blank.
 
     Raises:
         InputError: a line is no JSON object.
@@ -76,7 +76,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number of the last line and cells of each record, header included.
+    """Yield the number of the last line and the cells of each record, header included.
 
     Raises:
         InputError: a record has more or fewer cells than the header.
@@ -95,11 +95,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def number(value: Any, path: Path, row: int, name: str) -> float:
-    """A finite number in a cell.
-
-    Raises:
-        InputError: it is none.
-    """
+    """Return a cell's value as a number; raise InputError if it is no finite number."""
     try:
         result = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -110,21 +106,17 @@ def number(value: Any, path: Path, row: int, name: str) -> float:
 
 
 def title_text(title: str) -> str:
-    """A title on one line: HTML entities decoded, control characters and runs of white space made single spaces."""
-    return " ".join(_NO_TEXT.sub(" ", html.unescape(title)).split())
+    """Return a title with HTML entities decoded and runs of control characters and white space made single spaces."""
+    return " ".join(_CONTROL_CHARACTERS.sub(" ", html.unescape(title)).split())
 
 
-def column_places(header: Sequence[str], wanted: dict[str, tuple[str, ...]], path: Path) -> dict[str, int]:
-    """Place of each wanted column, by the first of its names that the header has.
-
-    Raises:
-        InputError: a column is absent.
-    """
+def column_numbers(header: Sequence[str], wanted: dict[str, tuple[str, ...]], path: Path) -> dict[str, int]:
+    """Return the number of each wanted column by the first of its names in the header; raise InputError if absent."""
     names = [name.strip().lower() for name in header]
-    places = {}
+    numbers = {}
     for column, choices in wanted.items():
         found = [names.index(choice) for choice in choices if choice in names]
         if not found:
             raise InputError(f"{path}: no column {' or '.join(choices)} (found {', '.join(header)})")
-        places[column] = found[0]
-    return places
+        numbers[column] = found[0]
+    return numbers

@@ -1,11 +1,11 @@
-"""CSV files: MicroLens as published, and a table of user, item, time and title."""
+"""CSV files: MicroLens as published, or a table of user, item, time and title."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_dealrec.data.convert.interactions import Row
-from recbole_dealrec.data.convert.source import column_places, csv_rows, number
+from recbole_dealrec.data.convert.source import column_numbers, csv_rows, number
 
 _NAMES = {
     "user": ("user", "user_id", "userid"),
@@ -13,16 +13,15 @@ _NAMES = {
     "time": ("time", "timestamp"),
     "title": ("title",),
 }
-_RATING = ("rating",)
 
 
 @dataclass(frozen=True)
 class Table:
-    """CSV with a header; columns of other names are not read, and ``rating`` may be absent.
+    """CSV with a header; other columns are ignored, and ``rating`` may be absent.
 
     Attributes:
         interactions: file with the columns user, item and time (or timestamp).
-        catalogue: file with the columns item and title; it may be the same one.
+        catalogue: file with the columns item and title; it may be the same file.
     """
 
     interactions: Path
@@ -30,7 +29,7 @@ class Table:
 
     @classmethod
     def found_in(cls, source: Path) -> "Table | None":
-        """MicroLens's ``*_pairs.csv`` with ``*_title*.csv``, or one CSV file."""
+        """Return MicroLens's ``*_pairs.csv`` and ``*_title*.csv`` in a folder, or one CSV file, or None."""
         if source.is_file():
             return cls(source, source) if source.name.endswith((".csv", ".csv.gz")) else None
         pairs, titles = sorted(source.glob("*_pairs.csv")), sorted(source.glob("*_title*.csv"))
@@ -39,19 +38,19 @@ class Table:
     def rows(self) -> Iterator[Row]:
         records = csv_rows(self.interactions)
         _, header = next(records, (1, []))
-        places = column_places(header, {key: _NAMES[key] for key in ("user", "item", "time")}, self.interactions)
-        rated = [place for place, name in enumerate(header) if name.strip().lower() in _RATING]
+        columns = column_numbers(header, {key: _NAMES[key] for key in ("user", "item", "time")}, self.interactions)
+        ratings = [column for column, name in enumerate(header) if name.strip().lower() == "rating"]
         for row, cells in records:
             yield Row(
-                cells[places["user"]],
-                cells[places["item"]],
-                number(cells[places["time"]], self.interactions, row, "time"),
-                number(cells[rated[0]], self.interactions, row, "rating") if rated else None,
+                cells[columns["user"]],
+                cells[columns["item"]],
+                number(cells[columns["time"]], self.interactions, row, "time"),
+                number(cells[ratings[0]], self.interactions, row, "rating") if ratings else None,
             )
 
     def titles(self) -> Iterator[tuple[str, str]]:
         records = csv_rows(self.catalogue)
         _, header = next(records, (1, []))
-        places = column_places(header, {key: _NAMES[key] for key in ("item", "title")}, self.catalogue)
+        columns = column_numbers(header, {key: _NAMES[key] for key in ("item", "title")}, self.catalogue)
         for _, cells in records:
-            yield cells[places["item"]], cells[places["title"]]
+            yield cells[columns["item"]], cells[columns["title"]]

@@ -15,9 +15,9 @@ from recbole_dealrec.data.convert.interactions import LONGEST_HISTORY, Interacti
 from recbole_dealrec.errors import InputError
 
 PARTS = ("train", "valid", "test")
-_ROWS = 100_000  # of a chunk
-# What RecBole would read as something else: white space, a quotation mark in front, a word for a missing value.
-_NO_TOKEN = re.compile(r'.*\s|"|$', re.DOTALL)
+_CHUNK_ROWS = 100_000
+# What RecBole would misread: white space, a leading quotation mark, a word for a missing value.
+_INVALID_TOKEN = re.compile(r'.*\s|"|$', re.DOTALL)
 _MISSING = {
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
     "NaN", "None", "n/a", "nan", "null",
@@ -26,10 +26,10 @@ _MISSING = {
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its name when all is written, and is removed if it is not.
+    """Yield a temporary folder beside ``folder`` that is renamed to it when complete, and removed otherwise.
 
     Raises:
-        InputError: there is something at ``folder``, or it cannot be written.
+        InputError: ``folder`` is not empty or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is there already; remove it, or name another folder")
@@ -44,53 +44,50 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_tokens(tokens: Iterable[str], what: str) -> None:
-    """Refuse identifiers that would not come back from an atomic file as they are.
+def check_tokens(tokens: Iterable[str], noun: str) -> None:
+    """Raise InputError if RecBole would misread an identifier in an atomic file.
 
     Args:
         tokens: identifiers.
-        what: what they name, such as ``user``.
-
-    Raises:
-        InputError: the first that is empty, has white space, begins with a quotation mark, or is a word such as NA.
+        noun: noun for them in the error, such as ``user``.
     """
     for token in tokens:
-        if token in _MISSING or _NO_TOKEN.match(token) or not token.isprintable():
+        if token in _MISSING or _INVALID_TOKEN.match(token) or not token.isprintable():
             raise InputError(
-                f"{what} '{token}': atomic files cannot hold this identifier; it has to be printable text without "
+                f"{noun} '{token}': atomic files cannot hold this identifier; it has to be printable text without "
                 "white space that begins with no quotation mark and is no word such as NA; rename it"
             )
 
 
 def write_interactions(interactions: Interactions, file: Path) -> None:
-    """``.inter`` with user, item and time, users in the order of the first row and each one's rows as they stand."""
+    """Write ``.inter`` with user, item and time, grouped by user, each user's rows in their order."""
     order = np.argsort(interactions.user, kind="stable")
     users, items = np.array(interactions.users, object), np.array(interactions.items, object)
-    whole = bool(np.all(interactions.time == np.floor(interactions.time)) and np.all(abs(interactions.time) < 2**53))
+    integral = bool(np.all(interactions.time == np.floor(interactions.time)) and np.all(abs(interactions.time) < 2**53))
     with open(file, "w", encoding="utf-8") as stream:
         stream.write("user_id:token\titem_id:token\ttimestamp:float\n")
-        for start in range(0, len(order), _ROWS):
-            chunk = interactions[order[start : start + _ROWS]]
-            time = chunk.time.astype(np.int64) if whole else chunk.time
+        for start in range(0, len(order), _CHUNK_ROWS):
+            chunk = interactions[order[start : start + _CHUNK_ROWS]]
+            time = chunk.time.astype(np.int64) if integral else chunk.time
             frame = pd.DataFrame({"user": users[chunk.user], "item": items[chunk.item], "time": time})
             frame.to_csv(stream, sep="\t", header=False, index=False, quoting=3)
 
 
 def write_titles(titles: Mapping[str, str], items: Iterable[str], file: Path) -> None:
-    """``.item`` with item and title; an item without one gets an empty title."""
+    """Write ``.item`` with item and title, which is empty for an item without one."""
     with open(file, "w", encoding="utf-8") as stream:
         stream.write("item_id:token\ttitle:token\n")
         stream.writelines(f"{item}\t{titles.get(item, '')}\n" for item in items)
 
 
 def write_benchmark(sequences: Iterable[Sequence], folder: Path, name: str) -> dict[str, int]:
-    """RecBole's benchmark files ``<name>.train.inter``, ``.valid.inter`` and ``.test.inter``, as the authors' data.
+    """Write RecBole's benchmark files ``<name>.train.inter``, ``.valid.inter`` and ``.test.inter`` as the authors do.
 
-    Training has a row for each user, the last training item after those before it. Validation has a row for each
-    validation item after all training items; test a row for each test item after all earlier ones.
+    Training has a row per user, with the last training item as target. Validation has a row per validation item, whose
+    history is all training items; test has a row per test item, whose history is all earlier items.
 
     Returns:
-        Rows of each part.
+        Number of rows of each part.
 
     Raises:
         InputError: a part has no row.

@@ -1,1 +1,1 @@
-"""Datasets from the network: which there are, their archives and the transfer."""
+"""Download of datasets: table of datasets, transfer and archives."""

@@ -1,4 +1,4 @@
-"""Zip archives from elsewhere, looked at before anything is unpacked."""
+"""Unpacking of zip archives that are checked first."""
 
 import errno
 import re
@@ -12,35 +12,35 @@ from pathlib import Path, PurePosixPath
 
 from recbole_dealrec.errors import InputError
 
-_MOST_EXPANSION = 200  # times the archive; text shrinks about tenfold, what shrinks more is made to fill a disk
-# What zipfile raises for archives that are cut short, altered, encrypted or of another compression.
-_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, NotImplementedError, RuntimeError)
+_MOST_EXPANSION = 200  # times the archive's size; text shrinks about tenfold, a zip bomb far more
+# Errors of zipfile for archives that are truncated, altered, encrypted or of unknown compression.
+_DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, NotImplementedError, RuntimeError)
 
 
 def unpack(archive: Path, files: Mapping[str, Path]) -> None:
-    """Unpack one file of each wanted suffix, whatever its folder in the archive.
+    """Unpack one file of each suffix from any folder of the archive.
 
     Args:
         archive: zip archive.
-        files: where to write the file with a suffix such as ``.inter``, by suffix.
+        files: path to write, by suffix such as ``.inter``.
 
     Raises:
-        InputError: a name leaves the archive's folder, a member is a link, the archive says that it is larger than the
-            disk or a text would be, it is damaged, or it has no file, or several, of a suffix. Nothing is written then,
-            unless the damage is inside a wanted file.
+        InputError: a path leaves the archive's folder, a member is a link, the unpacked size exceeds the disk or that
+            of text, the archive is damaged, or a suffix has not one file. Nothing is written then, unless a wanted file
+            itself is damaged.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
             _check_members(archive, members)
-            wanted = {suffix: _member(archive, members, suffix) for suffix in files}
+            wanted = {suffix: _find_member(archive, members, suffix) for suffix in files}
             for suffix, member in wanted.items():
                 with opened.open(member) as stream, open(files[suffix], "wb") as file:
-                    shutil.copyfileobj(stream, file, 2**20)  # never more than the size that was checked
+                    shutil.copyfileobj(stream, file, 2**20)  # zipfile reads no more than the checked size
     except InputError:
         raise
-    except (*_DAMAGES, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place before the file's beginning
+    except (*_DAMAGE_ERRORS, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: an offset before the file's beginning
             raise
         raise InputError(f"{archive}: a damaged archive, or none that can be read ({error}); remove it") from error
 
@@ -53,22 +53,22 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
         if stat.S_ISLNK(member.external_attr >> 16):
             raise InputError(f"{archive}: holds '{member.filename}', a link; not unpacked")
     size = sum(member.file_size for member in members)
-    most = _MOST_EXPANSION * archive.stat().st_size
+    limit = _MOST_EXPANSION * archive.stat().st_size
     free = shutil.disk_usage(archive.parent).free
-    if size > most:
+    if size > limit:
         raise InputError(f"{archive}: unpacks to {size} bytes, more than {_MOST_EXPANSION} times its own; not unpacked")
     if size > free:
         raise InputError(f"{archive}: unpacks to {size} bytes, and {free} are free on the disk; free some")
 
 
-def _member(archive: Path, members: list[zipfile.ZipInfo], suffix: str) -> zipfile.ZipInfo:
+def _find_member(archive: Path, members: list[zipfile.ZipInfo], suffix: str) -> zipfile.ZipInfo:
     names = [PurePosixPath(member.filename).name for member in members]
     found = [
         member
         for member, name in zip(members, names, strict=True)
-        if name.endswith(suffix) and not name.startswith(".")  # what macOS adds
+        if name.endswith(suffix) and not name.startswith(".")  # files that macOS adds
     ]
     if len(found) != 1:
-        what = "titles" if suffix == ".item" else "interactions"
-        raise InputError(f"{archive.name}: has {len(found)} files *{suffix}, where one is needed for the {what}")
+        content = "titles" if suffix == ".item" else "interactions"
+        raise InputError(f"{archive.name}: has {len(found)} files *{suffix}, where one is needed for the {content}")
     return found[0]

@@ -1,4 +1,4 @@
-"""Datasets by name: those of RecBole's table of archives, and the paper's."""
+"""Datasets that are downloaded by name: those of RecBole's table and the paper's."""
 
 import shutil
 from dataclasses import dataclass
@@ -22,34 +22,33 @@ _CONVERT = "python -m recbole_dealrec.data.convert SOURCE"
 
 
 @dataclass(frozen=True)
-class _Paper:
-    """How the paper makes a dataset of a processed archive."""
+class _PaperDataset:
+    """The paper's filter of a processed archive."""
 
     archive: str
     min_rating: float = 4
     core: int = 5
 
 
-_PAPER = {"games": _Paper("amazon-video-games-18"), "book": _Paper("amazon-books-18")}
+_PAPER_DATASETS = {"games": _PaperDataset("amazon-video-games-18"), "book": _PaperDataset("amazon-books-18")}
 
 
 def archive_url(name: str) -> str | None:
-    """Where a dataset's archive is downloaded from; None if no archive is known for the name."""
-    return read_yaml(URL_TABLE).get(_PAPER[name].archive if name in _PAPER else name)
+    """Return the address of a dataset's archive, None if the name is unknown."""
+    return read_yaml(URL_TABLE).get(_PAPER_DATASETS[name].archive if name in _PAPER_DATASETS else name)
 
 
-def provide(config: Config) -> None:
+def download_if_absent(config: Config) -> None:
     """Download the dataset's folder if it is absent.
 
-    Of several processes, the first one downloads and the others wait for it. ``games`` and ``book`` are filtered and
-    split as in the paper; the other datasets of RecBole's table are unpacked as they are. What an interrupted download
-    left is used by the next.
+    Of several processes, one downloads and the others wait. ``games`` and ``book`` are filtered and split as in the
+    paper; the other datasets of RecBole's table are only unpacked. An interrupted download is resumed.
 
     Args:
         config: reads ``dataset``, ``data_path`` and ``show_progress``.
 
     Raises:
-        InputError: no archive is known for the name, or it cannot be had or used.
+        InputError: the name is unknown, or its archive cannot be downloaded or unpacked.
     """
     name, folder = config["dataset"], Path(config["data_path"])
     url = archive_url(name)
@@ -62,18 +61,18 @@ def provide(config: Config) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{name}.lock")):
-            if not folder.exists():  # no other process was faster
+            if not folder.exists():  # another process may have been faster
                 kept.mkdir(exist_ok=True)
-                # Processes other than the main one show no progress, and any of them may be the first here.
+                # The other processes have show_progress off, but any process may get here first.
                 archive = download(url, kept, config["show_progress"] or processes.launched_rank() > 0)
-                _build(archive, folder, _PAPER.get(name))
+                _write_dataset(archive, folder, _PAPER_DATASETS.get(name))
                 shutil.rmtree(kept, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{kept}: {error.strerror or error}; the same command goes on from here") from error
 
 
-def _build(archive: Path, folder: Path, paper: _Paper | None) -> None:
-    """Make the dataset's folder of its archive."""
+def _write_dataset(archive: Path, folder: Path, paper: _PaperDataset | None) -> None:
+    """Write the dataset's folder from its archive."""
     if paper is None:
         with new_folder(folder) as new:
             unpack(archive, {suffix: new / f"{folder.name}{suffix}" for suffix in (".inter", ".item")})
@@ -83,4 +82,4 @@ def _build(archive: Path, folder: Path, paper: _Paper | None) -> None:
     unpack(archive, {suffix: unpacked / f"{folder.name}{suffix}" for suffix in (".inter", ".item")})
     getLogger().info(f"Filtering and splitting {folder.name}")
     counts = convert(unpacked, folder, paper.min_rating, paper.core, split=True)
-    getLogger().info(f"{folder.name}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    getLogger().info(f"{folder.name}: " + ", ".join(f"{count} {noun}" for noun, count in counts.items()))

@@ -1,4 +1,4 @@
-"""Downloads that go on where they were interrupted."""
+"""Downloads that resume where they were interrupted."""
 
 import hashlib
 import re
@@ -17,21 +17,21 @@ from tqdm import tqdm
 
 from recbole_dealrec.errors import InputError
 
-_ATTEMPTS = 6  # in a row that bring no byte before the download is given up
-_PAUSE = 1.0  # seconds before the second attempt; twice that before the third, and so on
+_ATTEMPTS = 6  # in a row without a byte before the download fails
+_PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 2**20
 
 
 @dataclass(frozen=True)
-class _Remote:
-    """A file as its server describes it.
+class _File:
+    """A file's description by its server.
 
     Attributes:
-        url: where it is.
+        url: address.
         size: bytes.
-        version: what changes with the content (ETag), or empty.
-        md5: digest that the server publishes, or empty.
+        version: ETag, which changes with the content, or empty.
+        md5: MD5 digest, or empty if the server has none.
     """
 
     url: str
@@ -47,11 +47,7 @@ class _SecureRedirects(HTTPRedirectHandler):
 
 
 def check_url(url: str) -> None:
-    """Refuse an address that others on the network could answer for.
-
-    Raises:
-        InputError: it is not https, nor http on this machine itself.
-    """
+    """Raise InputError if an address is neither https nor http on this machine."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
         raise InputError(f"{url}: not downloaded, because it is not https")
@@ -65,21 +61,18 @@ def _is_loopback(host: str | None) -> bool:
 
 
 def download(url: str, folder: Path, show_progress: bool = True) -> Path:
-    """Download a file; what an interrupted download left in ``folder`` is not downloaded again.
+    """Download a file, resuming an interrupted download in ``folder``, and return its path.
 
-    The size is checked, and the MD5 sum where the server publishes one (as S3 does for a file uploaded in one piece).
+    The size is checked, and the MD5 sum if the server has one (as S3 does for a file uploaded in one piece).
 
     Args:
         url: https address.
-        folder: where the file is kept, and its part until it is whole.
+        folder: folder of the file and of its incomplete download.
         show_progress: whether to show a progress bar.
 
-    Returns:
-        The file.
-
     Raises:
-        InputError: the address is not https, the server does not give the file, the connection broke again and again,
-            or the file is not what the server said it is.
+        InputError: the address is not https, the server refuses the file, the connection breaks repeatedly, or the MD5
+            sum differs.
     """
     remote = _describe(url)
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rpartition("/")[2]) or "file"
@@ -90,19 +83,19 @@ def download(url: str, folder: Path, show_progress: bool = True) -> Path:
     with tqdm(
         total=remote.size, initial=_size(part), desc=name, unit="B", unit_scale=True, disable=not show_progress
     ) as bar:
-        _complete(remote, part, bar)
+        _download_rest(remote, part, bar)
     if remote.md5 and _md5(part) != remote.md5:
         part.unlink()
-        raise InputError(f"{url}: what came does not have the MD5 sum that the server publishes; try again")
+        raise InputError(f"{url}: the download does not have the MD5 sum that the server publishes; try again")
     return part.replace(file)
 
 
-def _complete(remote: _Remote, part: Path, bar: tqdm) -> None:
-    """Fetch what is missing of ``part``, in several attempts if need be."""
+def _download_rest(remote: _File, part: Path, bar: tqdm) -> None:
+    """Download the missing bytes of ``part``, in several attempts if the connection breaks."""
     failures = 0
     while (before := _size(part)) < remote.size:
         try:
-            _append(remote, part, bar)
+            _append_bytes(remote, part, bar)
         except HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):  # timeout, too many requests
                 raise InputError(f"{remote.url}: the server answers {error.code} {error.reason}") from error
@@ -118,22 +111,22 @@ def _complete(remote: _Remote, part: Path, bar: tqdm) -> None:
             time.sleep(_PAUSE * 2 ** (failures - 1))
 
 
-def _append(remote: _Remote, part: Path, bar: tqdm) -> None:
-    """One request for the bytes that ``part`` lacks; a server that does not know ranges sends all of them."""
+def _append_bytes(remote: _File, part: Path, bar: tqdm) -> None:
+    """Request the missing bytes of ``part`` and write them; a server without ranges sends the whole file."""
     have = _size(part)
     headers = {"Range": f"bytes={have}-", **({"If-Range": remote.version} if remote.version else {})} if have else {}
     with _open(Request(remote.url, headers=headers)) as response:
-        begins = have if response.headers.get("Content-Range", "").startswith(f"bytes {have}-") else 0
-        bar.n = begins
-        with open(part, "ab" if begins else "wb", buffering=0) as stream:  # a kill loses nothing that came
-            while begins < remote.size and (chunk := response.read1(min(_CHUNK, remote.size - begins))):
+        position = have if response.headers.get("Content-Range", "").startswith(f"bytes {have}-") else 0
+        bar.n = position
+        with open(part, "ab" if position else "wb", buffering=0) as stream:  # unbuffered, so that a kill loses no bytes
+            while position < remote.size and (chunk := response.read1(min(_CHUNK, remote.size - position))):
                 stream.write(chunk)
-                begins += len(chunk)
+                position += len(chunk)
                 bar.update(len(chunk))
 
 
-def _describe(url: str) -> _Remote:
-    """What the server says of a file, before it is fetched."""
+def _describe(url: str) -> _File:
+    """Return the server's description of a file."""
     check_url(url)
     try:
         with _open(Request(url, method="HEAD")) as response:
@@ -149,14 +142,14 @@ def _describe(url: str) -> _Remote:
     version = headers.get("ETag", "")
     plain = headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
     is_md5 = headers.get("Server") == "AmazonS3" and plain and re.fullmatch('"[0-9a-f]{32}"', version)
-    return _Remote(url, int(size), "" if version.startswith("W/") else version, version.strip('"') if is_md5 else "")
+    return _File(url, int(size), "" if version.startswith("W/") else version, version.strip('"') if is_md5 else "")
 
 
 def _open(request: Request):
     return build_opener(_SecureRedirects).open(request, timeout=_TIMEOUT)
 
 
-def _digest(remote: _Remote) -> str:
+def _digest(remote: _File) -> str:
     return hashlib.sha256(f"{remote.url} {remote.size} {remote.version}".encode()).hexdigest()[:12]
 
 

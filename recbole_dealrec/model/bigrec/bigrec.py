@@ -32,34 +32,33 @@ from recbole_dealrec.model.loss import last_hidden_states
 from recbole_dealrec.model.recommender import LLMRecommender
 
 _ADAPTER_FILE = "adapter_model.safetensors"
-# As many logits, their probabilities and derivatives take about the memory of a token in the layers: between 40,000 for
-# models of a hundred million parameters and 300,000 for those of eight billion.
-_LOGITS_OF_A_TOKEN = 65_536
-# Samples tokenised at a time: enough to keep the tokenizer busy and the batches even.
-_WINDOW = 4096
+# So many logits with probabilities and derivatives need as much memory as a token in the layers: between 40,000 for
+# models of 100 million parameters and 300,000 for those of 8 billion.
+_LOGITS_PER_TOKEN = 65_536
+_WINDOW = 4096  # samples tokenised at a time
 
 
 class BIGRec(LLMRecommender):
-    """A language model that writes the title of the next item; the title is then grounded to the catalogue.
+    """A language model that generates the title of the next item, which is then grounded to the catalogue.
 
     Args:
         config: reads the keys of ``properties/model/BIGRec.yaml``.
         dataset: training part, whose items, titles and item counts it takes.
 
     Attributes:
-        network: language model with LoRA; only LoRA's matrices require gradients.
+        network: language model with LoRA; only the LoRA matrices require gradients.
     """
 
     weights_folder = "adapter"
 
     def __init__(self, config: Config, dataset: SequentialDataset) -> None:
         super().__init__(config, dataset)
-        self._path = path = _checkpoint(config, dataset)
+        self._path = path = _llm_path(config, dataset)
         self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
         self.network = load_network(config, path)
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
-        if config["llm_path"] != "tiny":  # which is built for its prompts, and whose rotary positions go on
-            self._check_room()
+        if config["llm_path"] != "tiny":  # whose rotary positions are not limited
+            self._check_context_length()
         weights = popularity_weights(torch.from_numpy(item_counts(dataset)), config["grounding_popularity"])
         self.register_buffer("popularity", weights.to(self.device), persistent=False)
         self._trie: TokenTrie | None = None
@@ -73,7 +72,7 @@ class BIGRec(LLMRecommender):
         if config["llm_path"] != "tiny":
             check_llm(config)
         elif config["chat_template"]:
-            raise InputError("chat_template: the embedded language model has none; name a chat model as llm_path")
+            raise InputError("chat_template: the tiny LLM has none; name a chat model as llm_path")
 
     @classmethod
     def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> LLMRecommender:
@@ -81,8 +80,8 @@ class BIGRec(LLMRecommender):
             base = tiny_llm_folder(config, dataset)
             if not base.is_dir():
                 raise InputError(
-                    f"{base}: no such folder; {folder} was fine-tuned from the embedded language model that lay there, "
-                    "or the data have changed since"
+                    f"{base}: no such folder; {folder} was fine-tuned from the tiny LLM in it; it was removed, or the "
+                    "data have changed"
                 )
         return super().restored(config, dataset, folder)
 
@@ -91,33 +90,31 @@ class BIGRec(LLMRecommender):
         return json.dumps([checkpoint_content(self._path), *(self.config[key] for key in keys)])
 
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
-        """Left-padded batch of prompts with the targets' titles as labels, as ``collate`` of ``llm.py`` makes it."""
-        responses = [self.encoder.response(item) for item in targets]
-        prompts = self.encoder.prompts(histories)
-        return self._collate(prompts, responses)
+        """Return a left-padded batch of prompts with the targets' titles as labels, see ``collate`` of ``llm.py``."""
+        return self._collate(self.encoder.prompts(histories), [self.encoder.response(item) for item in targets])
 
     def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        for rows, prompts, responses in self._encoded(samples, self.encoder.response):
+        for rows, prompts, responses in self._encoded_batches(samples, self.encoder.response):
             yield rows, self._collate(prompts, responses)
 
     def representation_batches(
         self, samples: CandidateSamples, with_targets: bool = False
     ) -> Iterator[tuple[np.ndarray, list[list[int]]]]:
-        """Indices and tokens of the prompts, with targets followed by the target's title."""
+        """Yield indices and token ids of the prompts, with targets followed by the target's title."""
         title = (lambda item: self.encoder.response(item)[:-1]) if with_targets else (lambda item: [])
-        for rows, prompts, titles in self._encoded(samples, title):
+        for rows, prompts, titles in self._encoded_batches(samples, title):
             yield rows, [[*pair[0], *pair[1]] for pair in zip(prompts, titles, strict=True)]
 
     def represent(self, batch: Sequence[Sequence[int]]) -> Tensor:
-        """Hidden state of each row's last token, adapter off, float32 [B, d]."""
+        """Return the last hidden state of each row's last token, adapter disabled, float32 [B, d]."""
         inputs = {key: value.to(self.device) for key, value in self._collate(batch).items()}
-        with self._inference(), self.network.disable_adapter(), torch.autocast(self.device.type, enabled=False):
+        with self._evaluation_mode(), self.network.disable_adapter(), torch.autocast(self.device.type, enabled=False):
             return last_hidden_states(self.network, inputs)[:, -1].float().to(self.device)
 
     def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
         items, place = np.unique(samples.item_id, return_inverse=True)
-        written = np.array([len(self.encoder.response(item)) for item in items], dtype=np.int64)[place]
-        return np.column_stack([self.encoder.history_lengths(samples), written])
+        lengths = np.array([len(self.encoder.response(item)) for item in items], dtype=np.int64)[place]
+        return np.column_stack([self.encoder.history_lengths(samples), lengths])
 
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, Any]]:
         prompts = self.encoder.prompt_texts([samples.history(row) for row in range(len(samples))])
@@ -133,33 +130,34 @@ class BIGRec(LLMRecommender):
         return scores[torch.from_numpy(np.argsort(order)).to(scores.device)]
 
     def save(self, folder: Path) -> None:
-        """Save LoRA's matrices and configuration as PEFT does."""
+        """Save the LoRA matrices and configuration in the format of PEFT."""
         trained = ((name, value) for name, value in self.network.named_parameters() if value.requires_grad)
         weights = {name: fsdp.full_tensor(value.detach()) for name, value in trained}
         self.network.save_pretrained(folder, state_dict=weights)
 
     def load(self, folder: Path) -> None:
-        """Load LoRA's matrices from a folder that ``save`` wrote.
+        """Load the LoRA matrices from a folder that ``save`` wrote.
 
         Raises:
-            InputError: they are another model's.
+            InputError: they belong to another model.
         """
         weights = load_file(folder / _ADAPTER_FILE, device=str(self.device))
-        own = get_peft_model_state_dict(self.network)
-        if _shapes(weights) != _shapes(own):
+        current = get_peft_model_state_dict(self.network)
+        if _shapes(weights) != _shapes(current):
             raise InputError(f"{folder}: the adapter of another model or of another lora_r; delete the run folder")
-        set_peft_model_state_dict(self.network, {name: fsdp.shard_like(own[name], weights[name]) for name in own})
+        weights = {name: fsdp.shard_like(value, weights[name]) for name, value in current.items()}
+        set_peft_model_state_dict(self.network, weights)
 
     def _collate(self, prompts, responses=None) -> dict[str, Tensor]:
         return collate(prompts, responses, self.tokenizer.eos_token_id, self.config["train_on_inputs"])
 
-    def _write(self, input_ids: Tensor, attention_mask: Tensor, trie: TokenTrie | None) -> tuple[Tensor, Tensor]:
+    def _generate(self, input_ids: Tensor, attention_mask: Tensor, trie: TokenTrie | None) -> tuple[Tensor, Tensor]:
         return beam_search(
             self.network,
             input_ids,
             attention_mask,
             num_beams=self.config["num_beams"],
-            max_new_tokens=self._most_written if trie is None else trie.depth,
+            max_new_tokens=self._max_new_tokens if trie is None else trie.depth,
             eos_token_id=self.encoder.end_token_id,
             pad_token_id=self.tokenizer.eos_token_id,
             trie=trie,
@@ -167,33 +165,33 @@ class BIGRec(LLMRecommender):
 
     @cached_property
     def _response_lengths(self) -> np.ndarray:
-        """Tokens of each title and its end token, int64 [n_items - 1]."""
+        """Number of tokens of each title with its end token, int64 [n_items - 1]."""
         return np.array([len(self.encoder.response(item)) for item in range(1, self.n_items)])
 
     @property
-    def _most_written(self) -> int:
-        """Most tokens of what is written freely, its end token included."""
+    def _max_new_tokens(self) -> int:
+        """Most tokens of a title generated without a trie, end token included."""
         return self.config["max_new_tokens"] or needed_tokens(self._response_lengths)
 
-    def _check_room(self) -> None:
-        """Refuse prompts behind which the model has no place left for a title, before anything is scored."""
+    def _check_context_length(self) -> None:
+        """Raise InputError if the context is too short for the longest prompt and title."""
         longest = getattr(self.network.config, "max_position_embeddings", math.inf)
         title = int(self._response_lengths.max())
-        if self.config["max_prompt_length"] + max(title, self._most_written) > longest:
+        if self.config["max_prompt_length"] + max(title, self._max_new_tokens) > longest:
             raise InputError(
                 f"llm_path '{self.config['llm_path']}' reads {longest} tokens, and a title takes up to {title}; lower "
                 "max_prompt_length"
             )
 
     def _score_by_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        sequences, _ = self._write(input_ids, attention_mask, trie=None)
-        written = self.tokenizer.batch_decode(sequences[:, 0], skip_special_tokens=True)
-        queries = self.embed_titles([_bare_title(text) for text in written])
+        sequences, _ = self._generate(input_ids, attention_mask, trie=None)
+        texts = self.tokenizer.batch_decode(sequences[:, 0], skip_special_tokens=True)
+        queries = self.embed_titles([_bare_title(text) for text in texts])
         return -distances(queries, self.item_embeddings, self.popularity)
 
     def _score_by_trie(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        trie, title_of_item = self._catalogue()
-        sequences, scores = self._write(input_ids, attention_mask, trie)
+        trie, title_of_item = self._title_trie()
+        sequences, scores = self._generate(input_ids, attention_mask, trie)
         nodes = torch.full(sequences.shape[:2], trie.root, device=sequences.device)
         titles = torch.full_like(nodes, -1)
         for tokens in sequences.unbind(dim=-1):
@@ -203,8 +201,8 @@ class BIGRec(LLMRecommender):
         fallback = distances(self.item_embeddings[first_item], self.item_embeddings, self.popularity)
         return rank_beams_first(titles, scores, title_of_item, fallback)
 
-    def _catalogue(self) -> tuple[TokenTrie, Tensor]:
-        """Trie of all titles, and the trie row that stands for each item's title (-1 for padding)."""
+    def _title_trie(self) -> tuple[TokenTrie, Tensor]:
+        """Return the trie of all titles and each item's row in it (-1 for padding); equal titles have the same row."""
         if self._trie is None:
             responses = [self.encoder.response(item) for item in range(1, self.n_items)]
             self._trie = TokenTrie(responses, self.network.config.vocab_size).to(self.device)
@@ -215,14 +213,14 @@ class BIGRec(LLMRecommender):
 
     @property
     def item_embeddings(self) -> Tensor:
-        """Embeddings of all items' titles, [n_items, d]; computed once, with the adapter off."""
+        """Embeddings of all items' titles with the adapter disabled, [n_items, d], computed at the first use."""
         if self._item_embeddings is None:
             self._item_embeddings = self.embed_titles(self.encoder.titles, show_progress=self.config["show_progress"])
         return self._item_embeddings
 
     def embed_titles(self, titles: Sequence[str], show_progress: bool = False) -> Tensor:
-        """Last hidden state of each title's last token, adapter off, float32 [n, d]."""
-        ids = self.encoder.embedded_text(titles)
+        """Return the last hidden state of each title's last token, adapter disabled, float32 [n, d]."""
+        ids = self.encoder.title_ids(titles)
         embeddings = torch.empty(len(ids), self.network.config.hidden_size, device=self.device)
         batches = token_batches(np.array([len(row) for row in ids]), self.config["tokens_per_batch"])
         progress = tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress)
@@ -230,34 +228,32 @@ class BIGRec(LLMRecommender):
             embeddings[torch.from_numpy(index).to(self.device)] = self.represent([ids[row] for row in index])
         return embeddings
 
-    def _encoded(
+    def _encoded_batches(
         self, samples: CandidateSamples, response: Callable[[int], list[int]]
     ) -> Iterator[tuple[np.ndarray, list[list[int]], list[list[int]]]]:
-        """Rows, prompts and responses, of similar length and together under ``tokens_per_batch``.
+        """Yield batches of indices, prompts and responses of similar length, at most ``tokens_per_batch`` each.
 
-        A place whose logits are computed counts for more tokens, the more the larger the vocabulary. The samples are
-        ordered by an estimate of their length and tokenised a window at a time, so that the memory of their tokens does
-        not grow with their number.
+        Labelled tokens count more, by the size of the vocabulary. The samples are sorted by estimated length and
+        tokenised a window at a time, so that memory does not grow with their number.
         """
         order = np.argsort(self.encoder.estimated_lengths(samples), kind="stable")
         for start in range(0, len(order), _WINDOW):
             window = order[start : start + _WINDOW]
             prompts = self.encoder.prompts([samples.history(row) for row in window])
             responses = [response(item) for item in samples.item_id[window]]
-            costs = np.array([self._memory(len(p), len(r)) for p, r in zip(prompts, responses, strict=True)])
+            costs = np.array([self._token_cost(len(p), len(r)) for p, r in zip(prompts, responses, strict=True)])
             for index in token_batches(costs, self.config["tokens_per_batch"]):
                 yield window[index], [prompts[row] for row in index], [responses[row] for row in index]
 
-
-    def _memory(self, prompt: int, response: int) -> int:
-        """Memory of a sample in tokens: its own, and its logits by the size of the vocabulary."""
+    def _token_cost(self, prompt: int, response: int) -> int:
+        """Return the memory of a sample and its logits, in tokens."""
         labels = prompt + response if self.config["train_on_inputs"] else response
         vocabulary = self.network.get_input_embeddings().num_embeddings
-        return prompt + response + math.ceil(labels * vocabulary / _LOGITS_OF_A_TOKEN)
+        return prompt + response + math.ceil(labels * vocabulary / _LOGITS_PER_TOKEN)
 
 
-def _checkpoint(config: Config, dataset: SequentialDataset) -> str:
-    """Folder or Hugging Face id of what ``llm_path`` means; made where it is neither yet."""
+def _llm_path(config: Config, dataset: SequentialDataset) -> str:
+    """Return the folder or Hugging Face id of ``llm_path``; build or unpack the folder if need be."""
     path = config["llm_path"]
     if path == "tiny":
         return tiny_llm(config, dataset)
@@ -265,13 +261,13 @@ def _checkpoint(config: Config, dataset: SequentialDataset) -> str:
 
 
 def needed_tokens(lengths: np.ndarray) -> int:
-    """Tokens that suffice to write a catalogue's titles.
+    """Return the number of tokens to generate for a title.
 
     Args:
-        lengths: tokens of each title and its end token, int64 [n].
+        lengths: number of tokens of each title with its end token, int64 [n].
 
     Returns:
-        The longest; the 99.9th percentile where the longest is more than twice as long.
+        The longest, or the 99.9th percentile if the longest is more than twice as long.
     """
     longest, most = int(lengths.max()), math.ceil(np.quantile(lengths, 0.999))
     return longest if longest <= 2 * most else most
@@ -282,6 +278,6 @@ def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def _bare_title(text: str) -> str:
-    """The title in a written response: its first line without the quotes."""
+    """Return the title in a generated response, its first line without quotes."""
     lines = text.strip().splitlines()
     return lines[0].strip().strip('"') if lines else ""

@@ -1,4 +1,4 @@
-"""Language models in GGUF files: quantised weights are unpacked once, into a folder that PEFT can load, too."""
+"""Language models in GGUF files, whose quantised weights are unpacked once into a folder that PEFT can load."""
 
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,20 @@ from transformers.utils import is_gguf_available
 
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.checkpoint import UNUSABLE, quiet, unusable
+from recbole_dealrec.model.checkpoint import LOAD_ERRORS, load_error, quiet_transformers
 from recbole_dealrec.store.files import atomic_path, checksum
 
 
 def is_gguf(path: str) -> bool:
-    """Whether a path names a GGUF file."""
+    """Return whether a path names a GGUF file."""
     return path.endswith(".gguf")
 
 
 def gguf_arguments(path: str) -> dict[str, str]:
-    """What ``from_pretrained`` of transformers takes to read a GGUF file.
+    """Return the arguments with which ``from_pretrained`` of transformers reads a GGUF file.
 
     Raises:
-        InputError: there is no such file, or the package that reads it is absent.
+        InputError: the file or the package gguf is absent.
     """
     if not Path(path).is_file():
         raise InputError(f"llm_path '{path}': no such file")
@@ -32,25 +32,25 @@ def gguf_arguments(path: str) -> dict[str, str]:
 
 
 def gguf_model_without_weights(path: str) -> PreTrainedModel:
-    """The model of a GGUF file on the meta device; of the file, the description alone is read.
+    """Return the model of a GGUF file on the meta device, without reading its weights.
 
     Raises:
         InputError: transformers cannot read the file, or does not know its architecture.
     """
     arguments = gguf_arguments(path)
     try:
-        with quiet(), torch.device("meta"):
+        with quiet_transformers(), torch.device("meta"):
             return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(**arguments))
-    except UNUSABLE as error:
-        raise unusable("llm_path", path, error) from error
+    except LOAD_ERRORS as error:
+        raise load_error("llm_path", path, error) from error
 
 
 def gguf_folder(path: str, parent: Path) -> Path:
-    """Folder with the model of a GGUF file as transformers saves it, float32; made at the first use.
+    """Return the folder of a GGUF file's model in the format of transformers, float32; write it at the first use.
 
     Args:
         path: GGUF file.
-        parent: where the folder lies; it is named after the content of the file.
+        parent: parent of the folder, whose name contains the file's checksum.
 
     Raises:
         InputError: the file cannot be read, or lacks weights of its model.
@@ -63,23 +63,23 @@ def gguf_folder(path: str, parent: Path) -> Path:
 def _unpack(path: str, folder: Path) -> None:
     arguments = gguf_arguments(path)
     try:
-        with quiet():
+        with quiet_transformers():
             model, found = AutoModelForCausalLM.from_pretrained(
                 **arguments, dtype=torch.float32, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(**arguments)
-    except UNUSABLE as error:
-        raise unusable("llm_path", path, error) from error
+    except LOAD_ERRORS as error:
+        raise load_error("llm_path", path, error) from error
     if missing := sorted(found["missing_keys"]):
         raise InputError(f"llm_path '{path}' lacks {len(missing)} weights of its model, the first is {missing[0]}")
     _forget_quantization(model)
-    with atomic_path(folder) as unfinished, quiet():
+    with atomic_path(folder) as unfinished, quiet_transformers():
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
 
 
 def _forget_quantization(model: Any) -> None:
-    """The weights are plain numbers by now, but transformers would refuse to save them as such."""
+    """Remove the quantisation settings; with them transformers does not save the unpacked weights."""
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

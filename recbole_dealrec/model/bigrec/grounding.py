@@ -1,15 +1,15 @@
-"""Grounding: from what the language model wrote to a score for every item; BIGRec, arXiv 2308.08434."""
+"""Grounding of generated titles to the catalogue, a score for every item; BIGRec, arXiv 2308.08434."""
 
 import torch
 from torch import Tensor
 
 
 def popularity_weights(counts: Tensor, gamma: float) -> Tensor:
-    """Factors (1 + W)^-gamma on distances, W the min-max normalised share of each item in the training data; float [n].
+    """Return factors (1 + W)^-gamma on distances, W the min-max normalised popularity of each item; float [n].
 
     Args:
         counts: occurrences in the training split, [n].
-        gamma: exponent; 0 leaves distances alone.
+        gamma: exponent; with 0 all factors are 1.
     """
     counts = counts.float()
     spread = (counts.max() - counts.min()).clamp(min=1)
@@ -17,12 +17,12 @@ def popularity_weights(counts: Tensor, gamma: float) -> Tensor:
 
 
 def distances(queries: Tensor, items: Tensor, weights: Tensor) -> Tensor:
-    """Distance of each query to each item, min-max normalised per query and weighted, in [0, 1]; float32 [B, n].
+    """Return the distance of each query to each item, min-max normalised per query and weighted, float32 [B, n].
 
     Args:
-        queries: embeddings of what was written, [B, d].
+        queries: embeddings of the generated titles, [B, d].
         items: embeddings of the items' titles, [n, d].
-        weights: of ``popularity_weights``, [n].
+        weights: ``popularity_weights``, [n].
     """
     distance = torch.cdist(queries.float(), items.float(), compute_mode="donot_use_mm_for_euclid_dist")
     low, high = distance.amin(dim=1, keepdim=True), distance.amax(dim=1, keepdim=True)
@@ -30,16 +30,16 @@ def distances(queries: Tensor, items: Tensor, weights: Tensor) -> Tensor:
 
 
 def rank_beams_first(beam_items: Tensor, beam_scores: Tensor, title_of_item: Tensor, fallback: Tensor) -> Tensor:
-    """Scores of all items where beams are titles of the catalogue; float32 [B, n].
+    """Return scores of all items from beams confined to the catalogue's titles, float32 [B, n].
 
     Args:
-        beam_items: title index of each beam, -1 where a beam holds none, [B, K].
+        beam_items: title index of each beam, -1 if it has none, [B, K].
         beam_scores: summed log-likelihood of each beam, [B, K].
-        title_of_item: title index of each item, -1 for padding, [n]; items of one title share its score.
-        fallback: distances in [0, 1] that order the items no beam names, [B, n].
+        title_of_item: title index of each item, -1 for padding, [n]; items with the same title get the same score.
+        fallback: distances in [0, 1] that rank the items without a beam, [B, n].
 
     Returns:
-        The beam's log-likelihood where an item has one; all others lie below the worst beam, nearest first.
+        The log-likelihood of an item's beam; items without a beam rank below the worst beam, nearest first.
     """
     n_titles = int(title_of_item.max()) + 1
     by_title = torch.full((len(beam_items), n_titles + 1), -torch.inf, device=beam_scores.device)

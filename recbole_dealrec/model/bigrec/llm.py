@@ -1,4 +1,4 @@
-"""Loading a causal language model with LoRA, and turning samples into its tokens."""
+"""Loading of a causal language model with LoRA, and tokenisation of samples."""
 
 import math
 import warnings
@@ -28,19 +28,19 @@ from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.chat import ChatTemplate
 from recbole_dealrec.model.bigrec.gguf import gguf_arguments, gguf_model_without_weights, is_gguf
-from recbole_dealrec.model.checkpoint import UNUSABLE, model_without_weights, unusable
+from recbole_dealrec.model.checkpoint import LOAD_ERRORS, load_error, model_without_weights
 from recbole_dealrec.model.loss import IGNORED_LABEL
 
-# Titles are shorter; this only bounds what a text that is no title may cost to learn and to write.
+# Real titles are shorter; the limit bounds the cost of training on and generating other texts.
 _MOST_TITLE_TOKENS = 512
 
 
 def check_llm(config: Config) -> None:
-    """Refuse an ``llm_path`` that cannot be used as configured, before hours of work; no weights are read.
+    """Raise InputError if ``llm_path`` cannot be used as configured; no weights are read.
 
     Raises:
-        InputError: no model that can be reached, weights or a tokenizer that do not belong to it, no module named in
-            ``lora_target_modules``, or no room for the prompt.
+        InputError: the model cannot be loaded, its weights or tokenizer do not match it, it lacks a module of
+            ``lora_target_modules``, or its context is too short for the prompt.
     """
     path, trusted = config["llm_path"], config["trust_remote_code"]
     if config["llm_quantization"] and not is_bitsandbytes_available():
@@ -66,7 +66,7 @@ def check_llm(config: Config) -> None:
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Tokenizer of a checkpoint. Its end token also pads: padding is masked, and not every checkpoint has its own.
+    """Load the tokenizer of a checkpoint.
 
     Raises:
         InputError: the tokenizer cannot be loaded, or has no end token.
@@ -74,15 +74,15 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     arguments = gguf_arguments(path) if is_gguf(path) else {"pretrained_model_name_or_path": path}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**arguments, trust_remote_code=trust_remote_code)
-    except UNUSABLE as error:
-        raise unusable("llm_path", path, error) from error
+    except LOAD_ERRORS as error:
+        raise load_error("llm_path", path, error) from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"llm_path '{path}': the tokenizer has no end token; set eos_token in tokenizer_config.json")
     return tokenizer
 
 
 def load_network(config: Config, path: str) -> PeftModel:
-    """Causal language model at ``path`` with LoRA, see ``add_lora``; on the CPU if it is to be sharded.
+    """Load the causal language model at ``path`` and add LoRA; onto the CPU if it will be sharded.
 
     Raises:
         InputError: the model cannot be loaded, or has no module named in ``lora_target_modules``.
@@ -98,13 +98,13 @@ def load_network(config: Config, path: str) -> PeftModel:
         options["quantization_config"] = _quantization(config["llm_quantization"])
     try:
         base = AutoModelForCausalLM.from_pretrained(path, **options)
-    except UNUSABLE as error:
-        raise unusable("llm_path", path, error) from error
+    except LOAD_ERRORS as error:
+        raise load_error("llm_path", path, error) from error
     return add_lora(config, base)
 
 
 def _quantization(kind: str) -> BitsAndBytesConfig:
-    """Weights of 4 bits in QLoRA's form (Dettmers et al., NeurIPS 2023), or of 8 bits (LLM.int8)."""
+    """Return the settings for 4-bit weights as in QLoRA (Dettmers et al., NeurIPS 2023) or 8-bit weights (LLM.int8)."""
     if kind == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
@@ -116,7 +116,7 @@ def _quantization(kind: str) -> BitsAndBytesConfig:
 
 
 def add_lora(config: Config, base: PreTrainedModel) -> PeftModel:
-    """The model with fresh LoRA matrices, the only parameters that train.
+    """Add untrained LoRA matrices, the only trainable parameters, to a model.
 
     Raises:
         InputError: the model has no module named in ``lora_target_modules``.
@@ -130,7 +130,7 @@ def add_lora(config: Config, base: PreTrainedModel) -> PeftModel:
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers in a way that is about to change
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT calls a deprecated function of transformers
         return get_peft_model(base, lora)
 
 
@@ -144,22 +144,22 @@ def _check_target_modules(base: PreTrainedModel, targets: Sequence[str]) -> None
 
 
 class SampleEncoder:
-    """Token ids of prompts and responses.
+    """Tokenises prompts and responses.
 
-    Prompt and response are tokenised apart and joined, so that what is trained is what inference continues. A special
-    token spelled out in a title is plain text.
+    Prompt and response are tokenised separately and joined, so that training and inference see the same prompt tokens.
+    A special token that is spelled out in a title is encoded as plain text.
 
     Args:
-        tokenizer: of the language model.
-        config: reads ``max_history_titles`` and ``max_prompt_length``, ``chat_template`` and the prompt's texts.
+        tokenizer: tokenizer of the language model.
+        config: reads ``max_history_titles``, ``max_prompt_length``, ``chat_template`` and the prompt's texts.
         titles: titles by internal item id.
 
     Attributes:
-        template: the prompt's layout.
-        end_token_id: token that ends every response.
+        template: the prompt template.
+        end_token_id: token at the end of every response.
 
     Raises:
-        InputError: as the template.
+        InputError: the prompt template is invalid.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Config, titles: Sequence[str]) -> None:
@@ -170,31 +170,31 @@ class SampleEncoder:
         self.titles = titles
         self.max_history_titles = config["max_history_titles"]
         self.max_prompt_length = config["max_prompt_length"]
-        self._response = cache(self._encode_response)
+        self._cached_response = cache(self._encode_response)
 
     def prompts(self, histories: Sequence[np.ndarray]) -> list[list[int]]:
-        """Token ids of the prompts for histories of item ids, oldest first."""
-        return [ids for _, ids in self._fit(histories)]
+        """Return the token ids of the prompts for histories of item ids, oldest first."""
+        return [ids for _, ids in self._fitted_prompts(histories)]
 
     def prompt_texts(self, histories: Sequence[np.ndarray]) -> list[Prompt]:
-        """The prompts as text, after the oldest titles were dropped to fit."""
-        return [prompt for prompt, _ in self._fit(histories)]
+        """Return the prompts as text, without the oldest titles that do not fit."""
+        return [prompt for prompt, _ in self._fitted_prompts(histories)]
 
     def response(self, item_id: int) -> list[int]:
-        """Token ids of an item's title as the model is to write it, end token included."""
-        return self._response(int(item_id))
+        """Return the token ids of an item's title as the model generates it, end token included."""
+        return self._cached_response(int(item_id))
 
-    def embedded_text(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of bare titles, for their embeddings."""
-        ids = self._token_ids(list(texts), truncation=True, max_length=self.max_prompt_length)
+    def title_ids(self, titles: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of bare titles, for their embeddings."""
+        ids = self._token_ids(list(titles), truncation=True, max_length=self.max_prompt_length)
         return [row or [self.tokenizer.eos_token_id] for row in ids]
 
     def estimated_lengths(self, samples: CandidateSamples) -> np.ndarray:
-        """Tokens that the titles of each sample take, int64 [n]: its length but for the instruction and its merges."""
+        """Return the number of tokens of each sample's titles, int64 [n], to estimate its length."""
         return self.history_lengths(samples) + self._title_lengths[samples.item_id]
 
     def history_lengths(self, samples: CandidateSamples) -> np.ndarray:
-        """Tokens that the titles of each history take, as far as it is read, int64 [n]."""
+        """Return the number of tokens of each truncated history's titles, int64 [n]."""
         total = np.zeros(len(samples), dtype=np.int64)
         for back in range(1, min(self.max_history_titles, samples.item_id_list.shape[1]) + 1):
             places = samples.item_length - back
@@ -204,13 +204,13 @@ class SampleEncoder:
 
     @cached_property
     def _title_lengths(self) -> np.ndarray:
-        """Tokens of each item's title in a prompt, int64 [n_items]."""
+        """Number of tokens of each item's title in a prompt, int64 [n_items]."""
         texts = [self.template.list_titles([title]) for title in self.titles]
         encoded = self._token_ids(texts, add_special_tokens=False)
         return np.array([len(ids) for ids in encoded])
 
     def _token_ids(self, texts: list[str], **options: Any) -> list[list[int]]:
-        """Token ids of texts of any length; a special token that is spelled out in one is plain text."""
+        """Return token ids of texts; a special token that is spelled out in a text is encoded as plain text."""
         return self.tokenizer(texts, split_special_tokens=True, verbose=False, **options)["input_ids"]
 
     def _encode_response(self, item_id: int) -> list[int]:
@@ -221,8 +221,8 @@ class SampleEncoder:
     def _prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         return self._chat.token_ids(prompts) if self._chat else self._token_ids([prompt.text for prompt in prompts])
 
-    def _fit(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
-        """Prompts whose oldest titles are dropped, whole, until they are short enough."""
+    def _fitted_prompts(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
+        """Return text and token ids of the prompts, each without its oldest titles if it is too long with them."""
         fitted: list = [None] * len(histories)
         kept = [list(history[-self.max_history_titles :]) for history in histories]
         pending = list(range(len(histories)))
@@ -246,17 +246,17 @@ class SampleEncoder:
 def collate(
     prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]] | None, pad: int, on_inputs: bool = False
 ) -> dict[str, Tensor]:
-    """Left-padded batch.
+    """Return a left-padded batch.
 
     Args:
         prompts: token ids of the prompts.
-        responses: token ids of the responses; none for inference.
+        responses: token ids of the responses; None for inference.
         pad: padding token.
         on_inputs: whether the prompt's tokens are labels too.
 
     Returns:
-        ``input_ids``, ``attention_mask``, ``position_ids`` and, with responses, ``labels`` (-100 where no loss is
-        taken), int64 [B, T] each.
+        ``input_ids``, ``attention_mask``, ``position_ids`` and, with responses, ``labels`` (-100: ignored), int64
+        [B, T] each.
     """
     rows = [[*prompt, *response] for prompt, response in zip(prompts, responses or [()] * len(prompts), strict=True)]
     width = max(map(len, rows))
@@ -267,7 +267,7 @@ def collate(
         ids = torch.tensor(row)
         input_ids[index, width - len(row) :] = ids
         mask[index, width - len(row) :] = 1
-        # The first token of a row has nothing before it to be predicted from.
+        # The first token of a row is never predicted.
         labelled = len(row) - (1 if on_inputs else len(prompts[index]))
         labels[index, width - labelled :] = ids[len(row) - labelled :]
     batch = {"input_ids": input_ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}

@@ -1,4 +1,4 @@
-"""Small language model that knows a catalogue's titles: the embedded LLM where no checkpoint can be had."""
+"""Pre-training of the tiny LLM, a small Llama, on the titles of a catalogue."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -13,23 +13,19 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
+from recbole_dealrec.data import PromptTemplate
 from recbole_dealrec.store.files import atomic_path
 
 PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
-# Share of the mean popularity that every title gets on top of its own, so that titles nobody chose are drawn too.
+# Share of the mean popularity that is added to each title's, so that titles without interactions are drawn too.
 SMOOTHING = 0.01
 
 
-def quote_titles(titles: Sequence[str]) -> str:
-    """Titles in double quotes, joined by a comma and a blank."""
-    return ", ".join(f'"{title}"' for title in titles)
-
-
 def title_probabilities(popularity: Sequence[float]) -> np.ndarray:
-    """Probability (float64 [M]) a title is drawn with: its share of the smoothed popularity.
+    """Return the probability of drawing each title, its share of the smoothed popularity, float64 [M].
 
     Raises:
-        ValueError: no title, or a popularity that is negative or not finite.
+        ValueError: there is no title, or a popularity is negative or not finite.
     """
     weights = np.asarray(popularity, dtype=np.float64)
     if not weights.size or not np.isfinite(weights).all() or weights.min() < 0:
@@ -39,11 +35,11 @@ def title_probabilities(popularity: Sequence[float]) -> np.ndarray:
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE tokenizer, trained on texts; puts the begin token in front and pads on the left.
+    """Train a byte-level BPE tokenizer that prepends the begin token and pads on the left.
 
     Args:
-        texts: what the vocabulary is to cover well; any other text is encoded too, in more tokens.
-        vocab_size: most tokens; no fewer than the 256 bytes and the special tokens come out.
+        texts: training texts; other texts are encoded in more tokens.
+        vocab_size: largest vocabulary; it has at least the 256 bytes and the special tokens.
         max_length: ``model_max_length`` of the tokenizer.
     """
     tokenizer = Tokenizer(models.BPE())
@@ -66,7 +62,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, max_length: int) -> P
 def create_model(
     tokenizer: PreTrainedTokenizerFast, hidden_size: int, n_layers: int, n_heads: int, seed: int
 ) -> LlamaForCausalLM:
-    """Untrained Llama with tied embeddings on the CPU, float32; the same seed gives the same weights."""
+    """Return an untrained Llama with tied embeddings on the CPU, float32; the same seed gives the same weights."""
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden_size, intermediate_size=3 * hidden_size,
         num_hidden_layers=n_layers, num_attention_heads=n_heads, max_position_embeddings=tokenizer.model_max_length,
@@ -79,11 +75,11 @@ def create_model(
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, documents: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Documents as token ids between begin and end token, cut to ``model_max_length``, padded on the right.
+    """Encode documents with begin and end token, truncated to ``model_max_length`` and padded on the right.
 
     Returns:
-        input_ids and labels, int64 [B, T] each; labels are -100 on padding. Padding on the right needs no attention
-        mask, since a causal model never looks there.
+        input_ids and labels, int64 [B, T] each; labels are -100 on padding. A causal model needs no attention mask for
+        padding on the right.
     """
     encoded = tokenizer(list(documents), verbose=False)["input_ids"]
     end, length = tokenizer.eos_token_id, tokenizer.model_max_length
@@ -95,7 +91,7 @@ def draw_documents(
     titles: Sequence[str], probabilities: np.ndarray, render: Callable[[Sequence[str]], str], shape: tuple[int, int],
     seed: int,
 ) -> Iterator[list[str]]:  # fmt: skip
-    """Endless batches of documents, each of titles drawn independently; shape is (documents, titles per document)."""
+    """Yield batches of documents of independently drawn titles forever; shape is (documents, titles per document)."""
     generator = np.random.default_rng(seed)
     while True:
         drawn = generator.choice(len(titles), size=shape, p=probabilities)
@@ -111,18 +107,18 @@ def pretrain(
     learning_rate: float,
     show_progress: bool,
 ) -> float:
-    """Train a causal LM in place by AdamW with warm-up, cosine decay and clipped gradients.
+    """Train a causal LM in place with AdamW, warm-up, cosine decay and clipped gradients.
 
     Args:
         model: model, on the device to train on.
         tokenizer: its tokenizer.
-        batches: documents of each step.
-        steps: steps to take.
-        learning_rate: the highest one, reached after a twentieth of the steps.
+        batches: documents of each optimizer step.
+        steps: optimizer steps.
+        learning_rate: highest learning rate, reached after a twentieth of the steps.
         show_progress: whether to draw a progress bar.
 
     Returns:
-        Loss per token of the last step, nan if there was none.
+        Loss per token of the last step, nan for 0 steps.
     """
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
@@ -144,34 +140,34 @@ def pretrain(
 
 def build_tiny_llm(
     folder: Path, titles: Sequence[str], popularity: Sequence[float], *,
-    render: Callable[[Sequence[str]], str] = quote_titles,
+    render: Callable[[Sequence[str]], str] = PromptTemplate.list_titles,
     steps: int = 1000, batch_size: int = 16, titles_per_document: int = 6, learning_rate: float = 3e-3,
     hidden_size: int = 128, n_layers: int = 2, n_heads: int = 4, vocab_size: int = 4096, max_length: int = 512,
     seed: int = 0, show_progress: bool = True, device: torch.device | str = "cpu",
 ) -> None:  # fmt: skip
-    """Write a causal LM and its tokenizer, trained to name a catalogue's titles as often as people choose them.
+    """Pre-train a small causal LM and its tokenizer on a catalogue's titles and write both.
 
-    Stands in for the pre-trained LLM of BIGRec (arXiv 2308.08434), which knows titles from its own training text. It is
-    trained on documents of a few titles each, drawn anew at every step. The same arguments give the same weights.
+    The model replaces the pre-trained LLM of BIGRec (arXiv 2308.08434). Its training documents list a few titles each,
+    drawn by popularity at every step. The same arguments give the same weights.
 
     Args:
-        folder: where both are saved; appears only once complete. ``from_pretrained`` of transformers loads them.
+        folder: folder to write, complete or not at all, for ``from_pretrained`` of transformers.
         titles: title of every item, any text; may repeat.
-        popularity: how often each one was chosen, on any scale.
-        render: text of a document from its titles.
+        popularity: popularity of each title, on any scale.
+        render: returns the text of a document of some titles.
         steps: optimizer steps.
         batch_size: documents per step.
         titles_per_document: titles per document.
         learning_rate: highest learning rate.
         hidden_size, n_layers, n_heads: shape of the model.
-        vocab_size: most tokens in the vocabulary.
-        max_length: most tokens of a document, and the length both give as theirs.
-        seed: seed of the first weights and of the documents.
+        vocab_size: largest vocabulary.
+        max_length: most tokens of a document, also saved as the maximum length of model and tokenizer.
+        seed: seed of the initial weights and of the documents.
         show_progress: whether to draw a progress bar.
         device: device to train on.
 
     Raises:
-        ValueError: no title, not one popularity for each, or one that is negative or not finite.
+        ValueError: there is no title, not one popularity per title, or one that is negative or not finite.
         FileExistsError: the folder exists.
     """
     if len(titles) != len(popularity):
@@ -184,12 +180,12 @@ def build_tiny_llm(
     model = create_model(tokenizer, hidden_size, n_layers, n_heads, seed).to(device)
     documents = draw_documents(titles, probabilities, render, (batch_size, titles_per_document), seed)
     loss = pretrain(model, tokenizer, documents, steps=steps, learning_rate=learning_rate, show_progress=show_progress)
-    logging.getLogger().info("embedded LLM: loss per token %.3f after %d steps", loss, steps)
+    logging.getLogger().info("tiny LLM: loss per token %.3f after %d steps", loss, steps)
     save(folder, model, tokenizer)
 
 
 def save(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Save both into a new folder, which appears with all its files or not at all."""
+    """Save model and tokenizer into a new folder, completely or not at all."""
     with atomic_path(folder) as written:
         model.save_pretrained(written)
         tokenizer.save_pretrained(written)

@@ -1,1 +1,1 @@
-"""Decoding: beams that are confined to what the catalogue has."""
+"""Decoding: beam search, confined to the catalogue by a trie."""

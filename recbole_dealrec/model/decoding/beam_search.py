@@ -1,6 +1,5 @@
-"""The beam search that a recommender writes titles (BIGRec, arXiv 2308.08434) or semantic IDs (TIGER) with."""
+"""Beam search for titles (BIGRec, arXiv 2308.08434) or semantic IDs (TIGER)."""
 
-import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,15 +12,19 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from recbole_dealrec.distributed.fsdp import any_process, is_sharded
 from recbole_dealrec.model.decoding.trie import TokenTrie
-from recbole_dealrec.model.loss import head_reads
+from recbole_dealrec.model.loss import accepted_options, head_reads, unwrapped
 
 Decoder = Callable[[Tensor, Tensor], Tensor]
 
 
 class Beams(NamedTuple):
-    """Tokens [B, N, S], summed log-likelihoods [B, N], nodes of the trie [B, N] and beams that these continue [B, N].
+    """N beams per row.
 
-    A beam without a sequence scores -inf.
+    Attributes:
+        tokens: int64 [B, N, S].
+        scores: summed log-likelihoods, float32 [B, N]; -inf for a beam without a sequence.
+        nodes: nodes of the trie, int64 [B, N].
+        parents: index of the beam that each beam continues, int64 [B, N].
     """
 
     tokens: Tensor
@@ -36,28 +39,34 @@ class Beams(NamedTuple):
 
     def best(self, count: int) -> "Beams":
         scores, index = self.scores.topk(count)
-        return Beams(_take(self.tokens, index), scores, self.nodes.gather(1, index), self.parents.gather(1, index))
+        return Beams(take_rows(self.tokens, index), scores, self.nodes.gather(1, index), self.parents.gather(1, index))
 
-    def only(self, keep: Tensor) -> "Beams":
+    def masked(self, keep: Tensor) -> "Beams":
         return self._replace(scores=self.scores.masked_fill(~keep, -torch.inf))
 
     def first(self, count: int) -> "Beams":
         return Beams(*(values[:, :count] for values in self))
 
 
-def _take(values: Tensor, index: Tensor) -> Tensor:
-    """Rows index [B, M] of values [B, N, S]: [B, M, S]."""
+def take_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Return the rows ``index`` [B, M] of values [B, N, S], as [B, M, S]."""
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
-def _continue(beams: Beams, logits: Tensor, trie: TokenTrie | None, count: int) -> Beams:
-    """The count best continuations by logits [B, N, vocab], best first; -inf where there are fewer."""
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the additive attention mask: 0 where a key is visible, else the lowest number of ``dtype``."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)
+
+
+def _continuations(beams: Beams, logits: Tensor, trie: TokenTrie | None, count: int) -> Beams:
+    """Return the ``count`` best continuations by logits [B, N, vocab], best first; scores of absent ones are -inf."""
     logits = logits.float()
     before = (beams.scores - logits.logsumexp(-1)).unsqueeze(-1)
     if trie is None:
         scores = logits + before
     else:
-        # Few tokens lead on, so ranking those alone is cheaper than masking the vocabulary.
+        # A node has few successors, so ranking them is cheaper than masking the vocabulary.
         tokens, nodes, exists = trie.successors(beams.nodes.masked_fill(beams.scores.isneginf(), trie.dead))
         scores = (logits.gather(-1, tokens) + before).masked_fill(~exists, -torch.inf)
     width, size = scores.shape[-1], scores[0].numel()
@@ -66,11 +75,11 @@ def _continue(beams: Beams, logits: Tensor, trie: TokenTrie | None, count: int) 
     parents = index // width
     chosen = index % width if trie is None else tokens.flatten(1).gather(1, index)
     nodes = torch.zeros_like(index) if trie is None else nodes.flatten(1).gather(1, index)
-    return Beams(torch.cat([_take(beams.tokens, parents), chosen.unsqueeze(-1)], -1), scores, nodes, parents)
+    return Beams(torch.cat([take_rows(beams.tokens, parents), chosen.unsqueeze(-1)], -1), scores, nodes, parents)
 
 
-def _finish(finished: Beams, ended: Beams, pad_token_id: int) -> Beams:
-    """The best of what was finished before and of the first half of what ends now."""
+def _best_finished(finished: Beams, ended: Beams, pad_token_id: int) -> Beams:
+    """Return the best of the finished beams and the first half of the beams that end now."""
     count = finished.scores.shape[1]
     finished = finished._replace(tokens=pad(finished.tokens, (0, 1), value=pad_token_id))
     empty = ended.scores.isneginf().unsqueeze(-1)
@@ -79,9 +88,9 @@ def _finish(finished: Beams, ended: Beams, pad_token_id: int) -> Beams:
 
 
 class _SharedPrompt:
-    """Decodes the beams of a query as tokens of one sequence, each masked to the prompt and its own ancestors.
+    """Decodes the beams of a query as tokens of one sequence, each of which attends to the prompt and its ancestors.
 
-    So the prompt's keys and values are neither copied for each beam nor reordered, most of the cost of a short answer.
+    So the prompt's keys and values are not copied or reordered per beam, which is most of the cost of a short answer.
     """
 
     def __init__(self, model: PreTrainedModel, cache: Cache, attention_mask: Tensor) -> None:
@@ -91,17 +100,16 @@ class _SharedPrompt:
     def __call__(self, parents: Tensor, tokens: Tensor) -> Tensor:
         batch, beams = tokens.shape
         itself = torch.eye(beams, dtype=torch.bool, device=tokens.device).expand(batch, -1, -1)
-        self._ancestors = torch.cat([_take(self._ancestors, parents), itself], -1)
+        self._ancestors = torch.cat([take_rows(self._ancestors, parents), itself], -1)
         visible = torch.cat([self._prompt.expand(-1, beams, -1), self._ancestors], -1).unsqueeze(1)
-        hidden = torch.zeros(visible.shape, dtype=self._model.dtype, device=tokens.device)
-        hidden.masked_fill_(~visible, torch.finfo(hidden.dtype).min)
-        logits = _forward(self._model, tokens, hidden, self._positions.expand(-1, beams), self._cache).logits
+        mask = additive_mask(visible, self._model.dtype)
+        logits = _forward(self._model, tokens, mask, self._positions.expand(-1, beams), self._cache).logits
         self._positions = self._positions + 1
         return logits
 
 
 class _CopiedPrompt:
-    """Decodes every beam as a sequence of its own; for models whose attention takes no mask of ours."""
+    """Decodes every beam as a separate sequence, for models whose attention takes no additive mask."""
 
     def __init__(self, model: PreTrainedModel, cache: Cache, attention_mask: Tensor) -> None:
         self._model, self._cache, self._mask, self._width = model, cache, attention_mask, 1
@@ -125,15 +133,14 @@ def _forward(
 
 
 def _prefill(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Decoder]:
-    """Logits [B, 1, vocab] after the prompts, and what decodes on from there."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(plain.forward).parameters else {}
+    """Return the logits [B, 1, vocab] after the prompts, and a decoder of the tokens that follow."""
     positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    options = accepted_options(model, logits_to_keep=1)
     with head_reads(model):
-        output = _forward(model, input_ids, attention_mask, positions, None, **last_only)
+        output = _forward(model, input_ids, attention_mask, positions, None, **options)
     cache = output.past_key_values
-    # Flash attention takes no mask of this kind, and layers of a sliding window drop keys by their place in the cache.
-    shares = plain.config._attn_implementation in ("sdpa", "eager") and all(
+    # Flash attention takes no additive mask; sliding-window layers drop keys by their position in the cache.
+    shares = unwrapped(model).config._attn_implementation in ("sdpa", "eager") and all(
         type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None])
     )
     return output.logits[:, -1:], (_SharedPrompt if shares else _CopiedPrompt)(model, cache, attention_mask)
@@ -150,21 +157,22 @@ def beam_search(
     pad_token_id: int,
     trie: TokenTrie | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The num_beams likeliest continuations of each prompt that a beam search finds.
+    """Generate the ``num_beams`` most likely continuations of each prompt.
 
-    Finds what ``generate`` of transformers finds with ``num_beams``, ``length_penalty=0`` and ``early_stopping=False``,
-    but computes each prompt once instead of once per beam, and reads nothing of the model's ``generation_config``.
+    The result is that of ``generate`` of transformers with ``num_beams``, ``length_penalty=0`` and
+    ``early_stopping=False``, but each prompt is computed once instead of once per beam, and ``generation_config`` of
+    the model is not read.
 
     Args:
         model: causal LM, or a PEFT model of one, in evaluation mode.
         input_ids: prompts, int64 [B, T], padded on the left.
         attention_mask: int64 [B, T], 0 on padding.
         num_beams: beams per prompt.
-        max_new_tokens: most tokens to generate, the end token included. With a trie, longer titles are not found;
-            without, what is longer is cut and counts as finished.
+        max_new_tokens: most tokens to generate, end token included. With a trie, longer sequences are not found;
+            without, they are truncated and count as finished.
         eos_token_id: end token.
-        pad_token_id: token behind the end token.
-        trie: sequences that may be generated; on the device of the prompts.
+        pad_token_id: token after the end token.
+        trie: sequences that may be generated, on the device of the prompts.
 
     Returns:
         sequences, int64 [B, num_beams, S]: generated tokens, S <= max_new_tokens; scores, float32 [B, num_beams]:
@@ -179,8 +187,8 @@ def beam_search(
         raise ValueError(f"sequences of the trie end with token {trie.end_token}, not with {eos_token_id}")
     with torch.no_grad():
         logits, decode = _prefill(model, input_ids, attention_mask)
-        goes_on = any_process if is_sharded(model) else bool
-        finished = search(logits, decode, num_beams, max_new_tokens, trie, eos_token_id, pad_token_id, goes_on)
+        any_running = any_process if is_sharded(model) else bool
+        finished = search(logits, decode, num_beams, max_new_tokens, trie, eos_token_id, pad_token_id, any_running)
     return finished.tokens, finished.scores
 
 
@@ -192,37 +200,36 @@ def search(
     trie: TokenTrie | None,
     eos_token_id: int | None = None,
     pad_token_id: int = 0,
-    goes_on: Callable[[bool], bool] = bool,
+    any_running: Callable[[bool], bool] = bool,
 ) -> Beams:
-    """The beam search of ``beam_search`` for any decoder.
+    """Run the beam search of ``beam_search`` with any decoder.
 
     Args:
         logits: logits of the first token, [B, 1, vocab].
         decode: takes the index of the beam that each beam continues and its latest token, int64 [B, N] each, and
-            returns the logits of the token that comes next, [B, N, vocab].
+            returns the logits of the next token, [B, N, vocab].
         count: beams per row.
         length: most tokens of a sequence.
-        trie: sequences that may be written.
+        trie: sequences that may be generated.
         eos_token_id: end token; needed without a trie only.
-        pad_token_id: token behind the end of a sequence.
-        goes_on: whether the search goes on, of whether a better sequence can be found here; another token changes
-            nothing where none can.
+        pad_token_id: token after the end of a sequence.
+        any_running: takes whether beams are running in this process and returns whether any are in all processes.
 
     Returns:
-        The count best finished sequences of each row, best first.
+        The ``count`` best finished sequences of each row, best first.
     """
     running = Beams.start(len(logits), 1, 0.0, logits.device)
     finished = Beams.start(len(logits), count, -torch.inf, logits.device)
     for left in reversed(range(length)):
-        # Every beam ends in one way only, so at least count of them keep running.
-        candidates = _continue(running, logits, trie, 2 * count)
+        # A beam has one ending at most, so at least ``count`` of the candidates keep running.
+        candidates = _continuations(running, logits, trie, 2 * count)
         ended = candidates.tokens[..., -1] == eos_token_id if trie is None else trie.leaf(candidates.nodes) >= 0
-        finished = _finish(finished, candidates.only(ended | (trie is None and not left)), pad_token_id)
-        # Scores only fall: a beam that is not above the worst finished one never gets in.
-        running = candidates.only(~ended & (candidates.scores > finished.scores[:, -1:])).best(count)
+        finished = _best_finished(finished, candidates.masked(ended | (trie is None and not left)), pad_token_id)
+        # Scores only fall: a beam that is not above the worst finished one cannot replace it.
+        running = candidates.masked(~ended & (candidates.scores > finished.scores[:, -1:])).best(count)
         width = int((~running.scores.isneginf()).sum(1).max())
-        if not left or not goes_on(width > 0):
+        if not left or not any_running(width > 0):
             return finished
-        running = running.first(max(1, width))  # one at least: other processes may go on
+        running = running.first(max(1, width))  # at least one, as other processes may continue
         logits = decode(running.parents, running.tokens[..., -1])
     return finished

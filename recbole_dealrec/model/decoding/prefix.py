@@ -1,6 +1,6 @@
-"""The tokens that all samples of a batch begin with, such as the instruction, run once for the batch.
+"""The common prefix of a batch's samples, such as the instruction, computed once for the batch.
 
-What a causal model makes of them does not depend on what follows, so the samples share their keys and values exactly.
+Keys and values of a causal model do not depend on later tokens, so sharing them is exact.
 """
 
 import inspect
@@ -16,22 +16,22 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 from recbole_dealrec.distributed.fsdp import is_sharded
 from recbole_dealrec.model.loss import IGNORED_LABEL, is_encoder_decoder, unwrapped
 
-_ENTRIES = {"input_ids", "attention_mask", "position_ids", "labels"}
-# A second, short pass through the model costs more than a prefix of a smaller share of the tokens saves.
-_LEAST_SHARE = 1 / 8
-_PLAIN = (DynamicLayer, DynamicSlidingWindowLayer)
+_BATCH_KEYS = {"input_ids", "attention_mask", "position_ids", "labels"}
+# With a shorter prefix, the additional pass through the model costs more than it saves.
+_MIN_SHARE = 1 / 8
+_SUPPORTED_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 def longest_split(model: nn.Module) -> int:
-    """Tokens of the longest batch whose prefix the model can run apart with the same result; 0 if it never can.
+    """Return the longest row, in tokens, of which a model can compute the prefix separately; 0 if it cannot.
 
-    The padding of shorter samples comes to lie between the prefix and the rest. That changes nothing where the model
-    knows positions by ``position_ids`` alone and attends to all earlier tokens.
+    Separating the prefix moves padding between the prefix and the rest. The result is the same if the model takes
+    positions from ``position_ids`` alone and attends to all earlier tokens.
     """
-    if is_sharded(model):  # some batches would take a pass more than others
+    if is_sharded(model):  # the number of passes would differ between processes
         return 0
     model = unwrapped(model)
-    # Code outside of transformers may keep keys and values, or count positions, in a way of its own.
+    # Code outside of transformers may handle keys, values or positions differently.
     if not isinstance(model, PreTrainedModel) or not type(model).__module__.startswith("transformers."):
         return 0
     config, accepted = model.config, inspect.signature(model.forward).parameters
@@ -39,38 +39,40 @@ def longest_split(model: nn.Module) -> int:
     if not causal or not {"past_key_values", "position_ids"} <= accepted.keys():
         return 0
     layers = DynamicCache(config=config).layers
-    if config._attn_implementation not in ("sdpa", "eager") or not all(type(layer) in _PLAIN for layer in layers):
+    supported = all(type(layer) in _SUPPORTED_LAYERS for layer in layers)
+    if config._attn_implementation not in ("sdpa", "eager") or not supported:
         return 0
     return min((getattr(layer, "sliding_window", sys.maxsize) for layer in layers), default=0)
 
 
 def split_prefix(batch: Mapping[str, Tensor], longest: int) -> tuple[dict[str, Tensor] | None, Mapping[str, Tensor]]:
-    """Part a left-padded batch with ``position_ids`` into what all rows begin with and what differs.
+    """Split a left-padded batch with ``position_ids`` into the common prefix of its rows and the rest.
 
     Args:
         batch: [B, T] tensors.
-        longest: of ``longest_split``.
+        longest: ``longest_split`` of the model.
 
     Returns:
-        The prefix, [1, P] tensors without labels, and the rest, [B, T - P] tensors but for an ``attention_mask`` of
-        [B, T] that counts the prefix. No label belongs to a logit of the prefix. Without a prefix that is worth
-        a pass of its own: None, and the batch.
+        The prefix, [1, P] tensors without labels, and the rest, [B, T - P] tensors with an ``attention_mask`` of
+        [B, T] that includes the prefix. No label belongs to a logit of the prefix. If the prefix is too short to save
+        time: None and the batch.
     """
     size, width = batch["labels"].shape
-    length = _shared_length(batch) if size > 1 and width <= longest and batch.keys() == _ENTRIES else 0
-    if length < _LEAST_SHARE * width:
+    length = _shared_length(batch) if size > 1 and width <= longest and batch.keys() == _BATCH_KEYS else 0
+    if length < _MIN_SHARE * width:
         return None, batch
     mask = batch["attention_mask"]
     starts = width - mask.sum(1, keepdim=True)
     columns = slice(int(starts[0]), int(starts[0]) + length)
-    prefix = {name: batch[name][:1, columns] for name in _ENTRIES - {"labels"}}
+    prefix = {name: batch[name][:1, columns] for name in _BATCH_KEYS - {"labels"}}
     rest = {name: tensor[:, length:] for name, tensor in batch.items()}
-    own = torch.arange(length, width, device=mask.device) >= starts + length
-    rest["attention_mask"] = torch.cat([torch.ones_like(mask[:, :length]), own.to(mask.dtype)], dim=1)
+    suffix = torch.arange(length, width, device=mask.device) >= starts + length
+    rest["attention_mask"] = torch.cat([torch.ones_like(mask[:, :length]), suffix.to(mask.dtype)], dim=1)
     return prefix, rest
 
 
 def _shared_length(batch: Mapping[str, Tensor]) -> int:
+    """Return the length of the prefix that all rows share and that predicts no label."""
     mask, labels = batch["attention_mask"], batch["labels"]
     width = mask.shape[1]
     places, starts = torch.arange(width, device=mask.device), width - mask.sum(1, keepdim=True)
@@ -86,22 +88,22 @@ def _shared_length(batch: Mapping[str, Tensor]) -> int:
 
 
 def prefix_states(model: nn.Module, prefix: Mapping[str, Tensor]) -> list[Tensor]:
-    """Keys and values of every layer for a prefix, [1, heads, P, head size] each, in the ambient grad mode."""
+    """Return keys and values of every layer for a prefix, [1, heads, P, head size] each, in the current grad mode."""
     device, cache = next(model.parameters()).device, DynamicCache()
     inputs = {name: tensor.to(device) for name, tensor in prefix.items()}
-    # The derivative of this form is made of matrix products, which one call can do for the gradients of all samples.
+    # The derivative of this kernel consists of matrix products, which are batched over all samples' gradients.
     with sdpa_kernel(SDPBackend.MATH):
         unwrapped(model).base_model(**inputs, past_key_values=cache, use_cache=True)
     return [state for layer in cache.layers for state in (layer.keys, layer.values)]
 
 
 def prefix_cache(states: Sequence[Tensor]) -> Cache:
-    """Keys and values of ``prefix_states``, expanded to [B, ...], as ``past`` of ``sample_losses``."""
+    """Return ``prefix_states``, expanded to [B, ...], as the argument ``past`` of ``sample_losses``."""
     return Cache(layers=[_PrefixLayer(*pair) for pair in zip(states[::2], states[1::2], strict=True)])
 
 
 class _PrefixLayer(DynamicLayer):
-    """Puts the prefix before a batch's keys and values, which are not kept: nothing is generated after them."""
+    """Prepends the prefix to a batch's keys and values without storing them, since no token is generated after them."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()

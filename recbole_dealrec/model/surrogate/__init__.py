@@ -1,4 +1,4 @@
-"""Surrogates: RecBole's sequential models, and the softmax over all items that they are trained with."""
+"""Surrogates: RecBole's sequential models, trained with a softmax over all items."""
 
 from recbole_dealrec.model.surrogate.surrogate import (
     EveryPosition,

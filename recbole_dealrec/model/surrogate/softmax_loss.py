@@ -1,24 +1,24 @@
-"""The softmax over all items, in chunks of rows: the logits of a batch are the largest thing a surrogate makes."""
+"""Softmax cross-entropy over all items, in chunks of rows, because the logits of a whole batch take most memory."""
 
 import torch
 from torch import Tensor
 
-_LOGITS_PER_CHUNK = {"cpu": 500_000, "cuda": 50_000_000}  # 2 MB of float32 stay in a processor's cache
+_LOGITS_PER_CHUNK = {"cpu": 500_000, "cuda": 50_000_000}  # 2 MB of float32 fit into a CPU's cache
 
 
 def row_chunks(outputs: Tensor, n_items: int) -> tuple[Tensor, ...]:
-    """Outputs [B, d] in chunks of rows whose logits are to be held at a time."""
+    """Split outputs [B, d] into chunks of rows whose logits fit into memory at a time."""
     return outputs.split(max(1, _LOGITS_PER_CHUNK.get(outputs.device.type, 500_000) // n_items))
 
 
 def softmax_cross_entropy(outputs: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of ``outputs @ items.T``, whose logits are built once and never kept.
+    """Return the mean cross-entropy of the logits ``outputs @ items.T``, which are computed once and not stored.
 
-    The gradient is taken in the same pass, which takes half the time of ``cross_entropy`` and its backward pass.
+    The gradient is computed in the same pass, in half the time of ``cross_entropy`` and its backward pass.
 
     Args:
         outputs: [B, d], B > 0.
-        items: embeddings, [n_items, d].
+        items: item embeddings, [n_items, d].
         targets: int64 [B].
 
     Returns:
@@ -37,10 +37,10 @@ class _SoftmaxCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + len(chunk))
             logits = chunk @ items.T
             highest = logits.amax(dim=-1, keepdim=True)
-            of_target = logits.gather(1, targets[rows, None])
+            target_logits = logits.gather(1, targets[rows, None])
             weights = logits.sub_(highest).exp_()
             total = weights.sum(dim=-1, keepdim=True)
-            loss += (highest + total.log() - of_target).sum()
+            loss += (highest + total.log() - target_logits).sum()
             weights.div_(total)
             output_gradient[rows] = weights @ items
             item_gradient.addmm_(weights.T, chunk)

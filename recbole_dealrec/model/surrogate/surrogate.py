@@ -1,6 +1,6 @@
-"""The surrogate: a RecBole sequential model, trained on every position of a sequence at once where that is exact."""
+"""The surrogate: a RecBole sequential model, trained on all positions of a sequence at once if its loss allows it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from logging import getLogger
 
@@ -21,15 +21,15 @@ from recbole_dealrec.model.surrogate.softmax_loss import softmax_cross_entropy
 
 _LENGTH_PARTS = 4
 _LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
-_ITEMS_PER_BATCH = 12_800  # of histories, padding included; larger batches leave the processor's cache
+_ITEMS_PER_BATCH = 12_800  # of histories, padding included; larger batches do not fit into the CPU's cache
 
 
 @dataclass(frozen=True)
 class SurrogateFiles:
-    """Names of what is kept of a run's surrogate.
+    """Names of the step and the files of a surrogate.
 
     Args:
-        number: which of the run's surrogates, from 0.
+        number: number of the surrogate in its run, from 0.
     """
 
     number: int
@@ -48,7 +48,7 @@ class SurrogateFiles:
 
 
 class EveryPosition:
-    """Mixin for causal models: the loss is the mean over all positions of a sequence, not over its last one."""
+    """Mixin for causal models that computes the loss at all positions of a sequence instead of the last one."""
 
     _every_position = False
 
@@ -56,7 +56,7 @@ class EveryPosition:
         return output if self._every_position else super().gather_indexes(output, gather_index)
 
     def position_outputs(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Output at each position, [B, L, H]."""
+        """Return the output at each position, [B, L, H]."""
         self._every_position = True
         try:
             return self.forward(item_seq, item_seq_len)
@@ -64,13 +64,13 @@ class EveryPosition:
             self._every_position = False
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        # A few parts of similar length have far less padding than the whole batch.
+        # A few parts of rows of similar length have far less padding than the batch.
         parts = interaction[self.ITEM_SEQ_LEN].argsort().chunk(_LENGTH_PARTS)
         outputs, targets = zip(*(self._outputs_and_targets(interaction, rows) for rows in parts), strict=True)
         return softmax_cross_entropy(torch.cat(outputs), self.item_embedding.weight, torch.cat(targets))
 
     def _outputs_and_targets(self, interaction: Interaction, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs [P, H] at all positions of some rows that have a target, and the targets [P]."""
+        """Return the outputs [P, H] at all positions of some rows that have a target, and the targets [P]."""
         length = interaction[self.ITEM_SEQ_LEN][rows]
         item_seq = interaction[self.ITEM_SEQ][rows, : int(length.max())]
         targets = torch.cat([item_seq[:, 1:], torch.zeros_like(item_seq[:, :1])], dim=1)
@@ -80,16 +80,16 @@ class EveryPosition:
 
 
 def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRecommender:
-    """Fresh surrogate; ``config`` is ``Config.surrogate``.
+    """Return an untrained surrogate; ``config`` is ``Config.surrogate``.
 
     Raises:
         InputError: the model is not sequential, its loss is not a softmax over the items, it ranks by probabilities, or
-            its keys do not suit it.
+            it cannot be built with its keys.
     """
     if config["MODEL_TYPE"] != SequentialRecommender.type or config["loss_type"] != "CE":
         raise InputError(f"surrogate_model '{config['model']}' is not a sequential model with a softmax loss (CE)")
     config.check_valid_metric()
-    construct_transform(config)  # masked models read what it adds to the configuration
+    construct_transform(config)  # adds keys to the configuration that masked models read
     try:
         model = config.model_class(config, dataset).to(config["device"])
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError) as error:
@@ -97,18 +97,16 @@ def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRec
     probe, batch = _probe(config, dataset)
     _check_logits(config["model"], probe, batch)
     if _predicts_every_position(probe, batch):
-        causal = type(config["model"], (EveryPosition, config.model_class), {})
-        model.__class__ = causal
+        model.__class__ = type(config["model"], (EveryPosition, config.model_class), {})
     return model
 
 
 def surrogate_loader(config: Config, dataset: SequentialDataset, model: SequentialRecommender) -> TrainDataLoader:
-    """Training data of a surrogate: as few rows as cover every target, or RecBole's row per prefix."""
+    """Return the training data of a surrogate: the fewest rows that cover every target, or a row per prefix."""
     if isinstance(model, EveryPosition):
         return train_loader(config, dataset, covering_rows(dataset))
     if config["transform"] == "mask_itemseq":
-        rows = covering_rows(dataset)
-        return train_loader(config, _with_target(dataset), rows)
+        return train_loader(config, _with_target(dataset), covering_rows(dataset))
     getLogger().info(f"{config['model']} is trained on a row per prefix: its outputs are not one per position")
     return train_loader(config, dataset, np.arange(len(dataset)))
 
@@ -116,9 +114,9 @@ def surrogate_loader(config: Config, dataset: SequentialDataset, model: Sequenti
 def surrogate_batches(
     surrogate: SequentialRecommender, samples: CandidateSamples, config: Config
 ) -> Iterator[tuple[np.ndarray, Interaction]]:
-    """Samples for scoring, sorted by length: indices and the batch on the surrogate's device.
+    """Yield indices of samples and their batch on the surrogate's device, sorted by length of history.
 
-    Histories of causal models are cut to the longest of the batch; of other models, some see the padding.
+    For causal models, histories are cut to the longest of the batch; other models may read the padding.
     """
     trim = isinstance(surrogate, EveryPosition)
     lengths = samples.item_length if trim else np.full(len(samples), samples.item_id_list.shape[1])
@@ -128,7 +126,7 @@ def surrogate_batches(
 
 
 def _with_target(dataset: SequentialDataset) -> SequentialDataset:
-    """The same rows, each target appended to its history (the oldest item leaves a full one), for masked models."""
+    """Append each row's target to its history, dropping the oldest item of a full one; for masked models."""
     fields = Fields.of(dataset.config)
     history, length = dataset.inter_feat[fields.history].clone(), dataset.inter_feat[fields.length].clone()
     full = length == history.shape[1]
@@ -140,7 +138,7 @@ def _with_target(dataset: SequentialDataset) -> SequentialDataset:
 
 
 def _probe(config: Config, dataset: SequentialDataset) -> tuple[EveryPosition, Interaction]:
-    """A model with random weights and a few rows, to measure what would else be assumed from the model's name."""
+    """Return a model with random weights and a few rows, on which the model's properties are tested."""
     with torch.random.fork_rng():
         model = type("Probe", (EveryPosition, config.model_class), {})(config, dataset).to(config["device"]).eval()
     samples = CandidateSamples.from_dataset(dataset)
@@ -150,11 +148,7 @@ def _probe(config: Config, dataset: SequentialDataset) -> tuple[EveryPosition, I
 
 @torch.no_grad()
 def _check_logits(name: str, model: SequentialRecommender, batch: Interaction) -> None:
-    """Refuse a model that ranks by probabilities: its loss is not the softmax of what it ranks by.
-
-    Raises:
-        InputError: it does, or cannot rank these items at all.
-    """
+    """Raise InputError if a model ranks by probabilities instead of logits, or cannot rank the items at all."""
     try:
         scores = model.full_sort_predict(batch)
     except (RuntimeError, IndexError) as error:
@@ -165,22 +159,15 @@ def _check_logits(name: str, model: SequentialRecommender, batch: Interaction) -
 
 @torch.no_grad()
 def _predicts_every_position(model: EveryPosition, batch: Interaction) -> bool:
-    """Whether the model's output at each position is its output for that prefix alone, scored by its item embedding."""
+    """Return whether the output at a position, scored by item embeddings, equals the prediction for that prefix."""
     sequence, length = batch[model.ITEM_SEQ], batch[model.ITEM_SEQ_LEN]
     half = torch.clamp(length // 2, min=1)
     prefix = batch[model.ITEM_SEQ] * (torch.arange(sequence.shape[1], device=sequence.device) < half[:, None])
     batch.update(Interaction({model.ITEM_SEQ: prefix, model.ITEM_SEQ_LEN: half}))
-    return _agree(lambda: model.full_sort_predict(batch), lambda: _prefix_scores(model, sequence, length, half))
-
-
-def _prefix_scores(model: EveryPosition, sequence: Tensor, length: Tensor, position: Tensor) -> Tensor:
-    outputs = model.position_outputs(sequence, length)
-    return outputs[torch.arange(len(outputs)), position - 1] @ model.item_embedding.weight.T
-
-
-def _agree(expected: Callable[[], Tensor], found: Callable[[], Tensor]) -> bool:
-    reference = expected()
+    expected = model.full_sort_predict(batch)
     try:
-        return torch.allclose(reference, found(), rtol=1e-4, atol=1e-5 * float(reference.abs().max()))
-    except (AttributeError, TypeError, RuntimeError, IndexError):  # another signature or shape: not such a model
+        outputs = model.position_outputs(sequence, length)
+        scores = outputs[torch.arange(len(outputs)), half - 1] @ model.item_embedding.weight.T
+        return torch.allclose(expected, scores, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    except (AttributeError, TypeError, RuntimeError, IndexError):  # a model of another signature or output shape
         return False

@@ -1,1 +1,1 @@
-"""TIGER: a T5 that writes semantic IDs of items."""
+"""TIGER: a T5 that generates semantic IDs of items."""

@@ -1,4 +1,4 @@
-"""RQ-VAE (Lee et al., arXiv 2203.01941) of item embeddings, in the shape of TIGER (arXiv 2305.05065)."""
+"""RQ-VAE (Lee et al., arXiv 2203.01941) of item embeddings, with the layer sizes of TIGER (arXiv 2305.05065)."""
 
 from itertools import pairwise
 
@@ -14,13 +14,13 @@ _COMMITMENT = 0.25
 
 
 class RQVAE(nn.Module):
-    """Autoencoder whose latent vector is a sum of codes, one of each level.
+    """Autoencoder whose latent vector is a sum of code vectors, one per level.
 
-    Codebooks start from k-means and follow their members by a moving average, where the paper's follow a loss; codes
-    without members begin anew. Gradients pass straight through.
+    Codebooks are initialised by k-means and updated by a moving average of their members (in the paper by a loss);
+    codes without members are re-initialised. Gradients use the straight-through estimator.
 
     Args:
-        dimension: of the embeddings.
+        dimension: dimension of the embeddings.
         levels: codes of an embedding.
         codes: codes of each level.
     """
@@ -35,14 +35,14 @@ class RQVAE(nn.Module):
         )  # fmt: skip
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Loss of a batch [B, d]: reconstruction plus commitment, each the mean over vectors of summed squares."""
+        """Return the loss of a batch [B, d]: mean squared distances of reconstruction plus those of commitment."""
         quantised, _, commitment = self.quantiser(self.encoder(embeddings))
         reconstruction = F.mse_loss(self.decoder(quantised), embeddings)
         return reconstruction * embeddings.shape[1] + commitment.sum() * _LATENT
 
     @torch.no_grad()
     def codes(self, embeddings: Tensor) -> Tensor:
-        """Codes of embeddings [n, d] as they are assigned in evaluation mode, int64 [n, levels]."""
+        """Return the codes of embeddings [n, d], int64 [n, levels]."""
         return self.quantiser(self.encoder(embeddings))[1]
 
 
@@ -62,10 +62,10 @@ def rqvae_codes(
         levels: codes of each embedding.
         codes: codes of each level.
         steps: optimizer steps of AdamW.
-        seed: seed of the weights, the batches and the codebooks; the generators of PyTorch are left as they are.
+        seed: seed of weights, batches and codebooks; PyTorch's global generators are not changed.
         device: device to train on.
         show_progress: whether to draw a progress bar.
-        batch_size: embeddings of a step.
+        batch_size: embeddings per step.
         learning_rate: learning rate.
 
     Returns:

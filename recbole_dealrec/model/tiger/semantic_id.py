@@ -1,4 +1,4 @@
-"""Semantic IDs: an item as a few discrete codes, coarse to fine, that similar items share; TIGER, arXiv 2305.05065."""
+"""Semantic IDs: a few discrete codes per item, coarse to fine, shared by similar items; TIGER, arXiv 2305.05065."""
 
 import hashlib
 import importlib.util
@@ -22,17 +22,13 @@ from recbole_dealrec.store.files import atomic_path
 
 
 def check_semantic_id(method: str) -> None:
-    """Refuse a ``semantic_id`` whose library is not installed.
-
-    Raises:
-        InputError: ``rqvae`` without vector-quantize-pytorch.
-    """
+    """Raise InputError if ``method`` is ``rqvae`` and vector-quantize-pytorch is not installed."""
     if method == "rqvae" and importlib.util.find_spec("vector_quantize_pytorch") is None:
         raise InputError('semantic_id: rqvae needs pip install "recbole-dealrec[rqvae]"; rkmeans needs nothing more')
 
 
 def catalogue_ids(config: Config, titles: Sequence[str]) -> np.ndarray:
-    """Semantic IDs of a catalogue, int64 [n, levels]; computed at the first use, then read from ``checkpoint_dir``.
+    """Return the semantic IDs of a catalogue, int64 [n, levels]; computed once and kept in ``checkpoint_dir``.
 
     Args:
         config: reads ``semantic_id``, ``rqvae_steps``, ``text_encoder_path``, ``seed`` and ``checkpoint_dir``.
@@ -59,14 +55,14 @@ def semantic_ids(
     embeddings: np.ndarray, method: str = "rkmeans", seed: int = 0, *, levels: int = 3, codes: int = 256,
     rqvae_steps: int = 3000, device: str = "cpu", show_progress: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """Codes of each item, coarse to fine, and a last one that parts items whose other codes are equal.
+    """Return the codes of each item, coarse to fine, and a last code that distinguishes items with equal codes.
 
     Args:
-        embeddings: float32 [n, d]; equal ones differ in the last code alone.
-        method: ``rkmeans``, k-means on what the levels before left over, or ``rqvae`` (the published one).
-        seed: seed of the clusters or of the RQ-VAE.
-        levels: codes before the last.
-        codes: most codes of a level; no more than there are different embeddings.
+        embeddings: float32 [n, d]; equal ones differ in the last code only.
+        method: ``rkmeans``, residual k-means, or ``rqvae`` (the published method).
+        seed: seed of k-means or of the RQ-VAE.
+        levels: codes before the last one.
+        codes: most codes of a level; at most the number of different embeddings is used.
         rqvae_steps: training steps of the RQ-VAE.
         device: device of the RQ-VAE.
         show_progress: whether to draw a progress bar.
@@ -74,19 +70,19 @@ def semantic_ids(
     Returns:
         int64 [n, levels + 1], all rows different; the codes of each level start at 0.
     """
-    distinct, place = np.unique(np.asarray(embeddings, dtype=np.float32), axis=0, return_inverse=True)
+    distinct, item_rows = np.unique(np.asarray(embeddings, dtype=np.float32), axis=0, return_inverse=True)
     if method == "rkmeans":
-        found = rkmeans_codes(distinct, levels, codes, seed)
+        item_codes = rkmeans_codes(distinct, levels, codes, seed)
     else:
         from recbole_dealrec.model.tiger.rqvae import rqvae_codes  # its library is optional
 
         options = {"steps": rqvae_steps, "seed": seed, "device": device, "show_progress": show_progress}
-        found = rqvae_codes(distinct, levels, min(codes, len(distinct)), **options)
-    return part_collisions(found[place.reshape(-1)])
+        item_codes = rqvae_codes(distinct, levels, min(codes, len(distinct)), **options)
+    return part_collisions(item_codes[item_rows.reshape(-1)])
 
 
 def rkmeans_codes(embeddings: np.ndarray, levels: int, codes: int, seed: int) -> np.ndarray:
-    """Residual k-means: each level clusters what is left after the centres of the levels before; int64 [n, levels]."""
+    """Return residual k-means codes, int64 [n, levels]; each level clusters the residuals of the level before."""
     residual, columns = embeddings, []
     for _ in range(levels):
         with warnings.catch_warnings():
@@ -98,12 +94,12 @@ def rkmeans_codes(embeddings: np.ndarray, levels: int, codes: int, seed: int) ->
 
 
 def part_collisions(codes: np.ndarray) -> np.ndarray:
-    """Codes [n, levels] with one more column that numbers the rows of each set of equal rows; int64 [n, levels + 1]."""
+    """Append a column to codes [n, levels] that numbers the rows of each set of equal rows; int64 [n, levels + 1]."""
     distinct, group = np.unique(codes, axis=0, return_inverse=True)
     getLogger().info(f"{len(codes)} items have {len(distinct)} different semantic IDs before the last code")
     return np.column_stack([codes, rank_from_end(group.reshape(-1))])
 
 
 def id_text(codes: Sequence[int]) -> str:
-    """An ID as text, such as ``<a_12><b_3><c_200><d_0>``."""
+    """Return an ID as text, such as ``<a_12><b_3><c_200><d_0>``."""
     return "".join(f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(codes))

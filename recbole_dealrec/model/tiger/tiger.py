@@ -31,18 +31,18 @@ _WEIGHTS_FILE, _IDS_FILE = "model.safetensors", "semantic_ids.json"
 
 
 class TIGER(LLMRecommender):
-    """A T5, trained from random weights, that reads the semantic IDs of a history and writes that of the next item.
+    """A T5, trained from random weights, that generates the next item's semantic ID from the history's.
 
-    An ID is as many tokens as it has codes, and every level has tokens of its own. IDs have one length, so none needs
-    an end token. There is no token for the user: with few samples, nearly every user's would stay untrained.
+    Each code of an ID is a token, with different tokens per level. All IDs have the same length, so there is no end
+    token. There is no user token either, since few-shot samples would leave most of them untrained.
 
     Args:
         config: reads the keys of ``properties/model/TIGER.yaml``.
-        dataset: training part, whose items and titles it takes.
-        codes: semantic IDs of items 1 to n_items - 1, int64 [n_items - 1, levels]; None for those of the titles.
+        dataset: training part, with items and titles.
+        codes: semantic IDs of items 1 to n_items - 1, int64 [n_items - 1, levels]; computed from the titles if None.
 
     Attributes:
-        network: the T5; all its parameters train.
+        network: the T5; all its parameters are trained.
         codes: the semantic IDs.
     """
 
@@ -58,8 +58,8 @@ class TIGER(LLMRecommender):
         tokens = self.codes + 1 + np.cumsum(sizes) - sizes
         self._trie = TokenTrie(tokens, vocab_size).to(self.device)
         self._root = torch.full((1,), self._trie.root, device=self.device)
-        self._tokens = np.vstack([np.full_like(tokens[:1], _PAD), tokens])  # by item id
-        self._item_tokens = dataset.field2id_token[dataset.iid_field][1:]
+        self._item_tokens = np.vstack([np.full_like(tokens[:1], _PAD), tokens])  # by item id
+        self._item_names = dataset.field2id_token[dataset.iid_field][1:]
         self.network = T5ForConditionalGeneration(
             T5Config(
                 vocab_size=vocab_size, pad_token_id=_PAD, decoder_start_token_id=_PAD, eos_token_id=None,
@@ -70,12 +70,12 @@ class TIGER(LLMRecommender):
     @classmethod
     def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> LLMRecommender:
         ids = json.loads((folder / _IDS_FILE).read_text(encoding="utf-8"))
-        tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
-        if ids.keys() != set(tokens):
+        names = [str(name) for name in dataset.field2id_token[dataset.iid_field][1:]]
+        if ids.keys() != set(names):
             raise InputError(
                 f"{folder}: trained on other items than {config['dataset']} has; run the same command again"
             )
-        recommender = cls(config, dataset, np.array([ids[token] for token in tokens]))
+        recommender = cls(config, dataset, np.array([ids[name] for name in names]))
         recommender.load(folder)
         return recommender
 
@@ -97,9 +97,9 @@ class TIGER(LLMRecommender):
         return json.dumps([self.config[f"t5_{name}"] for name in _SHAPE])
 
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask``, int64 [B, T], padded on the right; ``labels``, int64 [B, levels]."""
+        """Return right-padded ``input_ids`` and ``attention_mask``, int64 [B, T]; ``labels``, int64 [B, levels]."""
         sources = self._sources(map(self._latest, histories))
-        return {**sources, "labels": torch.from_numpy(self._tokens[np.asarray(targets)])}
+        return {**sources, "labels": torch.from_numpy(self._item_tokens[np.asarray(targets)])}
 
     def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
         for index in self._token_batches(samples):
@@ -108,7 +108,7 @@ class TIGER(LLMRecommender):
     def representation_batches(
         self, samples: CandidateSamples, with_targets: bool = False
     ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        """Indices and the codes that are read, with targets theirs as the latest."""
+        """Yield indices and the tokens of histories, with targets followed by the target's."""
         for index in self._token_batches(samples):
             sequences = (self._latest(samples.history(row)) for row in index)
             if with_targets:
@@ -116,19 +116,19 @@ class TIGER(LLMRecommender):
             yield index, self._sources(sequences)
 
     def represent(self, batch: dict[str, Tensor]) -> Tensor:
-        """Means of the encoder's last hidden states where there is no padding, float32 [B, d].
+        """Return the mean of the encoder's last hidden states of each row, float32 [B, d].
 
-        The weights may be random, so this says no more than which codes two samples share.
+        With random weights, it only reflects which codes two samples share.
         """
         sources = {name: ids.to(self.device) for name, ids in batch.items()}
         mask = sources["attention_mask"].unsqueeze(-1)
-        with self._inference():
+        with self._evaluation_mode():
             hidden = self.network.encoder(**sources).last_hidden_state
         return ((hidden * mask).sum(dim=1) / mask.sum(dim=1)).float()
 
     def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
-        read = np.minimum(samples.item_length, self.config["max_history_items"])
-        return np.column_stack([read, np.ones_like(read)]) * self._trie.depth
+        items = np.minimum(samples.item_length, self.config["max_history_items"])
+        return np.column_stack([items, np.ones_like(items)]) * self._trie.depth
 
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:
         for row, target in enumerate(samples.item_id):
@@ -136,29 +136,29 @@ class TIGER(LLMRecommender):
             yield {"instruction": "", "input": history, "output": self._id_text(target)}
 
     def item_scores(self, interaction: Interaction) -> Tensor:
-        """Log-likelihood of every item's ID, float32 [B, n_items]; -inf for items that the beam search left out."""
+        """Return the log-likelihood of every item's ID, float32 [B, n_items]; -inf for items without a beam."""
         histories = map(self._latest, self._histories(interaction))
         sources = {name: ids.to(self.device) for name, ids in self._sources(histories).items()}
         decoder = PrefixDecoder(self.network, **sources, depth=self._trie.depth)
-        likelihoods = {"beam": self._best, "exact": self._all}[self.config["scoring"]]
+        likelihoods = {"beam": self._beam_scores, "exact": self._exact_scores}[self.config["scoring"]]
         scores = torch.full((len(interaction), self.n_items), -torch.inf, device=self.device)
         for items, values in likelihoods(decoder):
             scores.scatter_(1, items, values)
         return scores
 
     def save(self, folder: Path) -> None:
-        """Save the T5 as transformers does, and each item's semantic ID beside it."""
+        """Save the T5 in the format of transformers, and each item's semantic ID in the same folder."""
         self.network.save_pretrained(folder)
         with open(folder / _IDS_FILE, "w", encoding="utf-8") as file:
-            json.dump(self._ids_by_token(), file, ensure_ascii=False)
+            json.dump(self._ids_by_name(), file, ensure_ascii=False)
 
     def load(self, folder: Path) -> None:
         """Load the T5 from a folder that ``save`` wrote.
 
         Raises:
-            InputError: it was trained with other semantic IDs.
+            InputError: the T5 was trained with other semantic IDs.
         """
-        if json.loads((folder / _IDS_FILE).read_text(encoding="utf-8")) != self._ids_by_token():
+        if json.loads((folder / _IDS_FILE).read_text(encoding="utf-8")) != self._ids_by_name():
             raise InputError(f"{folder}: trained with semantic IDs the items no longer have; delete the run folder")
         load_model(self.network, folder / _WEIGHTS_FILE, device=str(self.device))
 
@@ -166,35 +166,35 @@ class TIGER(LLMRecommender):
         return history[-self.config["max_history_items"] :]
 
     def _token_batches(self, samples: CandidateSamples) -> list[np.ndarray]:
-        """Indices of samples that are read and written under ``tokens_per_batch``."""
+        """Return batches of sample indices, each of at most ``tokens_per_batch`` tokens."""
         return token_batches(self.token_lengths(samples).sum(axis=1), self.config["tokens_per_batch"])
 
     def _sources(self, sequences: Iterable[np.ndarray]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` for sequences of item ids, int64 [B, T], padded on the right."""
-        rows = [torch.from_numpy(self._tokens[items].reshape(-1)) for items in sequences]
+        """Return ``input_ids`` and ``attention_mask`` of sequences of item ids, int64 [B, T], padded on the right."""
+        rows = [torch.from_numpy(self._item_tokens[items].reshape(-1)) for items in sequences]
         input_ids = pad_sequence(rows, batch_first=True, padding_value=_PAD)
         return {"input_ids": input_ids, "attention_mask": (input_ids != _PAD).long()}
 
     def _id_text(self, item_id: int) -> str:
         return id_text(self.codes[item_id - 1])
 
-    def _ids_by_token(self) -> dict[str, list[int]]:
-        return dict(zip(map(str, self._item_tokens), self.codes.tolist(), strict=True))
+    def _ids_by_name(self) -> dict[str, list[int]]:
+        return dict(zip(map(str, self._item_names), self.codes.tolist(), strict=True))
 
-    def _best(self, decoder: PrefixDecoder) -> Iterator[tuple[Tensor, Tensor]]:
-        """Items [B, num_beams] that the beam search finds, and their log-likelihoods."""
+    def _beam_scores(self, decoder: PrefixDecoder) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the items that the beam search finds and their log-likelihoods, [B, num_beams] each."""
         beams = search(decoder.start(), decoder, self.config["num_beams"], self._trie.depth, self._trie)
-        yield self._trie.leaf(beams.nodes) + 1, beams.scores  # a beam without an item scores -inf, as padding does
+        yield self._trie.leaf(beams.nodes) + 1, beams.scores  # -inf for a beam without an item, which becomes padding
 
-    def _all(self, decoder: PrefixDecoder) -> Iterator[tuple[Tensor, Tensor]]:
-        """All items, in parts [B, n], and their log-likelihoods; a prefix that items share is decoded once."""
+    def _exact_scores(self, decoder: PrefixDecoder) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all items and their log-likelihoods in parts [B, n]; shared prefixes are decoded once."""
         _, counts = np.unique(self.codes[:, 0], return_counts=True)
         for part in _slices(counts, self.config["tokens_per_batch"] // self.config["eval_batch_size"]):
-            nodes, scores = self._scored_below(decoder, part)
+            nodes, scores = self._subtree_scores(decoder, part)
             yield (self._trie.leaf(nodes) + 1).expand_as(scores), scores
 
-    def _scored_below(self, decoder: PrefixDecoder, part: slice) -> tuple[Tensor, Tensor]:
-        """Nodes [n] of all IDs whose first code is in ``part`` of the first codes, and their log-likelihoods [B, n]."""
+    def _subtree_scores(self, decoder: PrefixDecoder, part: slice) -> tuple[Tensor, Tensor]:
+        """Return the nodes [n] of all IDs with a first code in ``part``, and their log-likelihoods [B, n]."""
         logits = decoder.start()
         parents, tokens, nodes = (edge[part] for edge in self._trie.edges(self._root))
         scores = logits.log_softmax(-1)[:, parents, tokens]
@@ -206,7 +206,7 @@ class TIGER(LLMRecommender):
 
 
 def _slices(counts: Sequence[int], most: int) -> Iterator[slice]:
-    """Consecutive slices of ``counts`` whose sums are at most ``most``, or of one entry."""
+    """Yield consecutive slices of ``counts``, each of a sum of at most ``most`` or of one entry."""
     start, total = 0, 0
     for place, count in enumerate(counts):
         if total and total + count > most:

@@ -223,8 +223,8 @@ def test_an_adapter_of_another_model_is_an_error(bigrec, kind, keys, tmp_path):
 def test_what_is_written_may_be_as_long_as_the_longest_title(bigrec):
     model, splits = bigrec()
     lengths = [len(model.encoder.response(item)) for item in range(1, splits.train.item_num)]
-    assert model._most_written == max(lengths)
-    assert bigrec(max_new_tokens=3)[0]._most_written == 3
+    assert model._max_new_tokens == max(lengths)
+    assert bigrec(max_new_tokens=3)[0]._max_new_tokens == 3
 
 
 def test_a_prompt_that_leaves_no_place_for_a_title_is_refused(bigrec):
@@ -247,7 +247,7 @@ def test_the_head_reads_states_without_gaps(bigrec):
     model.embed_titles(["Alpha", "Beta and a longer one"])
     assert [tuple(states.shape[:2]) for states in seen] == [(1, 1)]
     ids = torch.arange(12).view(3, 4)
-    model._write(ids, torch.ones_like(ids), None)
+    model._generate(ids, torch.ones_like(ids), None)
     assert seen[1].shape[:2] == (3, 1) and all(states.is_contiguous() for states in seen)
 
 

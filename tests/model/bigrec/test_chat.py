@@ -197,7 +197,7 @@ def test_a_template_that_does_not_do_is_refused_at_the_start(template, ten, chat
 def test_a_tokenizer_without_chat_template_is_refused_at_the_start(ten, checkpoint):
     with pytest.raises(InputError, match="^chat_template: llm_path '.*llama' has no chat template; set"):
         BIGRec.check(ten(llm_path=checkpoint("llama"), chat_template=True))
-    with pytest.raises(InputError, match="^chat_template: the embedded language model has none; name a chat model"):
+    with pytest.raises(InputError, match="^chat_template: the tiny LLM has none; name a chat model"):
         BIGRec.check(ten(chat_template=True))
 
 
@@ -324,4 +324,4 @@ def test_titles_are_embedded_without_a_template(chat_model, bigrec, chat_checkpo
     model, _ = chat_model()
     plain, _ = bigrec(llm_path=chat_checkpoint("system"))
     torch.testing.assert_close(model.item_embeddings, plain.item_embeddings)
-    assert not re.search("turn", model.tokenizer.decode(model.encoder.embedded_text(["Alpha"])[0]))
+    assert not re.search("turn", model.tokenizer.decode(model.encoder.title_ids(["Alpha"])[0]))

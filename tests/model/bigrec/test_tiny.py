@@ -1,4 +1,4 @@
-"""The embedded LLM: what it has learned against the popularities, its tokenizer, its files."""
+"""The tiny LLM: what it has learned against the popularities, its tokenizer, its files."""
 
 import logging
 import math
@@ -8,15 +8,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from recbole_dealrec.data import PromptTemplate
 from recbole_dealrec.model.bigrec import tiny_llama
 from recbole_dealrec.model.bigrec.tiny_llama import (
     build_tiny_llm,
     draw_documents,
     encode,
-    quote_titles,
     title_probabilities,
 )
 
+quote_titles = PromptTemplate.list_titles
 TITLES = [
     "Alien (1979)",
     "Aliens (1986)",
