@@ -126,7 +126,7 @@ def select_fewshot(
             and equal ones keep the order of the rows. The keys ``USER_ID_FIELD``, ``ITEM_ID_FIELD`` and ``TIME_FIELD``
             give other names.
         items: columns ``item_id`` and ``title``; the key ``title_field`` gives another name.
-        llm_path: Hugging Face id, folder or .gguf file of a causal language model; ``tiny`` is the embedded one.
+        llm_path: Hugging Face id, folder or .gguf file of a causal language model; ``tiny`` is built here.
         keys: configuration keys, such as ``sampler``, ``n_fewshot`` and ``prompt_noun``.
 
     Returns:

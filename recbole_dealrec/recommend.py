@@ -25,7 +25,7 @@ from recbole_dealrec.store.run_folder import check_outputs
 def recommend(
     run_dir: str | Path, histories: Sequence[Sequence[str]], k: int = 10, exclude_history: bool = False
 ) -> pd.DataFrame:
-    """The best ``k`` items for each history, ranked as the run's evaluation ranks them.
+    """Return the best ``k`` items for each history, ranked as the run's evaluation ranks them.
 
     Evaluation ranks all items, those of the history too, and so does this unless ``exclude_history`` is set. Read are
     the run folder and what lies beside it, and the dataset and the language model that its ``config.yaml`` names.
@@ -70,7 +70,7 @@ def recommend(
 
 
 def _item_ids(histories: Sequence[Sequence[str]], dataset: SequentialDataset) -> list[np.ndarray]:
-    """Internal item ids of each history, int64."""
+    """Return the internal item ids of each history, int64."""
     if len(histories) == 0:
         raise InputError("histories: there is none; give a list of item tokens for each")
     tokens = dataset.field2id_token[dataset.iid_field]
@@ -117,7 +117,7 @@ def _best(
 
 
 def _batches(items: Sequence[np.ndarray], config: Config) -> Iterator[tuple[np.ndarray, Interaction]]:
-    """Rows of ``items`` and their histories in batches as an evaluation has them, by length and cut at the old end."""
+    """Yield rows of ``items`` and their histories in batches by length, as an evaluation has them."""
     fields, size = Fields.of(config), config["eval_batch_size"]
     kept = [torch.from_numpy(row[-config["MAX_ITEM_LIST_LENGTH"] :]) for row in items]
     order = np.argsort([len(row) for row in kept], kind="stable")
@@ -130,7 +130,7 @@ def _batches(items: Sequence[np.ndarray], config: Config) -> Iterator[tuple[np.n
 
 
 def _pairs(items: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Index of each history and item of it, as two index tensors."""
+    """Return the index of each history and item of it, as two index tensors."""
     rows = np.repeat(np.arange(len(items)), [len(row) for row in items])
     return torch.from_numpy(rows), torch.from_numpy(np.concatenate(items))
 

@@ -38,7 +38,7 @@ class _ExhaustiveTuning(HyperTuning):
 def objective_function(
     config_dict: Mapping[str, Any] | None = None, config_file_list: Sequence[str] | None = None, saved: bool = True
 ) -> dict[str, Any]:
-    """One trial, as RecBole's HyperTuning asks for it; the test part is not looked at.
+    """Run one trial, as RecBole's HyperTuning asks for it; the test part is not looked at.
 
     Surrogates, scores and the language model are computed once for all trials that agree in the keys they depend on.
 
@@ -188,7 +188,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """A value that hyperopt drew, as YAML would give it: whole numbers come as floats."""
+    """Return a value that hyperopt drew, as YAML would give it: whole numbers come as floats."""
     value = value.item() if hasattr(value, "item") else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

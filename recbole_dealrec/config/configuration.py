@@ -35,7 +35,7 @@ from recbole_dealrec.errors import InputError
 class Config(RecBoleConfig):
     """RecBole's configuration with this package's models, properties and checks.
 
-    Precedence: defaults of registered keys < overall < model < embedded LLM < dataset < sampler properties <
+    Precedence: defaults of registered keys < overall < model < tiny LLM < dataset < sampler properties <
     ``config_file_list`` < ``config_dict``. ``run_recbole_dealrec.py`` hands over its command line as ``config_dict``;
     ``sys.argv`` is not read here, so a program that imports the package keeps its own command line.
 
@@ -73,7 +73,7 @@ class Config(RecBoleConfig):
 
     @property
     def own_model(self) -> bool:
-        """Whether the model is a recommender of this package or derived from one, not one of RecBole's."""
+        """Return whether the model is a recommender of this package or derived from one, not one of RecBole's."""
         return issubclass(self.model_class, MODELS.base)
 
     def surrogate(self) -> "Config":
@@ -102,7 +102,7 @@ class Config(RecBoleConfig):
         return values
 
     def check_valid_metric(self) -> None:
-        """Refuse a ``valid_metric`` that an evaluation does not give.
+        """Raise InputError if no evaluation gives ``valid_metric``.
 
         Raises:
             InputError: it is none of ``metrics`` at one of ``topk``, nor the ``loss`` of this package's models.
@@ -159,7 +159,7 @@ class Config(RecBoleConfig):
         self._check_keys(model)
 
     def _property_files(self, model: str, dataset: str) -> Iterable[Path]:
-        """The package's property files, weakest first; each choice may itself come from a weaker file."""
+        """Return the package's property files, weakest first; each choice may itself come from a weaker file."""
         folder = properties_folder()
         yield folder / "overall.yaml"
         yield folder / "model" / f"{model}.yaml"
@@ -225,19 +225,19 @@ class Config(RecBoleConfig):
 
 @cache
 def _recbole_keys() -> frozenset[str]:
-    """Keys that RecBole may ask for although they are not set."""
+    """Return the keys that RecBole may ask for although they are not set."""
     return RECBOLE_STATE.union(key.name for key in KEYS.values() if key.place in ("RecBole", "given", "derived"))
 
 
 def _known_keys(surrogate_model: str | None) -> set[str]:
-    """Keys that RecBole, this package or what is registered reads."""
+    """Return the keys that RecBole, this package or what is registered reads."""
     own = (SURROGATE_PREFIX + key for key in _surrogate_keys(surrogate_model))
     return {*KEYS, *own, *(key.name for _, key in registered_keys())}
 
 
 @cache
 def _surrogate_keys(surrogate_model: str | None) -> frozenset[str]:
-    """Keys that the surrogate has for itself: those of its training and of its RecBole model file."""
+    """Return the keys that the surrogate has for itself: those of its training and of its RecBole model file."""
     model_file = RECBOLE_PROPERTIES / "model" / f"{surrogate_model}.yaml"
     model_keys = read_yaml(model_file) if model_file.is_file() else ()
     return frozenset({*argument_list.training_arguments, "eval_batch_size", "valid_metric", "metrics", *model_keys})
@@ -245,7 +245,7 @@ def _surrogate_keys(surrogate_model: str | None) -> frozenset[str]:
 
 @cache
 def _owner(name: str) -> str | None:
-    """Model of this package that alone reads a key; None where others do, such as a key that datasets set."""
+    """Return the model of this package that alone reads a key; None where others do."""
     if name not in KEYS or any(name in read_yaml(file) for file in properties_folder().glob("dataset/*.yaml")):
         return None
     place = KEYS["llm_path"].place if KEYS[name].place == "llm/tiny" else KEYS[name].place

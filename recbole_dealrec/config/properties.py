@@ -92,7 +92,7 @@ def read_section(file: Path, name: str) -> Section:
 
 
 def sections() -> list[Section]:
-    """Return this package's property files: overall, models, the embedded language model, samplers, datasets."""
+    """Return this package's property files: overall, models, the tiny language model, samplers, datasets."""
     folder = properties_folder()
     names = [file.relative_to(folder).with_suffix("").as_posix() for file in property_files()]
     names.sort(key=lambda name: (_ORDER.index(name.partition("/")[0]), name))

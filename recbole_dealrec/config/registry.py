@@ -46,7 +46,7 @@ class Registry:
 
     @cached_property
     def base(self) -> type:
-        """The class they are derived from."""
+        """Return the class they are derived from."""
         return resolve_name(self._base)
 
     def register(self, name: str, keys: Iterable[Key] = ()) -> Callable[[T], T]:

@@ -5,7 +5,7 @@ from recbole_dealrec.config.key import NOTHING, Key
 
 
 def _unchecked(step: str, place: str, names: str) -> list[Key]:
-    """Rows of keys of RecBole whose values are left to it."""
+    """Return rows of keys of RecBole whose values are left to it."""
     return [Key(name, kind.ANY, step, place) for name in names.split()]
 
 

@@ -54,7 +54,7 @@ def _intervals(rows: list[dict[str, Any]], quantity: str) -> str:
 
 
 def _mean_table(parts: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """The coverage of a sampler's selections, the mean over its seeds."""
+    """Return the coverage of a sampler's selections, averaged over its seeds."""
     return {
         measure: {part: float(np.mean([table["table"][measure][part] for table in parts])) for part in values}
         for measure, values in parts[0]["table"].items()
@@ -62,7 +62,7 @@ def _mean_table(parts: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _coverage_figures(selections: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str]]:
-    """Popularity and history length of the selections of all seeds, against the candidates."""
+    """Return figures of popularity and history length of the selections of all seeds, beside the candidates."""
     shown = {"popularity": "times the item occurs in training", "history_length": "items in the history"}
     titles = {"popularity": "Popularity of the target", "history_length": "Length of the history"}
     figures = []

@@ -18,7 +18,7 @@ _RUN_KEYS = ["sampler", "seed", "run_dir"]
 
 
 def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread over seeds of every metric and cost, and whether the first sampler is better than the others.
+    """Return mean and spread over seeds of each metric and cost, and test the first sampler against the others.
 
     For each metric, a paired t test over the seeds sets the first sampler against the best of the others (the highest
     mean). Alternative: the first sampler's mean is greater. The p values are corrected for the number of metrics by
@@ -59,7 +59,7 @@ def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval_half_width(std: np.ndarray, n: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """Half the width of a confidence interval of a mean, by Student's t; NaN below two values.
+    """Return half the width of a confidence interval of a mean, by Student's t; NaN below two values.
 
     Args:
         std: standard deviation of a sample.
@@ -70,7 +70,7 @@ def interval_half_width(std: np.ndarray, n: np.ndarray, level: float = 0.95) -> 
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """P values corrected for their number (Holm, 1979); NaN stays and does not count."""
+    """Return p values corrected for their number (Holm, 1979); NaN stays and does not count."""
     p = np.array(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]
     factors = np.arange(len(order), 0, -1)
@@ -79,7 +79,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def paired_p(first: Sequence[float], other: Sequence[float]) -> float:
-    """P value of a paired t test whose alternative is that the mean of ``first`` is greater.
+    """Return the p value of a paired t test whose alternative is that the mean of ``first`` is greater.
 
     Args:
         first: values, one for each pair.
@@ -132,7 +132,7 @@ def log_comparison(table: pd.DataFrame, folder: Path) -> None:
 
 
 def _readable(table: pd.DataFrame, plus_minus: str) -> pd.DataFrame:
-    """Quantities by samplers, each cell a mean and a standard deviation, and a column ``p`` where one was tested."""
+    """Return quantities by samplers: mean and standard deviation in each cell, and ``p`` where one was tested."""
     digits = {name: 1 if name in COSTS else 4 for name in table["quantity"]}
     cells = table.assign(
         cell=[

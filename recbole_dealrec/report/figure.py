@@ -32,7 +32,7 @@ def histogram(edges: Sequence[float], candidates: Sequence[int], selected: Seque
 
 
 def group_bars(groups: Mapping[str, Sequence[Any]]) -> Markup:
-    """What each group held and gave."""
+    """Draw the number of candidates and of selected samples in each group."""
     figure = _figure(xaxis_title="group", yaxis_title="samples (log scale)", barmode="overlay", bargap=0.04)
     for place, (name, column) in enumerate({"held": "candidates", "gave": "selected"}.items()):
         hover = "group %{x} " + name + " %{y}"
@@ -41,7 +41,7 @@ def group_bars(groups: Mapping[str, Sequence[Any]]) -> Markup:
 
 
 def shares(counts: Mapping[str, Sequence[int]], first: Sequence[int], last: Sequence[int], title: str) -> Markup:
-    """Share of the samples in each range, a series of bars for each of ``counts``."""
+    """Draw the share of the samples in each range, a series of bars for each of ``counts``."""
     figure = _figure(xaxis_title=title, yaxis_title="share of samples", barmode="group", bargap=0.15)
     for place, (name, values) in enumerate(counts.items()):
         figure.add_bar(
@@ -53,7 +53,7 @@ def shares(counts: Mapping[str, Sequence[int]], first: Sequence[int], last: Sequ
 
 
 def share_lines(counts: Mapping[str, Sequence[int]], first: Sequence[int], last: Sequence[int], title: str) -> Markup:
-    """Share of the samples in each range, a line for each of ``counts``; the first, the measure of all, is broad."""
+    """Draw the share of the samples in each range, a line for each of ``counts``; the first line is broad."""
     figure = _figure(xaxis_title=title, yaxis_title="share of samples")
     for place, (name, values) in enumerate(counts.items()):
         style = {"line": {"color": _GREY, "width": 6}, "mode": "lines"} if place == 0 else _line(place - 1)
@@ -76,7 +76,7 @@ class Curve:
 
 
 def curves(lines: Sequence[Curve], quantity: str) -> Markup:
-    """Lines over the epochs, the kept ones marked by a star."""
+    """Draw lines over the epochs; a star marks the epoch that was kept."""
     figure = _figure(xaxis_title="epoch", yaxis_title=quantity)
     last = max(epoch for line in lines for epoch in line.epoch)
     figure.update_xaxes(dtick=max(1, last // 8), range=[-0.03 * last - 0.2, 1.03 * last + 0.2])
@@ -92,8 +92,8 @@ def curves(lines: Sequence[Curve], quantity: str) -> Markup:
     return _html(figure)
 
 
-def stage_bars(seconds: Mapping[str, float]) -> Markup:
-    """Seconds of each stage, the first on top."""
+def step_bars(seconds: Mapping[str, float]) -> Markup:
+    """Draw the seconds of each step, the first on top."""
     figure = _figure(40 * len(seconds) + 80, xaxis_title="seconds", hovermode="closest")
     figure.add_bar(
         x=list(seconds.values()), y=list(seconds), orientation="h", marker=_fill(0), hovertemplate="%{y}: %{x:.1f} s"
@@ -105,7 +105,7 @@ def stage_bars(seconds: Mapping[str, float]) -> Markup:
 def intervals(
     samplers: Sequence[str], means: Sequence[float], low: Sequence[float], high: Sequence[float], title: str
 ) -> Markup:
-    """Mean and confidence interval of each sampler, one under the other; NaN bounds draw no interval."""
+    """Draw mean and confidence interval of each sampler, one under the other; NaN bounds draw no interval."""
     figure = _figure(34 * len(samplers) + 90, xaxis_title=title, hovermode="closest", showlegend=False)
     for place, (name, mean, below, above) in enumerate(zip(samplers, means, low, high, strict=True)):
         bars = {
@@ -126,7 +126,7 @@ def intervals(
 
 
 def ranges(first: Sequence[int], last: Sequence[int]) -> list[str]:
-    """Names of ranges of whole numbers."""
+    """Return names of ranges of whole numbers."""
     return [str(low) if low == high else f"{low}–{high}" for low, high in zip(first, last, strict=True)]
 
 

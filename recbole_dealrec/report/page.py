@@ -10,7 +10,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, **shown: Any) -> str:
-    """The page of a template; text is escaped, and a ``<data value=...>`` has all digits of a number."""
+    """Return the page of a template; text is escaped, and ``<data value=...>`` has all digits of a number."""
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
@@ -23,7 +23,7 @@ def render(template: str, **shown: Any) -> str:
 
 
 def number(value: float, form: str = ",.0f") -> Markup:
-    """A number as a person reads it; a dash where there is none."""
+    """Return a number as a person reads it; a dash for NaN."""
     if value != value:
         return Markup("–")
     return Markup('<data value="{}">{}</data>').format(repr(float(value)), format(value, form))

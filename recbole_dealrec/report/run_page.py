@@ -39,7 +39,7 @@ def write_report(
         ranked_by=examples["ranked_by"],
         examples=[_example(example, scores) for example in examples["samples"]],
         trainings=_trainings(result["training"], config),
-        stage_figure=figure.stage_bars(result["seconds"]),
+        step_figure=figure.step_bars(result["seconds"]),
         gpu=any("gpu" in peak for peak in result["memory_mib"].values()),
     )
     with run.output("report.html") as file:
@@ -49,7 +49,7 @@ def write_report(
 def metric_table(
     result: dict[str, float], errors: dict[str, float]
 ) -> tuple[list[str], dict[str, dict[str, tuple[float, float | None]]]]:
-    """Metrics and their standard errors by name and cut-off, as RecBole names them (``recall@10``).
+    """Return metrics and their standard errors by name and cut-off, as RecBole names them (``recall@10``).
 
     A metric without a cut-off has the cut-off ''.
     """
@@ -97,7 +97,7 @@ def _example(example: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
 
 
 def _trainings(trainings: dict[str, Any], config: Config) -> list[tuple[str, str]]:
-    """Titles and figures of the losses and validation results, fine-tuning first, then all surrogates together."""
+    """Return titles and figures of losses and validation results, fine-tuning first, then the surrogates."""
     fine_tuning = {name: curve for name, curve in trainings.items() if name == "fine-tuning"}
     surrogates = {name: curve for name, curve in trainings.items() if name != "fine-tuning"}
     chosen_by = {"Fine-tuning": (fine_tuning, config["valid_metric"].lower())}
@@ -128,13 +128,13 @@ def _trainings(trainings: dict[str, Any], config: Config) -> list[tuple[str, str
     return figures
 
 
-def _part(stage: str, part: str, metric: str) -> str:
-    """Name of a curve; where both parts are losses, they share a figure."""
-    return f"{stage}: {part}" if metric == "loss" else stage
+def _part(step: str, part: str, metric: str) -> str:
+    """Return the name of a curve; where both parts are losses, they share a figure."""
+    return f"{step}: {part}" if metric == "loss" else step
 
 
 def _kept(curve: dict[str, Any], metric: str) -> int:
-    """Epoch of the best result, of equal ones the last, as RecBole's early stopping keeps it."""
+    """Return the epoch of the best result, of equal ones the last, as RecBole's early stopping keeps it."""
     values = np.array(curve["valid_result"][metric])
     best = values.min() if metric == "loss" else values.max()
     return curve["valid_epoch"][int(np.flatnonzero(values == best)[-1])]

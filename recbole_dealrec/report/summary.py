@@ -9,7 +9,7 @@ from recbole_dealrec.config import Config
 
 
 def log_summary(config: Config, result: dict[str, Any]) -> None:
-    """Log the metrics and the time of each stage as a table."""
+    """Log the metrics and the time of each step as a table."""
     table = Texttable()
     table.set_deco(Texttable.HEADER)
     table.set_cols_dtype(["t", "t", "t", "t"])
@@ -17,12 +17,12 @@ def log_summary(config: Config, result: dict[str, Any]) -> None:
     table.set_header_align(["l", "r", "l", "r"])
     errors = result["test_standard_error"]
     metrics = [(metric, with_error(value, errors.get(metric))) for metric, value in result["test_result"].items()]
-    stages = [(stage, f"{seconds:.1f}") for stage, seconds in result["seconds"].items()]
-    rows = max(len(metrics), len(stages))
+    steps = [(step, f"{seconds:.1f}") for step, seconds in result["seconds"].items()]
+    rows = max(len(metrics), len(steps))
     metrics += [("", "")] * (rows - len(metrics))
-    stages += [("", "")] * (rows - len(stages))
-    table.header(["test metric", "value", "stage", "seconds"])
-    table.add_rows([[*left, *right] for left, right in zip(metrics, stages, strict=True)], header=False)
+    steps += [("", "")] * (rows - len(steps))
+    table.header(["test metric", "value", "step", "seconds"])
+    table.add_rows([[*left, *right] for left, right in zip(metrics, steps, strict=True)], header=False)
     title = f"{config['dataset']}, {config['model']}, {config['sampler']}: "
     chosen = f"{len(result['selected'])} of {result['n_candidates']} candidate samples"
     tested = f"{result['n_test_queries']} test queries, ± standard error over them"
@@ -30,5 +30,5 @@ def log_summary(config: Config, result: dict[str, Any]) -> None:
 
 
 def with_error(value: float, error: float | None) -> str:
-    """A metric with its standard error, if it has one, as a person reads it."""
+    """Return a metric with its standard error, if it has one."""
     return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"

@@ -99,7 +99,7 @@ class LLMTrainer(SafetensorsTrainer):
             parameters[name].data.copy_(fsdp.shard_like(parameters[name], value))
 
     def test(self, test_data: QueryDataLoader, show_progress: bool = False) -> dict[str, float]:
-        """Metrics of the best weights."""
+        """Return the metrics of the best weights on the test part."""
         self._batches_tested, self._test_kept = 0, perf_counter()
         self._test_folder = own = process_folder(self.folder)
         if own.has(self._test_file):
@@ -143,7 +143,7 @@ class LLMTrainer(SafetensorsTrainer):
         return super()._build_optimizer(params=self._trained, **kwargs)
 
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
-        """One epoch; returns the mean loss of a sample."""
+        """Train one epoch; return the mean loss of a sample."""
         self._keep_state(train_data, epoch_idx)
         self._place = epoch_idx, 0
         self.model.train()
@@ -158,7 +158,7 @@ class LLMTrainer(SafetensorsTrainer):
         return total / count
 
     def _step(self, interaction: Interaction) -> float:
-        """One optimiser step; returns the mean loss of the samples before it.
+        """Do one optimiser step; return the mean loss of the samples before it.
 
         Where the memory does not suffice, ``micro_batch_size`` is halved for good and the step begun anew.
         """
@@ -183,7 +183,7 @@ class LLMTrainer(SafetensorsTrainer):
         return sum(processes.gather(step_loss))
 
     def _accumulate(self, interaction: Interaction) -> float:
-        """Gradients of this process's part of the mean loss of a step's samples; returns that part."""
+        """Add the gradients of this process's part of the mean loss of a step's samples; return that part."""
         size, step_loss = len(interaction), 0.0
         for part, own in fsdp.in_lockstep(self._parts(interaction), lambda: interaction[:1]):
             with self.accelerator.autocast():
@@ -196,7 +196,7 @@ class LLMTrainer(SafetensorsTrainer):
         return step_loss
 
     def _parts(self, interaction: Interaction) -> Iterator[Interaction]:
-        """This process's samples of a step, ``micro_batch_size`` at a time.
+        """Yield this process's samples of a step, ``micro_batch_size`` at a time.
 
         Samples of similar length make a forward pass, so that little of it is padding; the gradient is the same.
         """
@@ -214,7 +214,7 @@ class LLMTrainer(SafetensorsTrainer):
 
     @torch.no_grad()
     def _mean_loss(self, valid_data, show_progress: bool) -> float:
-        """Mean loss of all (query, positive item) pairs."""
+        """Return the mean loss of all (query, positive item) pairs."""
         self.model.eval()
         total, count = 0.0, 0
         progress = tqdm(valid_data, ncols=100, desc=set_color("Validate   ", "pink"), disable=not show_progress)

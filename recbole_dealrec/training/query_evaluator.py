@@ -31,7 +31,7 @@ class QueryEvaluator(Evaluator):
         return super().evaluate(dataobject)
 
     def standard_errors(self) -> dict[str, float]:
-        """Standard error over queries of each metric of the last evaluation; empty below two queries.
+        """Return the standard error over queries of each metric of the last evaluation; empty below two queries.
 
         A metric that is a mean over queries has the standard deviation of its values over the square root of their
         number. The others (ItemCoverage, ShannonEntropy, GiniIndex, GAUC) have the delete-a-group jackknife's, with 50
@@ -59,7 +59,7 @@ def _unrounded(metric: AbstractMetric) -> Iterator[None]:
 
 
 def _errors_of_means(metric: AbstractMetric, struct: DataStruct) -> dict[str, float]:
-    """Standard errors of a metric that takes the mean of its values [n_queries, K] in ``topk_result``."""
+    """Return the standard errors of a metric that takes the mean of its values [n_queries, K] in ``topk_result``."""
 
     def errors(name: str, values: np.ndarray) -> dict[str, float]:
         return {f"{name}@{k}": values[:, k - 1].std(ddof=1) / np.sqrt(len(values)) for k in metric.topk}
@@ -72,7 +72,7 @@ def _errors_of_means(metric: AbstractMetric, struct: DataStruct) -> dict[str, fl
 
 
 def _jackknife(metric: AbstractMetric, struct: DataStruct) -> dict[str, float]:
-    """Standard errors from the values without each of up to 50 groups of queries."""
+    """Return the standard errors from the values without each of up to 50 groups of queries."""
     n = _n_queries(struct)
     count = min(_GROUPS, n)
     group = np.random.default_rng(0).permutation(np.arange(n) % count)

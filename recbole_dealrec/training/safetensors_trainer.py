@@ -64,11 +64,11 @@ class SafetensorsTrainer(Trainer):
             self.tensorboard.close()
 
     def summary(self) -> dict[str, Any]:
-        """``best_valid_result`` and, as plain values, the ``curve`` of a training that has ended."""
+        """Return ``best_valid_result`` and, as plain values, the ``curve`` of a training that has ended."""
         return {"best_valid_result": self.best_valid_result, "curve": asdict(self.curve)}
 
     def state(self, train_data, epoch: int) -> dict[str, Any]:
-        """All that training depends on before ``epoch``, as tensors and plain values."""
+        """Return all that training depends on before ``epoch``, as tensors and plain values."""
         return {
             "epoch": epoch,
             "weights": self._weights(),

@@ -24,18 +24,18 @@ class TrainingCurve:
     valid_result: dict[str, list[float]] = field(default_factory=dict)
 
     def add_loss(self, loss: float) -> None:
-        """The next epoch's mean training loss."""
+        """Add the next epoch's mean training loss."""
         self.train_loss.append(float(loss))
 
     def add_result(self, epoch: int, result: Mapping[str, float]) -> None:
-        """The evaluation after an epoch."""
+        """Add the evaluation after an epoch."""
         self.valid_epoch.append(epoch)
         for metric, value in result.items():
             self.valid_result.setdefault(metric, []).append(value)
 
 
 def random_state(loader_generator: torch.Generator) -> dict[str, Any]:
-    """States of all random generators that training draws from, as plain values and tensors."""
+    """Return the states of all random generators that training draws from, as plain values and tensors."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
