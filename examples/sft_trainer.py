@@ -2,7 +2,7 @@
 
     python examples/sft_trainer.py saved/<run>/fewshot.jsonl --model Qwen/Qwen2.5-0.5B --output adapter
 
-Needs ``pip install trl datasets``. The embedded language model, saved/tiny-llm-<dataset>-<digest>, does as --model too.
+Needs ``pip install trl datasets``. The tiny LLM, saved/tiny-llm-<dataset>-<digest>, does as --model too.
 """
 
 import argparse
