@@ -105,7 +105,7 @@ def _timestamps(times: pd.Series) -> np.ndarray:
     try:
         numbers = times.to_numpy(dtype=np.float64)
     except (ValueError, TypeError) as error:
-        raise InputError(f"interactions: {times.name} holds a value that is neither number nor datetime ({error})") from error
+        raise InputError(f"interactions: {times.name} holds a value that is no number or datetime ({error})") from error
     if not np.isfinite(numbers).all():
         raise InputError(f"interactions, row {int(np.argmin(np.isfinite(numbers)))} from 0: {times.name} is not finite")
     return numbers
