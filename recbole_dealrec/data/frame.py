@@ -105,11 +105,9 @@ def _timestamps(times: pd.Series) -> np.ndarray:
     try:
         numbers = times.to_numpy(dtype=np.float64)
     except (ValueError, TypeError) as error:
-        told = f"interactions: {times.name} holds a value that is neither number nor datetime ({error})"
-        raise InputError(told) from error
+        raise InputError(f"interactions: {times.name} holds a value that is no number or datetime ({error})") from error
     if not np.isfinite(numbers).all():
-        row = int(np.argmin(np.isfinite(numbers)))
-        raise InputError(f"interactions, row {row} from 0: {times.name} is not finite")
+        raise InputError(f"interactions, row {int(np.argmin(np.isfinite(numbers)))} from 0: {times.name} is not finite")
     return numbers
 
 

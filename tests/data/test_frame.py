@@ -127,7 +127,7 @@ def with_value(frame, row, column, value):
         ),
         (
             lambda rows, items: (with_value(rows, 2, "timestamp", "noon"), items),
-            "timestamp holds a value that is neither",
+            "timestamp holds a value that is no number",
         ),
         (lambda rows, items: (rows, with_value(items, 1, "item_id", "2")), "items: item '2' has 2 titles"),
         (lambda rows, items: (rows, items.assign(item_id=range(7))), "none of the 7 items of the interactions has a"),
