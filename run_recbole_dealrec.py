@@ -5,14 +5,14 @@ import shutil
 import sys
 import traceback
 
+from recbole_dealrec.cli.dry_run import dry_run_text
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.distributed.launch import launch
-from recbole_dealrec.dry_run import dry_run_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.listing import list_text
 from recbole_dealrec.memory import out_of_memory
 from recbole_dealrec.options import help_text
-from recbole_dealrec.pipeline import STAGES
+from recbole_dealrec.pipeline import LAST_STEPS
 from recbole_dealrec.quick_start import compare_samplers, run_recbole_dealrec
 from recbole_dealrec.values import parse_command_line
 
@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sampler", "-s", default="DEALRec", help="few-shot sampler, or several: A,B,C")
     parser.add_argument("--seeds", help="seeds to compare samplers with: 1,2,3")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
-    parser.add_argument("--stage", default=STAGES[-1], help=f"the last stage: {', '.join(STAGES)}")
+    parser.add_argument("--stage", default=LAST_STEPS[-1], help=f"the last stage: {', '.join(LAST_STEPS)}")
     parser.add_argument(
         "--dry_run", action="store_true", help="print configuration, stages and an estimate of their cost"
     )

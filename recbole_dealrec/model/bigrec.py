@@ -37,6 +37,7 @@ _ADAPTER_FILE = "adapter_model.safetensors"
 _LOGITS_OF_A_TOKEN = 65_536
 # Samples tokenised at a time: enough to keep the tokenizer busy and the batches even.
 _WINDOW = 4096
+_REHEARSED_TITLES = 64
 
 
 class BIGRec(LLMRecommender):
@@ -131,6 +132,14 @@ class BIGRec(LLMRecommender):
         score = {"trie": self._score_by_trie, "embedding": self._score_by_embedding}[self.config["grounding"]]
         scores = score(batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device))
         return scores[torch.from_numpy(np.argsort(order)).to(scores.device)]
+
+    def rehearse_ranking(self) -> float:
+        if self.config["grounding"] == "trie":
+            self._catalogue()
+        titles = self.encoder.titles
+        embedded = self.embed_titles(titles[:: math.ceil(len(titles) / _REHEARSED_TITLES)])
+        self._item_embeddings = embedded.repeat(math.ceil(len(titles) / len(embedded)), 1)[: len(titles)]
+        return len(titles) / len(embedded)
 
     def save(self, folder: Path) -> None:
         """Save LoRA's matrices and configuration as PEFT does."""

@@ -1,0 +1,143 @@
+"""What a command would do and about what it would take, found out without doing it."""
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_dealrec.cli.estimate import Estimate, Estimator
+from recbole_dealrec.config import Config
+from recbole_dealrec.model.checkpoint import is_on_disk, quiet
+from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, SELECTION, Job, prepare
+from recbole_dealrec.quick_start import check_last_step, configure_comparison
+from recbole_dealrec.scorer.base import LLM
+from recbole_dealrec.scorer.registry import get_scorer
+from recbole_dealrec.scorer.scoring import score_names, scoring_steps, step_outputs, surrogate_steps
+from recbole_dealrec.store.run_folder import whole_outputs
+
+_OWN_STEPS = {SELECTION: "select", FINE_TUNING: "finetune", EVALUATION: "evaluate"}  # the runs of a seed share the rest
+
+
+def dry_run_text(
+    samplers: Sequence[str],
+    seeds: Sequence[int] | None,
+    model: str,
+    dataset: str,
+    config_file_list: Sequence[str],
+    config_dict: Mapping[str, Any],
+    stage: str = LAST_STEPS[-1],
+) -> str:
+    """Return the configuration of the first run, then of each run its folder, its steps and what is to do, estimated.
+
+    Nothing is left behind. Arguments as for ``recbole_dealrec.compare_samplers``.
+
+    Raises:
+        InputError: what a run itself would refuse at its start, but for a language model that is not on the disk.
+    """
+    check_last_step(stage)
+    by_seed = configure_comparison(samplers, seeds, model, dataset, config_file_list, config_dict)
+    first, estimator = by_seed[0][0], None
+    absent = _absent_llm(first)
+    parts = [yaml.safe_dump(first.resolved(), allow_unicode=True).strip()]
+    with tempfile.TemporaryDirectory() as folder:
+        for configs in by_seed:
+            jobs, counted = prepare(configs, check_llm=not absent), set()
+            estimator = estimator or Estimator(jobs[0], Path(folder))
+            for job in jobs:
+                states = step_states(job, stage)
+                to_do = [name for name, state in states.items() if state == "to do" and name not in counted]
+                counted.update(set(to_do) - _OWN_STEPS.keys())
+                costs = {}
+                if not absent:
+                    with _secluded(Path(folder)):
+                        costs = {name: estimator.estimate(job, name) for name in to_do}
+                parts.append(f"{_run_text(job, states)}\n{absent or _estimate_text(costs)}")
+    return "\n\n".join(parts)
+
+
+def step_states(job: Job, last: str) -> dict[str, str]:
+    """Return for each step up to the last one whether it is cached, to do, or not needed by those, in order."""
+    config, needs, folders = job.config, job.sampler.needs, job.folders()
+    own = {name: step for name, step in _OWN_STEPS.items() if LAST_STEPS.index(step) <= LAST_STEPS.index(last)}
+    steps = list(dict.fromkeys([*scoring_steps(config, needs), *[LLM] * bool(own), *own]))
+    outputs = {name: (folders.run, job.outputs()[name]) for name in own}
+    outputs |= {name: step_outputs(config, folders, name) for name in steps if name not in {LLM, *own}}
+    whole = {folder: whole_outputs(folder) for folder, _ in outputs.values()}
+    there = {name for name, (folder, files) in outputs.items() if set(files) <= whole[folder]}
+    to_do = own.keys() - there
+    scores = () if own and SELECTION not in to_do else score_names(config, needs)
+    missing = [name for name in scores if name not in there]
+    for name in missing:
+        to_do |= {name, *surrogate_steps(config, name)} - there
+    if to_do & own.keys() or any(LLM in get_scorer(name).needed(config) for name in missing):
+        to_do.add(LLM)
+    return {name: "to do" if name in to_do else "cached" if name in there else "not needed" for name in steps}
+
+
+def _absent_llm(config: Config) -> str:
+    """Return what to say instead of an estimate, if the language model is not on the disk."""
+    path = config["llm_path"] if "llm_path" in config else "tiny"
+    if path == "tiny" or is_on_disk(path):
+        return ""
+    return f"  no estimate: llm_path '{path}' is not on this disk, and a dry run downloads nothing"
+
+
+def _run_text(job: Job, states: Mapping[str, str]) -> str:
+    config, folder = job.config, job.folders().run
+    lines = [f"{config['sampler']}, seed {config['seed']}, {len(job.samples)} candidate samples; run folder {folder}"]
+    scoring = scoring_steps(config, job.sampler.needs)
+    for name, state in states.items():
+        last = "score" if name in scoring else _OWN_STEPS.get(name, "select")
+        lines.append(f"  {last:<9} {name:<25} {state}")
+    return "\n".join(lines)
+
+
+def _estimate_text(costs: Mapping[str, Estimate]) -> str:
+    if not costs:
+        return "  nothing is to do"
+    total = sum(cost.seconds for cost in costs.values())
+    kinds = sorted({kind for cost in costs.values() for kind in cost.memory})
+    peak = {kind: max(cost.memory.get(kind, 0.0) for cost in costs.values()) for kind in kinds}
+    lines = [
+        f"  estimate  {name:<25} {_seconds_text(cost.seconds):<14} {_memory_text(cost)}"
+        for name, cost in {**costs, "all that is to do": Estimate(total, peak)}.items()
+    ]
+    return "\n".join([
+        *lines,
+        "  From one batch of each step, on this machine as busy as it was. Every epoch is counted, though training may",
+        "  stop earlier. Memory is the peak of a full batch.",
+    ])  # fmt: skip
+
+
+def _seconds_text(seconds: float) -> str:
+    """Return two digits and a unit that suits them."""
+    if seconds < 1:
+        return "below 1 s"
+    size, unit = next((size, unit) for size, unit in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= size)
+    return f"about {float(f'{seconds / size:.2g}'):g} {unit}"
+
+
+def _memory_text(cost: Estimate) -> str:
+    names = {"resident": "RAM", "gpu": "GPU"}
+    return ", ".join(f"{names[kind]} {size / 1024:.1f} GiB" for kind, size in cost.memory.items())
+
+
+@contextmanager
+def _secluded(folder: Path) -> Iterator[None]:
+    """Work inside a folder, where RecBole writes what it writes into the current one, without logs and warnings."""
+    here, disabled = os.getcwd(), logging.root.manager.disable
+    with ExitStack() as stack:
+        stack.callback(logging.disable, disabled)
+        stack.callback(os.chdir, here)
+        stack.enter_context(quiet())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        os.chdir(folder)
+        yield

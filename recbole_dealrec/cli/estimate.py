@@ -1,0 +1,139 @@
+"""What the steps of a run will take: each is done on one full batch, whose seconds count for every batch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_dealrec.cli import part
+from recbole_dealrec.cli.part import query_seconds, seconds_of, timed
+from recbole_dealrec.cli.part_scoring import PartScoring
+from recbole_dealrec.data import train_loader
+from recbole_dealrec.model.embedded import embedded_llm_folder
+from recbole_dealrec.model.surrogate import surrogate_loader
+from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, SELECTION, Job
+from recbole_dealrec.sampler import get_sampler
+from recbole_dealrec.scorer.base import LLM, TRAINING
+from recbole_dealrec.scorer.registry import get_scorer, scorer_names
+from recbole_dealrec.scorer.scoring import step_outputs
+from recbole_dealrec.store.peak_memory import watched_memory
+from recbole_dealrec.training.llm_trainer import LLMTrainer
+from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds, all epochs counted, and peak memory in MiB by name."""
+
+    seconds: float
+    memory: Mapping[str, float]
+
+
+class Estimator:
+    """Measure each step once, for the runs of one command, which differ in sampler and seed.
+
+    A full batch has the peak memory of the run, however many there are.
+
+    Args:
+        job: one of the runs.
+        folder: temporary folder; nothing is written elsewhere.
+    """
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.run, self.splits, self.n = job.config, job.splits, len(job.samples)
+        self.root = Path(job.config["checkpoint_dir"]).absolute()
+        for made in self.root.glob("*"):
+            (folder / made.name).symlink_to(made)  # a language model that is there is not made anew
+        self.config = part.short_config(job.config, folder)
+        self.scoring = PartScoring(job, self.config, folder)
+        self.folder = partial(part.new_folder, folder)
+        self.ranked = False
+        self.estimates: dict[tuple, Estimate] = {}
+
+    def estimate(self, job: Job, name: str) -> Estimate:
+        """Return what a step of a job costs; the steps that it builds on have to come first."""
+        own = {LLM: self._make_llm, SELECTION: self._select, FINE_TUNING: self._fine_tune, EVALUATION: self._evaluate}
+        kind = name if name in (*own, *scorer_names()) else "surrogate"
+        key = kind, {SELECTION: job.config["sampler"], FINE_TUNING: part.n_selected(job)}.get(kind)
+        if key not in self.estimates:
+            with watched_memory() as memory:
+                if kind in own:
+                    seconds = own[kind](job)
+                else:
+                    seconds = self._train_surrogate() if kind == "surrogate" else self._score(kind)
+            self.estimates[key] = Estimate(seconds, memory())
+        return self.estimates[key]
+
+    def _train_surrogate(self) -> float:
+        config, model, epochs = self.config.surrogate(), self.scoring.surrogate, self.run["surrogate_epochs"]
+        trainer = SafetensorsTrainer(config, model, self.folder(), "surrogate")
+        data = surrogate_loader(config, self.splits.train, model)._dataset
+        rows = np.random.default_rng(0).permutation(len(data))[: config["train_batch_size"]]  # as a run shuffles them
+        training = timed(lambda rows: trainer.fit(train_loader(config, data, rows), saved=False), rows)
+        evaluate = lambda queries: trainer.evaluate(queries, load_best_model=False)  # noqa: E731
+        validation = query_seconds(config, self.splits.valid, 0, evaluate)
+        return epochs * training * len(data) / len(rows) + validation * part.evaluations(epochs, config["eval_step"])
+
+    def _make_llm(self, _: Job) -> float:
+        """Load the language model, or build it in few steps, cold and warm, and in more, from which its seconds grow."""
+        path = self.run["llm_path"] or self.run["semantic_id"]
+        key = {"tiny": "tiny_steps", "rqvae": "rqvae_steps"}.get(path)
+        if key is None or (path == "tiny" and embedded_llm_folder(self.config, self.splits.train).is_dir()):
+            return self._load_llm({})
+        steps = self.run[key]
+        counts = [min(steps, count) for count in (1, 2, 12 + steps // 20)]
+        cold, warm, more = (self._load_llm({key: count}) for count in counts)
+        return cold + max(0.0, more - warm) * (steps - counts[0]) / max(1, counts[2] - counts[1])
+
+    def _load_llm(self, keys: Mapping[str, Any]) -> float:
+        config = part.with_keys(self.config, keys)
+        return seconds_of(lambda: setattr(self.scoring, "llm", config.model_class(config, self.splits.train)))
+
+    def _score(self, name: str) -> float:
+        seconds = self.scoring.seconds(name)
+        if TRAINING not in get_scorer(name).needed(self.config):
+            return seconds
+        watched = part.evaluations(self.run["surrogate_epochs"], self.run["surrogate_eval_step"])
+        return self._train_surrogate() + watched * seconds
+
+    def _select(self, job: Job) -> float:
+        """Select from a part, in proportion; what it takes grows with the number of candidates alone here."""
+        scoring, pool = self.scoring, self.scoring.pools[0]
+        n_fewshot = max(1, self.run["n_fewshot"] * len(pool) // self.n)
+        keys = {"n_fewshot": n_fewshot, "n_groups": min(self.run["n_groups"], n_fewshot)}
+        sampler = get_sampler(job.config["sampler"])(part.with_keys(job.config, keys))
+        for name in set(sampler.needs) - scoring.scores.keys():
+            folder, files = step_outputs(job.config, job.folders(self.root), name)
+            scoring.scores[name] = np.load(folder / files[0], mmap_mode="r")[: len(pool)]
+        sampler.scores = {name: scoring.tiled(name, len(pool)) for name in sampler.needs}
+        first = seconds_of(lambda: sampler.sample(pool))
+        return (seconds_of(lambda: sampler.sample(pool)) if first < 1 else first) * self.n / len(pool)
+
+    def _fine_tune(self, job: Job) -> float:
+        config, epochs, pool = self.config, self.run["epochs"], self.scoring.pools[1]
+        trainer = self._trainer()
+        rows = pool.rows[part.typical(pool.item_length, min(config["train_batch_size"], part.n_selected(job)), config)]
+        training = timed(lambda rows: trainer.fit(train_loader(config, self.splits.train, rows), saved=False), rows)
+        ready = 0.0 if self.run["valid_metric"].lower() == "loss" else self._prepare_ranking()
+        validation = query_seconds(config, self.splits.valid, config["n_valid"], trainer._valid_epoch)
+        n_evaluations = part.evaluations(epochs, self.run["eval_step"])
+        return epochs * training * part.n_selected(job) / len(rows) + n_evaluations * validation + ready
+
+    def _evaluate(self, _: Job) -> float:
+        trainer = self._trainer()
+        trainer.eval_collector.data_collect(train_loader(self.config, self.splits.train, self.scoring.pools[1].rows))
+        evaluate = lambda queries: trainer.evaluate(queries, load_best_model=False)  # noqa: E731
+        return self._prepare_ranking() + query_seconds(self.config, self.splits.test, self.config["n_test"], evaluate)
+
+    def _prepare_ranking(self) -> float:
+        """Do what comes once before the first query is ranked, with a part of the catalogue."""
+        if self.ranked:
+            return 0.0
+        self.ranked, shares = True, []
+        return seconds_of(lambda: shares.append(self.scoring.llm.rehearse_ranking())) * shares[0]
+
+    def _trainer(self) -> LLMTrainer:
+        return LLMTrainer(self.config, self.scoring.llm, self.folder(), self.scoring.llm.weights_folder)
