@@ -22,11 +22,11 @@ from filelock import FileLock
 from popularity import recall_of_popularity
 
 from recbole_dealrec import compare_samplers
-from recbole_dealrec.comparison import COSTS, holm, paired_p
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
-from recbole_dealrec.run_folder import atomic_path, read_json
-from recbole_dealrec.values import parse_command_line
+from recbole_dealrec.report.comparison_table import COSTS, holm, paired_p
+from recbole_dealrec.store.files import atomic_path, read_json
 
 MAIN = ["DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "Random", "CCS"]
 OTHERS = ["EL2N", "GraNd", "TF-DCon", "RecRanker", "S2L", "GORACS"]

@@ -28,12 +28,12 @@ from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from recbole_dealrec.data import train_loader
+from recbole_dealrec.model.decoding.prefix import longest_split, split_prefix
 from recbole_dealrec.model.loss import sample_losses
-from recbole_dealrec.model.prefix import longest_split, split_prefix
-from recbole_dealrec.run_folder import RunFolder
 from recbole_dealrec.scorer import EffortScorer, per_sample_gradient_norms
 from recbole_dealrec.scorer.effort import chosen_parameters
-from recbole_dealrec.trainer import LLMTrainer
+from recbole_dealrec.store.run_folder import RunFolder
+from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 SEVEN_BILLION = "4096x32"
 REPETITIONS = 3

@@ -16,12 +16,12 @@ import common
 import torch
 from torch import Tensor
 
-from recbole_dealrec.model.prefix import longest_split, prefix_cache, prefix_states, split_prefix
-from recbole_dealrec.peak_memory import PeakMemory
-from recbole_dealrec.quick_start import checked_config, checked_data
+from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.model.decoding.prefix import longest_split, prefix_cache, prefix_states, split_prefix
+from recbole_dealrec.pipeline import configure, prepare
 from recbole_dealrec.scorer.effort import chosen_parameters
 from recbole_dealrec.scorer.gradient_norm import gradient_norms, sample_losses
-from recbole_dealrec.values import parse_command_line
+from recbole_dealrec.store.peak_memory import watched_memory
 
 BUDGETS = [2048, 8192]
 MIB = 2**20
@@ -59,18 +59,18 @@ what the backward pass and the hooks need, with what was there before (libraries
 
 def measure(keys: Mapping[str, object], budget: int) -> list:
     """Row of a budget: the batch's size, memory before, needed and at the peak."""
-    config = checked_config(
+    config = configure(
         "BIGRec", "ml-100k", None, {"samples_per_user": 1, "show_progress": False, **keys, "tokens_per_batch": budget}
     )
-    splits, samples = checked_data([config])
-    llm, memory = config.model_class(config, splits.train), PeakMemory()
-    batch = max((batch for _, batch in llm.batches(samples)), key=lambda batch: batch["input_ids"].numel())
+    (job,) = prepare([config])
+    llm = config.model_class(config, job.splits.train)
+    batch = max((batch for _, batch in llm.batches(job.samples)), key=lambda batch: batch["input_ids"].numel())
     names = chosen_parameters(llm.network, "all")
-    before = memory.take()["resident"]
     with gradient_norms(llm.network, names) as norms_of:
-        with memory.watched():
+        with watched_memory() as peaks:
+            before = peaks()["resident"]
             norms_of(batch)
-        peak = memory.take()["resident"]
+        peak = peaks()["resident"]
         saved = saved_mib(llm.network, batch)
     hooks = hooks_mib(llm.network, batch)
     size = batch["input_ids"].shape

@@ -20,10 +20,10 @@ import yaml
 from scipy.stats import spearmanr
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.run_folder import read_json
+from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.sampler import coverage_enhanced_selection
 from recbole_dealrec.scorer.partial_effort import part_size, stratified_part
-from recbole_dealrec.values import parse_command_line
+from recbole_dealrec.store.files import read_json
 
 COLUMNS = [
     "ratio", "seed", "held-out Spearman", "Spearman of the rest", "overlap", "overlap of draws", "Recall@10", "NDCG@10",
@@ -80,7 +80,7 @@ def run(dataset: str, keys: dict[str, Any], ratio: float) -> Run:
     logging.getLogger().addFilter(logged)
     try:
         config_dict = {**keys, "effort_sample_ratio": ratio}
-        result = run_recbole_dealrec(dataset=dataset, sampler="DEALRec", config_dict=config_dict, shared=True)
+        result = run_recbole_dealrec(dataset=dataset, sampler="DEALRec", config_dict=config_dict)
     finally:
         logging.getLogger().removeFilter(logged)
     return read(result["run_dir"])._replace(held_out=logged.value)

@@ -13,7 +13,7 @@ from statistics import mean
 import common
 
 from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.values import parse_command_line
+from recbole_dealrec.config.command_line import parse_command_line
 
 ITEMS = 1682  # of ml-100k; each query has one positive, so a random ranking finds it in the first ten with 10 / ITEMS
 METRICS = ("recall@10", "ndcg@10")

@@ -13,9 +13,9 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from effort_cost import clock
 
-from recbole_dealrec.memory import out_of_memory
-from recbole_dealrec.peak_memory import PeakMemory
-from recbole_dealrec.run_folder import atomic_path
+from recbole_dealrec.model.memory import out_of_memory
+from recbole_dealrec.store.files import atomic_path
+from recbole_dealrec.store.peak_memory import watched_memory
 
 Row = dict[str, Any]
 
@@ -67,16 +67,15 @@ class Rows:
         if self.deadline.left() < expected:
             self.left_out.append(name)
             return
-        start, memory = perf_counter(), PeakMemory()
-        memory.take()
+        start = perf_counter()
         try:
-            with memory.watched():
+            with watched_memory() as peaks:
                 row, error = measure(), None
         except Exception as failure:  # whatever it is must not cost the other rows
             traceback.print_exc()
             row, error = {}, f"{type(failure).__name__}: {failure}"
         clear_device_cache(garbage_collection=True)
-        seconds, held = perf_counter() - start, peak(memory.take())
+        seconds, held = perf_counter() - start, peak(peaks())
         self.put({"row": name, "peak MiB": held, **row, "row seconds": round(seconds, 1), "error": error})
 
     def put(self, row: Row) -> None:
@@ -100,15 +99,13 @@ def device_name() -> str:
 
 def timed(run: Callable[[], object], samples: int) -> Row:
     """Samples a second and peak memory of a call that works on ``samples``; what a GPU holds, else the process."""
-    memory = PeakMemory()
-    memory.take()
-    with memory.watched():
+    with watched_memory() as peaks:
         seconds = clock(run)
-    return {"samples": samples, "samples/s": samples / seconds, "peak MiB": peak(memory.take())}
+    return {"samples": samples, "samples/s": samples / seconds, "peak MiB": peak(peaks())}
 
 
 def peak(memory: dict[str, float]) -> float:
-    """The figure of ``PeakMemory.take`` that matters on this device."""
+    """The figure of ``watched_memory`` that matters on this device."""
     return memory.get("gpu", memory["resident"])
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, Splits, load_splits
 from recbole_dealrec.model import BIGRec
-from recbole_dealrec.model.beam_search import beam_search
-from recbole_dealrec.model.tiny import create_model, save, train_tokenizer
-from recbole_dealrec.model.trie import TokenTrie
+from recbole_dealrec.model.bigrec.tiny_llama import create_model, save, train_tokenizer
+from recbole_dealrec.model.decoding.beam_search import beam_search
+from recbole_dealrec.model.decoding.trie import TokenTrie
 
 BEAMS = 10
 # Keys that make a run small.

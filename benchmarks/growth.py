@@ -1,30 +1,35 @@
-"""What does new data cost? Runs on a grown dataset that start from the one before, against runs from nothing.
+"""What does the effort of new data cost? Scored with the cache of the dataset before it grew, against from nothing.
 
     python benchmarks/growth.py [--dataset ml-100k] [--data_path FOLDER] [--key=value]
 
 Any configuration key can follow. Three versions of the dataset are made by time: without the last 10 % and the last 1 %
-of the interactions, and whole. Each is run from nothing up to its selection, and the whole one also from each of the
-others. The language model is the same throughout, as a checkpoint would be: the embedded one of the smallest version,
-unless llm_path names another. Writes benchmarks/results/growth.md.
+of the interactions, and whole. The candidates of the whole one are scored from nothing, with the scores of each of the
+others in the cache, and with their own. The language model is the same throughout, as a checkpoint would be: the
+embedded one of the smallest version, unless llm_path names another. Writes benchmarks/results/growth.md.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import common
 import pandas as pd
+from recbole.utils import init_seed
 
-from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.config import Config, properties_folder
-from recbole_dealrec.data import load_splits
-from recbole_dealrec.model.embedded import embedded_llm
-from recbole_dealrec.previous_run import PreviousRun
-from recbole_dealrec.values import parse_command_line, read_yaml
+from recbole_dealrec.config import Config
+from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.config.properties import properties_folder
+from recbole_dealrec.config.yaml_file import read_yaml
+from recbole_dealrec.data import CandidateSamples, load_splits
+from recbole_dealrec.model import BIGRec
+from recbole_dealrec.model.bigrec.tiny import tiny_llm
+from recbole_dealrec.scorer import EffortCache, EffortScorer
+from recbole_dealrec.scorer.effort_cache import sample_keys
 
 NAME = "growing"  # of the versions; RecBole has one place alone for ml-100k
-GROWTHS = (0.01, 0.1)
+GROWTHS = (0.1, 0.01)
 WHOLE = 0.0
 
 
@@ -39,15 +44,42 @@ def main() -> None:
         keys = {**(read_yaml(of_dataset) if of_dataset.is_file() else {}), **given, "checkpoint_dir": f"{folder}/saved"}
         if "llm_path" not in keys:
             keys = {**checkpoint(keys, paths[max(GROWTHS)]), **keys}
+        versions = {share: Version({**keys, "data_path": str(path)}) for share, path in paths.items()}
+        versions[WHOLE].seconds(Path(folder) / "warm-up")
+        rows = [row(versions[WHOLE], versions.get(share), Path(folder) / f"cache-{share}") for share in (None, *paths)]
+        common.write("growth", report(arguments.dataset, given, rows))
 
-        def run(version: float, **more: Any) -> dict[str, Any]:
-            own = {**keys, "data_path": str(paths[version]), **more}
-            return run_recbole_dealrec(dataset=NAME, config_dict=own, stage="select")
 
-        runs = {version: run(version) for version in (*GROWTHS, WHOLE)}
-        grown = {version: run(WHOLE, previous_run=runs[version]["run_dir"]) for version in GROWTHS}
-        other = run(WHOLE, seed=Config("BIGRec", NAME, config_dict=keys)["seed"] + 1)
-        common.write("growth", report(arguments.dataset, given, runs, grown, other))
+class Version:
+    """Candidates of a version of the dataset, and the language model that scores them."""
+
+    def __init__(self, keys: dict[str, Any]) -> None:
+        self.config = Config("BIGRec", NAME, config_dict=keys)
+        splits = load_splits(self.config)
+        self.samples = CandidateSamples.from_dataset(splits.train, self.config["samples_per_user"])
+        init_seed(self.config["seed"], self.config["reproducibility"])
+        self.llm = BIGRec(self.config, splits.train)
+
+    def seconds(self, cache: Path) -> float:
+        """Of a pass that reads and writes the cache."""
+        start = perf_counter()
+        EffortScorer(self.llm, self.config, EffortCache(cache)).score(self.samples)
+        return perf_counter() - start
+
+    def keys(self) -> list[bytes]:
+        """What the score of each candidate is known by."""
+        keys = sample_keys(self.llm, self.llm.fingerprint(), self.samples, self.config["effort_parameters"])
+        return [bytes(key) for key in keys]
+
+
+def row(whole: Version, before: Version | None, cache: Path) -> list[str]:
+    """Scores that are known of those of the whole dataset, and the seconds of a pass, once ``before`` was scored."""
+    scored = set()
+    if before:
+        before.seconds(cache)
+        scored = set(before.keys())
+    n, known = len(whole.samples), sum(key in scored for key in whole.keys())
+    return [str(n), str(known), str(n - known), f"{whole.seconds(cache):.1f}"]
 
 
 def write_versions(dataset: str, keys: dict[str, Any], folder: Path) -> dict[float, Path]:
@@ -76,53 +108,23 @@ def checkpoint(keys: dict[str, Any], data_path: Path) -> dict[str, Any]:
     config = Config("BIGRec", NAME, config_dict=own)
     suited = read_yaml(properties_folder() / "llm" / "tiny.yaml")
     del suited["tiny_steps"]
-    return {**suited, "llm_path": embedded_llm(config, load_splits(config).train)}
+    return {**suited, "llm_path": tiny_llm(config, load_splits(config).train)}
 
 
-def overlap(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:
-    """Jaccard index of two selections, and the share of the first that is in the second."""
-    left, right = set(one["selected"].tolist()), set(other["selected"].tolist())
-    return len(left & right) / len(left | right), len(left & right) / len(left)
-
-
-def reused(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """How many of a run's effort scores were known to the one before."""
-    known, needed = (PreviousRun(Path(run["run_dir"])).efforts().keys() for run in (before, after))
-    return f"{len(known & needed) / len(needed):.1%}"
-
-
-def report(
-    dataset: str, keys: dict[str, Any], runs: dict[float, dict], grown: dict[float, dict], other: dict[str, Any]
-) -> str:
-    columns = {"from nothing": runs[WHOLE], **{f"grown by {share:.0%}": run for share, run in grown.items()}}
-    stages = list(runs[WHOLE]["seconds"])
-    rows = [[stage, *(f"{run['seconds'].get(stage, 0.0):.1f}" for run in columns.values())] for stage in stages]
-    totals = {name: sum(run["seconds"].values()) for name, run in columns.items()}
-    rows.append(["sum", *(f"{total:.1f}" for total in totals.values())])
-    rows.append(["share of the cost", *(f"{total / totals['from nothing']:.0%}" for total in totals.values())])
-    rows.append(["effort scores taken over", "0", *(reused(runs[share], run) for share, run in grown.items())])
-    overlaps = [
-        *((f"grown by {share:.0%}, and from nothing", *overlap(run, runs[WHOLE])) for share, run in grown.items()),
-        ("from nothing, with two seeds", *overlap(other, runs[WHOLE])),
-    ]
+def report(dataset: str, keys: dict[str, Any], rows: list[list[str]]) -> str:
     given = ", ".join(f"{key} {value}" for key, value in keys.items() if key not in ("show_progress", "data_path"))
-    n_candidates, n_selected = len(PreviousRun(Path(runs[WHOLE]["run_dir"])).efforts()), len(runs[WHOLE]["selected"])
-    return f"""# A run on grown data, {dataset}
+    names = ["nothing", *(f"the dataset without the last {share:.0%}" for share in GROWTHS), "the dataset itself"]
+    columns = ["scored before", "candidates", "known", "computed", "seconds"]
+    return f"""# Effort of grown data, {dataset}
 
-{common.header()}. Keys: {given or "the defaults"}. Seconds of each stage of a run up to its selection, on the whole
-dataset; a grown run starts from one on the dataset without the last 1 % or 10 % of its interactions by time.
+{common.header()}. Keys: {given or "the defaults"}. A pass over the candidates of the whole dataset, with what was
+scored before in the cache.
 
-{common.table(["stage", *columns], rows)}
+{common.table(columns, [[name, *row] for name, row in zip(names, rows, strict=True)])}
 
-A sample whose history and target are as before keeps its effort score. The candidates are the latest `samples_per_user`
-of each user, after the last two items are held out: each new interaction of a user moves these by one, so the oldest
-candidate leaves and a new one comes; the others stay. With one candidate a user, each user who came back has a new one.
-
-The {n_selected} selected samples (of {n_candidates} distinct candidates) of two runs on the whole dataset. Two
-random selections would have {n_selected / n_candidates:.4f} of their samples in common; the selection draws at random
-within groups of similar score.
-
-{common.table(["selections", "Jaccard index", "share in common"], overlaps)}
+A sample whose history and target are as before is known. The candidates are the latest `samples_per_user` of each user,
+after the last two items are held out: each new interaction of a user moves these by one, so the oldest candidate leaves
+and a new one comes; the others stay. With one candidate a user, each user who came back has a new one.
 """
 
 

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, load_splits
-from recbole_dealrec.model.surrogate import EveryPosition, surrogate_loader
-from recbole_dealrec.run_folder import read_json, write_json
+from recbole_dealrec.model.surrogate.surrogate import EveryPosition, surrogate_loader
 from recbole_dealrec.scorer import InfluenceScorer, solver
 from recbole_dealrec.scorer.influence import Curvature, Problem
+from recbole_dealrec.store.run_folder import read_json, write_json
 
 MATRIX = ["trm_encoder.layer.1.multi_head_attention.dense.weight"]  # what the released code takes
 HESSIAN_DAMPINGS = (0.1, 0.3, 1.0)  # relative to the largest eigenvalue; lower ones leave it indefinite

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, load_splits
-from recbole_dealrec.model.surrogate import EveryPosition, surrogate_batches
+from recbole_dealrec.model.surrogate.surrogate import EveryPosition, surrogate_batches
 from recbole_dealrec.scorer import InfluenceScorer, solver
 from recbole_dealrec.scorer.influence import Problem
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset, load_splits
 from recbole_dealrec.model import BIGRec
-from recbole_dealrec.model.llm import add_lora
-from recbole_dealrec.model.tiny import create_model, save, train_tokenizer
+from recbole_dealrec.model.bigrec.llm import add_lora
+from recbole_dealrec.model.bigrec.tiny_llama import create_model, save, train_tokenizer
 
 CUDA = torch.cuda.is_available()
 # A tokenizer trained on the titles needs so few tokens to take as many for a title as Llama's does with 32,000.

@@ -19,8 +19,8 @@ import yaml
 from scipy.stats import ttest_rel
 
 from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.run_folder import atomic_path
-from recbole_dealrec.values import parse_command_line
+from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.store.files import atomic_path
 
 NAME = "ml-100k-smollm2"
 RATES = [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
@@ -68,7 +68,7 @@ def try_rate(rate: float, keys: dict[str, Any]) -> None:
     if rate in set(rows["learning_rate"]):
         return
     run = run_recbole_dealrec(
-        sampler="Random", config_dict={**keys, "learning_rate": rate}, stage="finetune", shared=True
+        sampler="Random", config_dict={**keys, "learning_rate": rate}, last_step="finetune"
     )
     row = {"learning_rate": rate, **run["best_valid_result"], "seconds": run["seconds"]["fine-tuning"]}
     with atomic_path(file) as path:

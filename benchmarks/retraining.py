@@ -18,7 +18,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, load_splits, train_loader
 from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.model.surrogate import build_surrogate
-from recbole_dealrec.run_folder import atomic_path
+from recbole_dealrec.store.files import atomic_path
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ import numpy as np
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, load_splits
 from recbole_dealrec.model import BIGRec
+from recbole_dealrec.model.bigrec.tiny_llama import build_tiny_llm
 from recbole_dealrec.model.surrogate import build_surrogate
-from recbole_dealrec.model.tiny import build_tiny_llm
 from recbole_dealrec.sampler import coverage_enhanced_selection
 from recbole_dealrec.scorer import EffortScorer, InfluenceScorer
 

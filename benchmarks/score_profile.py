@@ -13,10 +13,9 @@ import common
 import numpy as np
 import pandas as pd
 
-from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, Splits, load_splits
-from recbole_dealrec.stages import SharedStages
-from recbole_dealrec.values import parse_command_line
+from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.data import CandidateSamples, Splits
+from recbole_dealrec.pipeline import configure, prepare
 
 SCORES = ["influence", "effort", "el2n"]
 PARTS = {"train": "training", "valid": "validation", "test": "test"}
@@ -31,17 +30,15 @@ def main() -> None:
     keys = {"show_progress": False, "sampler": "DEALRec", **parse_command_line(rest)}
     correlations, means = [], []
     for seed in arguments.seeds:
-        config = Config(arguments.model, arguments.dataset, config_dict={**keys, "seed": seed})
-        splits = load_splits(config)
-        samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
+        config = configure(arguments.model, arguments.dataset, None, {**keys, "seed": seed})
+        (job,) = prepare([config])
+        splits, samples = job.splits, job.samples
         known = known_of(samples, splits)
         means.append({"samples": "all candidates", **mean_of(known, samples, np.arange(len(samples)))})
-        with SharedStages.opened(config, splits, samples) as stages:
-            for name in SCORES:
-                scores = stages.scorers[name].score(samples)
-                correlations.append({"score": name, **known.corrwith(pd.Series(scores), method="spearman")})
-                highest = np.argsort(-scores, kind="stable")[: config["n_fewshot"]]
-                means.append({"samples": f"highest {name}", **mean_of(known, samples, highest)})
+        for name, scores in job.scoring().scores(SCORES).items():
+            correlations.append({"score": name, **known.corrwith(pd.Series(scores), method="spearman")})
+            highest = np.argsort(-scores, kind="stable")[: config["n_fewshot"]]
+            means.append({"samples": f"highest {name}", **mean_of(known, samples, highest)})
     name = f"{arguments.dataset}-{arguments.model}-score-profile".lower()
     common.write(name, report(arguments, config["n_fewshot"], correlations, means))
 

@@ -23,17 +23,16 @@ from popularity import recall_of_popularity
 from scipy.stats import ttest_1samp
 from trials import METRICS, validated
 
-from recbole_dealrec.comparison import interval_half_width
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SequentialDataset, load_splits
-from recbole_dealrec.digest import run_name
+from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.data import QueryDataLoader, SequentialDataset, load_splits
 from recbole_dealrec.model import LLMRecommender
-from recbole_dealrec.model.semantic_id import catalogue_ids
-from recbole_dealrec.model.text_embedding import EMBEDDED
-from recbole_dealrec.pipeline import Pipeline
-from recbole_dealrec.run_folder import RunFolder, atomic_path
-from recbole_dealrec.stages import SharedStages
-from recbole_dealrec.values import parse_command_line
+from recbole_dealrec.model.tiger.semantic_id import catalogue_ids
+from recbole_dealrec.model.tiger.text_embedding import EMBEDDED
+from recbole_dealrec.pipeline import Pipeline, configure, prepare
+from recbole_dealrec.report.comparison_table import interval_half_width
+from recbole_dealrec.store.files import atomic_path
+from recbole_dealrec.store.opening import opened
 
 DECIDES = "ndcg@10"  # the default valid_metric, by which the best epoch is chosen
 LISTS = 400  # queries whose lists are compared with one another
@@ -90,21 +89,18 @@ def read_rows(file: Path) -> pd.DataFrame:
 
 def measured(dataset: str, keys: dict[str, Any]) -> dict[str, float]:
     """Metrics of one run on the validation part, what its IDs are like, and what both cost."""
-    config = Config("TIGER", dataset, config_dict=keys)
-    splits, parent = load_splits(config), Path(config["checkpoint_dir"])
-    samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
+    config = configure("TIGER", dataset, None, keys)
+    (job,) = prepare([config])
+    splits, samples = job.splits, job.samples
     start = perf_counter()
     ids = catalogue_ids(config, splits.train.titles[1:])
     seconds = perf_counter() - start
-    with (
-        SharedStages.opened(config, splits, samples) as stages,
-        RunFolder.opened(parent / run_name(config, splits), stages.folder) as folder,
-    ):
-        pipeline = Pipeline(config, stages, folder)
-        selected = pipeline.select()
+    with opened(job.folders().run) as folder:
+        pipeline = Pipeline(job, job.scoring(), folder)
+        selected = pipeline.run(last="select")["selected"]
         best = pipeline.fine_tune(selected)
         result = validated(pipeline)
-        ranked = items_ranked(pipeline.stages.llm, splits.valid)
+        ranked = items_ranked(pipeline.llm(), splits.valid)
     positives = QueryDataLoader(config, splits.valid).positives
     return {
         **{metric: result[metric] for metric in METRICS},
@@ -115,7 +111,7 @@ def measured(dataset: str, keys: dict[str, Any]) -> dict[str, float]:
         "items": len(ids),
         "different IDs": len(np.unique(ids[:, :-1], axis=0)),
         COSTS[0]: round(seconds, 1),
-        COSTS[1]: round(folder.seconds["fine-tuning"], 1),
+        COSTS[1]: round(pipeline.seconds()["fine-tuning"], 1),
     }
 
 

@@ -10,23 +10,21 @@ Writes benchmarks/results/<dataset>-<model>-trials.md after every trial.
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import common
 import numpy as np
 import yaml
 from popularity import recall_of_popularity
+from recbole.utils import init_seed
 from scipy.stats import rankdata
 
-from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, train_loader
-from recbole_dealrec.digest import run_name
-from recbole_dealrec.pipeline import Pipeline
-from recbole_dealrec.run_folder import RunFolder, read_json
-from recbole_dealrec.stages import SharedStages
-from recbole_dealrec.trainer import LLMTrainer
-from recbole_dealrec.values import parse_command_line
+from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.data import QueryDataLoader, train_loader
+from recbole_dealrec.pipeline import Pipeline, configure, prepare
+from recbole_dealrec.store.files import read_json
+from recbole_dealrec.store.opening import opened
+from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
 RESULT = "valid_result.json"
@@ -47,20 +45,16 @@ def main() -> None:
 
 
 def run(model: str, dataset: str, keys: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
-    config = Config(model, dataset, config_dict={**keys, **trial})
-    splits, parent = load_splits(config), Path(config["checkpoint_dir"])
-    samples = CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
-    with (
-        SharedStages.opened(config, splits, samples) as stages,
-        RunFolder.opened(parent / run_name(config, splits), stages.folder) as folder,
-    ):
-        pipeline = Pipeline(config, stages, folder)
-        selected = pipeline.select()
-        pipeline.fine_tune(selected)
+    config = configure(model, dataset, None, {**keys, **trial})
+    (job,) = prepare([config])
+    splits, samples, scoring = job.splits, job.samples, job.scoring()
+    with opened(job.folders().run) as folder:
+        pipeline = Pipeline(job, scoring, folder)
+        selected = pipeline.run(last="finetune")["selected"]
         if not folder.has(RESULT):
             folder.output_json(RESULT, validated(pipeline))
         result = read_json(folder / RESULT)
-    scores = {name: stages.scorers[name].score(samples) for name in ("influence", "effort")}
+    scores = scoring.scores(["influence", "effort"])
     ranks = {name: share_below(values)[selected].mean() for name, values in scores.items()}
     popularity = recall_of_popularity(QueryDataLoader(config, splits.valid).positives, samples.item_id[selected])
     name = ", ".join(f"{key} {value}" for key, value in trial.items()) or "defaults"
@@ -69,9 +63,9 @@ def run(model: str, dataset: str, keys: dict[str, Any], trial: dict[str, Any]) -
 
 def validated(pipeline: Pipeline) -> dict[str, float]:
     """Metrics of the best weights on all validation queries."""
-    config, llm = pipeline.config, pipeline.stages.llm
+    config, llm = pipeline.config, pipeline.llm()
     trainer = LLMTrainer(config, llm, pipeline.folder, llm.weights_folder)
-    pipeline.stages.seed()
+    init_seed(config["seed"], config["reproducibility"])
     trainer.eval_collector.data_collect(train_loader(config, pipeline.splits.train, pipeline.samples.rows))
     result = trainer.evaluate(QueryDataLoader(config, pipeline.splits.valid))
     return {metric: float(value) for metric, value in result.items()}

@@ -9,7 +9,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from recbole_dealrec.options import Option, recbole_section, sections
+from recbole_dealrec.config.properties import Option, recbole_section, sections
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = "reference/configuration.md"

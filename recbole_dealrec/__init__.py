@@ -19,6 +19,5 @@ def __getattr__(name: str):
     if name == "recommend":
         return import_module("recbole_dealrec.recommend")  # a module that can be called
     if name in __all__:
-        home = "frame" if name == "select_fewshot" else "quick_start"
-        return getattr(import_module(f"recbole_dealrec.{home}"), name)
+        return getattr(import_module("recbole_dealrec.quick_start"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,19 @@ from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS, LLMRecommender
+from recbole_dealrec.model.checkpoint import checkpoint_contents
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.report import example_places, log_summary, selection_statistics, write_report
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection
-from recbole_dealrec.scorer.base import LLM
-from recbole_dealrec.scorer.scoring import Scoring, scoring_steps
-from recbole_dealrec.store.names import Folders
+from recbole_dealrec.scorer.scorer import LLM
+from recbole_dealrec.scorer.scoring import Scoring, needs_surrogate, scoring_steps
+from recbole_dealrec.store.names import DATA, Folders
 from recbole_dealrec.store.opening import agree, discard_unfinished
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import keep, records, step
 from recbole_dealrec.training.llm_trainer import LLMTrainer
-from recbole_dealrec.training.surrogate import SurrogateTraining
+from recbole_dealrec.training.surrogate_training import SurrogateTraining
 
 LAST_STEPS = ("score", "select", "finetune", "evaluate")
 SELECTION, FINE_TUNING, EVALUATION = "selection", "fine-tuning", "evaluation"
@@ -66,7 +68,11 @@ class Job:
 
     def folders(self, root: Path | None = None) -> Folders:
         """Return where everything is kept under ``root``, None for ``checkpoint_dir``."""
-        return Folders.of(self.config, self.splits, root or Path(self.config["checkpoint_dir"]))
+        return Folders.of(self.config, self._contents, root or Path(self.config["checkpoint_dir"]))
+
+    @cached_property
+    def _contents(self) -> dict[str, str]:
+        return {DATA: self.splits.fingerprint(), **checkpoint_contents(self.config)}
 
 
 def configure(
@@ -108,12 +114,14 @@ def prepare(configs: Sequence[Config], check_llm: bool = True) -> list[Job]:
         first.model_class.check(first)
     splits = load_splits(first)
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
-    for config in (first, first.surrogate()):
-        check_topk(config, splits.train)
-    build_surrogate(first.surrogate(), splits.train)
+    check_topk(first, splits.train)
+    surrogate = first.surrogate()
+    build_surrogate(surrogate, splits.train)
     jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
     for job in jobs:
         job.sampler.check(len(samples))
+        if needs_surrogate(job.config, job.sampler.needs):
+            check_topk(surrogate, splits.train)
     return jobs
 
 

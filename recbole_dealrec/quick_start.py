@@ -13,14 +13,14 @@ import pandas as pd
 from colorama.ansitowin32 import StreamWrapper
 from recbole.utils import init_logger
 
-from recbole_dealrec.comparison import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.config import Config
+from recbole_dealrec.data.frame import FRAME, dataset_written, selection_frame
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.frame import FRAME, dataset_written, selection_frame
 from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, Job, Pipeline, configure, prepare
 from recbole_dealrec.report import write_comparison_report
-from recbole_dealrec.scorer.base import LLM
+from recbole_dealrec.report.comparison_table import comparison_table, log_comparison, write_comparison
+from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.opening import opened
 
@@ -32,7 +32,7 @@ def run_recbole_dealrec(
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
-    stage: str = LAST_STEPS[-1],
+    last_step: str = LAST_STEPS[-1],
 ) -> dict[str, Any]:
     """Score the candidate samples, select few, fine-tune the language model on them and evaluate it.
 
@@ -45,7 +45,7 @@ def run_recbole_dealrec(
         config_file_list: YAML files of configuration keys.
         config_dict: configuration keys that win over all files.
         saved: whether the run is kept; a run whose folder is there goes on from its finished steps.
-        stage: the last step: score, select, finetune or evaluate. A later call goes on from there.
+        last_step: the last step: score, select, finetune or evaluate. A later call goes on from there.
 
     Returns:
         ``best_valid_result`` and ``test_result`` (metric to value), ``test_standard_error`` (metric to its standard
@@ -56,13 +56,13 @@ def run_recbole_dealrec(
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
     """
-    check_last_step(stage)
+    check_last_step(last_step)
     config = configure(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
     _start_logging(config)
     (job,) = prepare([config])
     with processes.process_group(config["device"].type == "cpu"), _root(config, saved) as root:
         getLogger().info(f"{len(job.samples)} candidate samples; run folder {job.folders(root).run}")
-        result, run_dir = _run(job, job.scoring(root), root, stage)
+        result, run_dir = _run(job, job.scoring(root), root, last_step)
     return {**result, "run_dir": run_dir if saved else ""}
 
 
@@ -73,7 +73,7 @@ def compare_samplers(
     dataset: str = "ml-100k",
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping[str, Any] | None = None,
-    stage: str = LAST_STEPS[-1],
+    last_step: str = LAST_STEPS[-1],
 ) -> dict[str, Any]:
     """Run every sampler with every seed and compare their metrics and costs.
 
@@ -88,7 +88,7 @@ def compare_samplers(
         dataset: name of the dataset's folder and files.
         config_file_list: YAML files of configuration keys.
         config_dict: configuration keys that win over all files; no ``sampler``, and no ``seed`` beside ``seeds``.
-        stage: the last step of each run: score, select, finetune or evaluate.
+        last_step: the last step of each run: score, select, finetune or evaluate.
 
     Returns:
         ``runs`` (DataFrame, one row a run), ``table`` (DataFrame, as ``comparison_table`` describes it) and
@@ -98,13 +98,13 @@ def compare_samplers(
     Raises:
         InputError: input or configuration that cannot be used, before anything is trained.
     """
-    check_last_step(stage)
+    check_last_step(last_step)
     by_seed = configure_comparison(samplers, seeds, model, dataset, config_file_list, config_dict or {})
     first = by_seed[0][0]
     _start_logging(first)
     with processes.process_group(first["device"].type == "cpu"):
-        runs = pd.DataFrame([row for configs in by_seed for row in _rows(prepare(configs), stage)])
-        if stage != LAST_STEPS[-1]:
+        runs = pd.DataFrame([row for configs in by_seed for row in _rows(prepare(configs), last_step)])
+        if last_step != LAST_STEPS[-1]:
             return {"runs": runs}
         table = comparison_table(runs)
         folder = processes.on_main(lambda: write_comparison(Path(first["checkpoint_dir"]), runs, table))
@@ -144,8 +144,9 @@ def select_fewshot(
             pipeline = Pipeline(job, job.scoring(), folder)
             pipeline.run(last="select")
             selection = pipeline.stored_selection()
-            prompts = pipeline.llm().instructions(job.samples[selection.indices])
-            return selection_frame(job.splits.train, job.samples, selection, prompts, ids)
+            samples = job.samples[selection.indices]
+            columns = {name: values[selection.indices] for name, values in selection.columns.items()}
+            return selection_frame(job.splits.train, samples, columns, pipeline.llm().instructions(samples), ids)
 
 
 def configure_comparison(
@@ -171,10 +172,10 @@ def configure_comparison(
     ]
 
 
-def check_last_step(stage: str) -> None:
-    """Raise InputError if ``stage`` is none of ``LAST_STEPS``."""
-    if stage not in LAST_STEPS:
-        raise InputError(f"no stage '{stage}'; the stages are {', '.join(LAST_STEPS)}")
+def check_last_step(last_step: str) -> None:
+    """Raise InputError if ``last_step`` is none of ``LAST_STEPS``."""
+    if last_step not in LAST_STEPS:
+        raise InputError(f"no last_step '{last_step}'; it is one of {', '.join(LAST_STEPS)}")
 
 
 def _check_named_once(key: str, values: Sequence, keys: Mapping[str, Any]) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 from recbole.trainer import HyperTuning
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.quick_start import run_recbole_dealrec
-from recbole_dealrec.values import parse_command_line
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
 _NUMBERS = {"uniform": 2, "quniform": 3, "loguniform": 2}
@@ -56,7 +56,7 @@ def objective_function(
     keys = {key: _plain(value) for key, value in (config_dict or {}).items()}
     named = {key: keys.pop(key) for key in ("model", "dataset") if key in keys}
     result = run_recbole_dealrec(
-        **named, config_file_list=config_file_list, config_dict=keys, saved=saved, stage="finetune"
+        **named, config_file_list=config_file_list, config_dict=keys, saved=saved, last_step="finetune"
     )
     config = Config(
         **{"model": "BIGRec", "dataset": "ml-100k", **named}, config_file_list=config_file_list, config_dict=keys

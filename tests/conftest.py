@@ -24,6 +24,9 @@ import torch
 import transformers
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.data import load_splits
+from recbole_dealrec.model.checkpoint import checkpoint_contents
+from recbole_dealrec.store.names import DATA, Folders
 
 torch.set_num_threads(1)  # before any fixture: sums come out otherwise with two
 
@@ -140,6 +143,17 @@ def make_config(tmp_path):
             "use_gpu": False,
         }
         return Config(model, dataset, config_dict={**fixed, **keys})
+
+    return make
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """``folders(config)``: the folders of a run of this configuration on the data that it names."""
+
+    def make(config):
+        contents = {DATA: load_splits(config).fingerprint(), **checkpoint_contents(config)}
+        return Folders.of(config, contents, tmp_path)
 
     return make
 
@@ -444,16 +458,6 @@ def randomise_adapter():
                 torch.nn.init.normal_(parameter, std=0.3)
 
     return randomise
-
-
-@pytest.fixture
-def small_rehearsals(monkeypatch):
-    """Dry runs whose estimates come from a few users and candidates."""
-    from recbole_dealrec import estimate
-
-    monkeypatch.setattr(estimate, "_USERS", 8)
-    monkeypatch.setattr(estimate, "_CANDIDATES", 48)
-    monkeypatch.setattr(estimate, "_FRACTIONS", (4, 1))
 
 
 RUN_KEYS = {

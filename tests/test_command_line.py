@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from recbole_dealrec.config import property_files
-from recbole_dealrec.listing import list_text
-from recbole_dealrec.options import Group, Option, read_section
-from recbole_dealrec.sampler import FewShotSampler, RandomSampler, base, register_sampler
-from recbole_dealrec.values import read_yaml
+from recbole_dealrec.cli.listing import list_text
+from recbole_dealrec.config.properties import Group, Option, property_files, read_section
+from recbole_dealrec.config.registry import SAMPLERS
+from recbole_dealrec.config.yaml_file import read_yaml
+from recbole_dealrec.sampler import FewShotSampler, RandomSampler, register_sampler
 
 SCRIPT = Path(__file__).parents[1] / "run_recbole_dealrec.py"
 
@@ -75,7 +75,7 @@ def test_options_are_read_from_property_files(tmp_path):
 
 def test_list_names_datasets_models_and_samplers(write_dataset, monkeypatch):
     path = write_dataset("mine", {"u": ["a", "b", "c"]})
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(SAMPLERS, "entries", dict(SAMPLERS.entries))
 
     @register_sampler("Plugin")
     class Plugin(FewShotSampler):
@@ -98,7 +98,7 @@ def test_list_names_datasets_models_and_samplers(write_dataset, monkeypatch):
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_an_unexpected_error_is_one_line(run_script, movies_path, monkeypatch, debug):
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(SAMPLERS, "entries", dict(SAMPLERS.entries))
 
     @register_sampler("Failing")
     class Failing(RandomSampler):
@@ -116,7 +116,7 @@ def test_an_unexpected_error_is_one_line(run_script, movies_path, monkeypatch, d
 
 
 def test_where_memory_does_not_suffice_the_error_says_what_to_lower(run_script, movies_path, monkeypatch):
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(SAMPLERS, "entries", dict(SAMPLERS.entries))
 
     @register_sampler("Huge")
     class Huge(RandomSampler):

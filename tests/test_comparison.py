@@ -1,7 +1,6 @@
 import json
 import math
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from recbole_dealrec import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.comparison import comparison_table, holm, log_comparison, write_comparison
+from recbole_dealrec import compare_samplers, pipeline, run_recbole_dealrec
+from recbole_dealrec.report.comparison_table import comparison_table, holm, log_comparison, write_comparison
 from recbole_dealrec.config import Config, properties_folder
-from recbole_dealrec.digest import FINE_TUNING_KEYS, SELECTION_KEYS
+from recbole_dealrec.quick_start import _costs
 from recbole_dealrec.report import write_comparison_report
-from recbole_dealrec.run_folder import RunFolder, read_json
+from recbole_dealrec.store.files import read_json
+from recbole_dealrec.store.names import FINE_TUNING_KEYS, SELECTION_KEYS
+from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
+from recbole_dealrec.training.surrogate_training import SurrogateTraining
 from recbole_dealrec.values import read_yaml
 
 A = {"recall@10": [0.5, 0.6, 0.8], "ndcg@10": [0.2, 0.2, 0.5]}
@@ -137,7 +139,7 @@ def test_the_log_is_a_table_that_fits_a_terminal(tmp_path, caplog):
 
 def test_samplers_come_with_keys_of_the_selection_alone():
     files = list(properties_folder().glob("sampler/*.yaml"))
-    assert files and all(set(read_yaml(file)) <= SELECTION_KEYS for file in files)
+    assert files and {ROWS[key].step for file in files for key in read_yaml(file)} == {"selection"}
 
 
 KEYS = {
@@ -148,6 +150,10 @@ KEYS = {
 SAMPLERS, SEEDS = ["InfluenceOnly", "EL2N", "Random"], [7, 8]
 
 
+def refuse(*args, **kwargs):
+    raise AssertionError("a finished step was started again")
+
+
 @pytest.fixture(scope="module")
 def keys(movies_path):
     return {**KEYS, "data_path": str(movies_path)}
@@ -156,7 +162,6 @@ def keys(movies_path):
 @pytest.fixture(scope="module")
 def compared(keys, tmp_path_factory):
     """The comparison, its folder, and how often a surrogate was trained and a language model built."""
-    from recbole_dealrec import stages
     from recbole_dealrec.model import BIGRec
 
     folder = tmp_path_factory.mktemp("compared")
@@ -171,7 +176,7 @@ def compared(keys, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(stages.SafetensorsTrainer, "fit", counting("fit", stages.SafetensorsTrainer.fit))
+        patch.setattr(SafetensorsTrainer, "fit", counting("fit", SafetensorsTrainer.fit))
         patch.setattr(BIGRec, "__init__", counting("llm", BIGRec.__init__))
         keys = {**keys, "checkpoint_dir": str(folder / "saved")}
         result = compare_samplers(SAMPLERS, SEEDS, dataset="movies", config_dict=keys)
@@ -203,12 +208,7 @@ def test_a_compared_run_comes_out_as_it_would_alone(compared, keys, tmp_path):
 
 
 def test_scores_are_shared_by_runs_that_select_or_fine_tune_otherwise(compared, keys, monkeypatch):
-    from recbole_dealrec import stages
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("a surrogate is trained again")
-
-    monkeypatch.setattr(stages, "build_surrogate", refuse)
+    monkeypatch.setattr(SurrogateTraining, "fit", refuse)
     changed = {"learning_rate": 0.01, "epochs": 2, "n_fewshot": 10, "topk": [5], "num_beams": 5, "n_groups": 3}
     changed |= {"checkpoint_dir": str(compared[1] / "saved")}
     result = compare_samplers(["InfluenceOnly"], [7], dataset="movies", config_dict={**keys, **changed})
@@ -221,25 +221,28 @@ def test_every_key_that_is_left_out_exists(key):
     assert any(key in Config(model, "ml-100k") for model in ("BIGRec", "TIGER"))
 
 
-def test_a_selection_costs_what_it_uses_whoever_paid_first(compared):
-    runs, saved = compared[0]["runs"], compared[1] / "saved"
-    for path in saved.glob("movies-BIGRec-EL2N-*"):
-        used = read_json(path / "stages.json")["selection"]["used"]
-        assert set(used) == {"surrogate", "surrogate 1", "el2n"}
-        cost = runs.set_index("run_dir")["selection seconds"][str(path)]
-        assert cost == pytest.approx(sum(used.values()) + read_json(path / "stages.json")["selection"]["seconds"])
-    for path in saved.glob("movies-BIGRec-Random-*"):
-        assert read_json(path / "stages.json")["selection"]["used"] == {}
+def test_a_selection_costs_what_it_needs_whoever_paid_first(compared):
+    runs, saved = compared[0]["runs"].set_index("run_dir"), compared[1] / "saved"
+    shared = {"InfluenceOnly": ["influence"], "EL2N": ["el2n"], "Random": []}
+    for name, scores in shared.items():
+        for path in saved.glob(f"movies-BIGRec-{name}-*"):
+            seconds = {step: record["seconds"] for step, record in read_json(path / "steps.json").items()}
+            needed = ["surrogate", "surrogate 1", *scores] if scores else []
+            assert set(seconds) == {*needed, "language model", "selection", "fine-tuning", "evaluation"}
+            cost = runs.loc[str(path)]
+            assert cost["selection seconds"] == pytest.approx(sum(seconds[step] for step in [*needed, "selection"]))
+            assert cost["fine-tuning seconds"] == seconds["fine-tuning"]
+            assert cost["evaluation seconds"] == seconds["evaluation"]
+    trained = [read_json(path / "steps.json")["surrogate 1"] for path in saved.glob("movies-SASRec-surrogates-*")]
+    for name in ("InfluenceOnly", "EL2N"):
+        paid = [read_json(path / "steps.json")["surrogate 1"] for path in saved.glob(f"movies-BIGRec-{name}-*")]
+        assert all(record in trained for record in paid) and len(paid) == len(trained) == len(SEEDS)
 
 
-def test_the_language_model_is_no_cost_of_a_selection(tmp_path):
-    run = RunFolder(tmp_path)
-    with run.stage("selection"):
-        for name in ("language model", "effort"):
-            with run.stage(name):
-                time.sleep(0.01)
-    assert 0 < run.cost("selection", without="language model") < run.cost("selection")
-    assert run.cost("selection") == pytest.approx(sum(run.seconds.values()))
+def test_the_language_model_is_no_cost_of_a_selection():
+    seconds = {"language model": 64.0, "effort": 4.0, "selection": 1.0, "fine-tuning": 32.0, "evaluation": 16.0}
+    assert _costs(seconds) == {"selection seconds": 5, "fine-tuning seconds": 32, "evaluation seconds": 16}
+    assert math.isnan(_costs({"selection": 1.0})["evaluation seconds"])
 
 
 def test_the_report_shows_the_score_that_a_sampler_goes_by(compared):
@@ -289,14 +292,9 @@ def test_the_page_of_one_seed_says_that_there_are_no_intervals(tmp_path):
     assert '<data value="0.5">0.5000</data></td>' in text and "nan" not in text.split("<body>")[1].lower()
 
 
-def test_a_second_comparison_and_a_single_run_reuse_every_stage(compared, keys, monkeypatch):
-    from recbole_dealrec import pipeline, stages
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("a finished stage was started again")
-
-    monkeypatch.setattr(stages, "build_surrogate", refuse)
-    monkeypatch.setattr(pipeline, "LLMTrainer", refuse)
+def test_a_second_comparison_and_a_single_run_start_no_finished_step(compared, keys, monkeypatch):
+    for owner, name in ((SurrogateTraining, "fit"), (pipeline, "LLMTrainer"), (pipeline.Pipeline, "llm")):
+        monkeypatch.setattr(owner, name, refuse)
     result, folder, _ = compared
     keys = {**keys, "checkpoint_dir": str(folder / "saved")}
     again = compare_samplers(SAMPLERS, SEEDS, dataset="movies", config_dict=keys)

@@ -21,9 +21,9 @@ import yaml
 from markdown_it import MarkdownIt
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.registry import SAMPLERS
+from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.model import MODELS
-from recbole_dealrec.sampler import base
-from recbole_dealrec.values import read_yaml
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -122,7 +122,8 @@ def folder(tmp_path_factory):
 def reader(folder, checkpoint, write_gguf, monkeypatch):
     """Someone who follows a page in ``folder``, with cheap runs."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))  # two pages may register the same name
+    # Two pages may register the same name.
+    monkeypatch.setattr(SAMPLERS, "entries", {name: SAMPLERS.entries[name] for name in SAMPLERS})
     init = Config.__init__
 
     def cheap_init(self, model=None, dataset=None, config_file_list=None, config_dict=None):
@@ -171,8 +172,8 @@ class Reader:
 
     def _toml(self, text):
         groups = tomllib.loads(text)["project"]["entry-points"]
-        assert set(groups) == {base.ENTRY_POINT_GROUP}
-        for reference in groups[base.ENTRY_POINT_GROUP].values():
+        assert set(groups) == {SAMPLERS.group}
+        for reference in groups[SAMPLERS.group].values():
             module, _, name = reference.partition(":")
             statements = ast.parse(Path(f"{module}.py").read_text(encoding="utf-8")).body
             assert name in {statement.name for statement in statements if isinstance(statement, ast.ClassDef)}

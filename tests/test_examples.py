@@ -108,11 +108,21 @@ def test_a_package_of_samplers_is_used_by_name(checkpoint, write_dataset, tmp_pa
         "samples_per_user": 0, "llm_path": checkpoint("llama"), "epochs": 0, "topk": "[5]", "use_gpu": False,
         "max_new_tokens": 4, "show_progress": False, "surrogate_valid_metric": "NDCG@5",
     }  # fmt: skip
-    command = [sys.executable, str(ROOT / "run_recbole_dealrec.py"), *(f"--{key}={keys[key]}" for key in keys)]
     path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
+
+    def run(*options):
+        command = [sys.executable, str(ROOT / "run_recbole_dealrec.py"), *options]
+        variables = {**os.environ, "PYTHONPATH": path}
+        return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+
+    options = [f"--{key}={keys[key]}" for key in keys]
+    assert "--samples_per_turn (int) Samples that a target gives" in " ".join(run("--help").stdout.split())
+    refused = run(*options, "--samples_per_turn=0")
+    assert refused.returncode == 2 and "'samples_per_turn' has to be a whole number of at least 1" in refused.stderr
+    done = run(*options)
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("saved/shop-BIGRec-TargetBalanced-*/scores.csv")
+    assert "samples_per_turn: 1" in file.with_name("config.yaml").read_text(encoding="utf-8")
     scores = pd.read_csv(file)
     chosen = scores[scores["selected"] == 1]
     assert len(scores) == 18 and len(chosen) == 8

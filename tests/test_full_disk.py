@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.store.run_folder import RunFolder
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 24,
@@ -77,10 +77,11 @@ def test_a_run_goes_on_when_the_disk_has_space_again(disk, movies_path, tmp_path
             told.add(str(error).split(": no space")[0])
         size = int(size * 1.6)
     assert len(told) >= 4, told  # at several places of the run
-    expected = run_recbole_dealrec(
-        dataset="movies", config_dict={**keys, "checkpoint_dir": str(tmp_path / "saved")}
-    )
+    expected = run_recbole_dealrec(dataset="movies", config_dict={**keys, "checkpoint_dir": str(tmp_path / "saved")})
     np.testing.assert_array_equal(result["selected"], expected["selected"])
     assert result["test_result"] == expected["test_result"]
-    kept, whole = ({file.name for file in Path(each["run_dir"]).iterdir()} for each in (result, expected))
+    kept, whole = (
+        {str(file.relative_to(Path(each["run_dir"]).parent)) for file in Path(each["run_dir"]).parent.rglob("*")}
+        for each in (result, expected)
+    )
     assert kept == whole

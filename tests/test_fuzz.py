@@ -15,15 +15,17 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from recbole_dealrec.config import Config, properties_folder
+from recbole_dealrec.config import Config
+from recbole_dealrec.config.command_line import parse_command_line, parse_value
+from recbole_dealrec.config.properties import properties_folder
+from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.data import SequentialDataset
-from recbole_dealrec.data.archive import unpack
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.convert import convert
 from recbole_dealrec.data.convert.npy import read_object
+from recbole_dealrec.data.download.archive import unpack
 from recbole_dealrec.data.title import read_titles
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.values import parse_command_line, parse_value, read_yaml
 
 SCRIPT = Path(__file__).parents[1] / "run_recbole_dealrec.py"
 KEYS = sorted({key for file in properties_folder().glob("**/*.yaml") for key in read_yaml(file)})

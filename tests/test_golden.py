@@ -17,11 +17,11 @@ import transformers
 from threadpoolctl import threadpool_limits
 
 from recbole_dealrec import compare_samplers
-from recbole_dealrec.sampler import base
-from recbole_dealrec.store.atomic import read_json
+from recbole_dealrec.config.registry import SAMPLERS as REGISTRY
+from recbole_dealrec.store.files import read_json
 
 FILE = Path(__file__).with_name("golden.json")
-SAMPLERS = sorted(base._REGISTRY)
+SAMPLERS = sorted(REGISTRY)
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 32,
     "n_groups": 8, "surrogate_epochs": 2, "surrogate_eval_step": 1, "surrogate_train_batch_size": 64,

@@ -4,6 +4,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import recbole_dealrec
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -23,3 +25,7 @@ def test_the_wheel_holds_every_property_file(tmp_path):
     expected |= {str(file.relative_to(ROOT)) for file in ROOT.glob("recbole_dealrec/report/templates/*")}
     assert expected <= names
     assert not {name for name in names if name.startswith(("tests/", "benchmarks/"))}
+
+
+def test_the_package_has_what_it_names():
+    assert all(callable(getattr(recbole_dealrec, name)) for name in recbole_dealrec.__all__)

@@ -3,6 +3,7 @@ import math
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,18 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, T5ForConditionalGeneration
 
 from recbole_dealrec import pipeline, quick_start, run_recbole_dealrec
-from recbole_dealrec.stages import surrogate_seed
+from recbole_dealrec.pipeline import SELECTION_OUTPUTS, SurrogateTraining
+from recbole_dealrec.sampler.selection import Selection
+from recbole_dealrec.store.run_folder import RunFolder
 
 SMALL = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 3, "n_fewshot": 24,
     "surrogate_epochs": 2, "surrogate_train_batch_size": 16, "hessian_samples": 64, "tiny_steps": 20, "epochs": 2,
     "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20, "n_surrogates": 1,
 }  # fmt: skip
+
+
+STEPS = {"surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation"}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +50,10 @@ def folder_of(result):
     return Path(result["run_dir"])
 
 
+def refuse(*args, **kwargs):
+    raise AssertionError("a finished step was started again")
+
+
 def test_the_result_has_what_is_promised(first):
     result, _ = first
     assert set(result) >= {"best_valid_result", "test_result", "selected", "seconds", "run_dir"}
@@ -56,8 +66,7 @@ def test_the_result_has_what_is_promised(first):
         if name.startswith("recall"):
             spread = math.sqrt(value * (1 - value) / 199)
             assert result["test_standard_error"][name] == pytest.approx(spread, abs=1e-3)
-    stages = {"surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation"}
-    assert set(result["seconds"]) == stages
+    assert set(result["seconds"]) == STEPS == set(result["memory_mib"])
     assert math.isfinite(result["best_valid_result"]["loss"])
 
 
@@ -119,24 +128,43 @@ def test_the_adapter_loads_in_peft(first):
     assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).peft_config["default"].r == 8
 
 
-def test_a_second_run_reuses_every_stage(first, run, monkeypatch):
+def test_scores_and_surrogates_lie_beside_the_run_folder(first):
     result, folder = first
-    from recbole_dealrec import pipeline, stages
+    kept = {
+        "movies-SASRec-surrogates": {"surrogate.safetensors", "surrogate.json", "steps.json"},
+        "movies-SASRec-scores": {"influence.npy", "steps.json"},
+        "movies-BIGRec-shared": {"effort.npy", "steps.json"},
+    }
+    for name, expected in kept.items():
+        (shared,) = folder.glob(f"{name}-*")
+        assert {file.name for file in shared.iterdir()} == {*expected, "checksums.json", ".lock"}
+    own = {file.name for file in folder_of(result).iterdir()}
+    assert own == {
+        *SELECTION_OUTPUTS, "config.yaml", "steps.json", "adapter", "fine_tuning.json", "test_result.json",
+        "result.json", "report.html", "checksums.json", ".lock",
+    }  # fmt: skip
 
-    def refuse(*args, **kwargs):
-        raise AssertionError("a finished stage was started again")
 
-    for module, name in (
-        (stages, "build_surrogate"),
-        (stages, "InfluenceScorer"),
-        (stages, "EffortScorer"),
-        (pipeline, "LLMTrainer"),
-    ):
-        monkeypatch.setattr(module, name, refuse)
+def test_a_second_run_starts_no_finished_step(first, run, monkeypatch):
+    result, folder = first
+    report = (folder_of(result) / "report.html").read_bytes()
+    for owner, name in ((SurrogateTraining, "fit"), (pipeline, "LLMTrainer"), (pipeline.Pipeline, "score")):
+        monkeypatch.setattr(owner, name, refuse)
+    monkeypatch.setattr(pipeline.Pipeline, "llm", refuse)  # nor is the language model loaded
     again = run(folder)
     assert again["selected"].tolist() == result["selected"].tolist()
     assert again["test_result"] == result["test_result"]
     assert again["seconds"] == result["seconds"]
+    assert (folder_of(again) / "report.html").read_bytes() == report
+
+
+def test_scores_are_written_for_people_and_not_read_back(first, run):
+    result, folder = first
+    kept = Selection.load(RunFolder(folder_of(result)))
+    scores = pd.read_csv(folder_of(result) / "scores.csv")
+    for name, values in kept.columns.items():
+        np.testing.assert_allclose(scores[name], values, rtol=1e-12)
+    assert kept.ranked_by == "score" and kept.indices.tolist() == result["selected"].tolist()
 
 
 def test_the_same_seed_gives_the_same_run(first, run, tmp_path):
@@ -157,14 +185,20 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(first, run):
 @pytest.mark.parametrize(
     "name",
     [
-        "surrogate.safetensors", "influence.npy", "effort.npy", "scores.csv", "fewshot.jsonl", "fine_tuning.json",
-        "adapter/adapter_model.safetensors", "test_result.json", "stages.json", "checksums.json",
+        "movies-SASRec-surrogates-*/surrogate.safetensors", "movies-SASRec-scores-*/influence.npy",
+        "movies-BIGRec-shared-*/effort.npy", "selection.npz", "scores.csv", "fewshot.jsonl", "surrogates.json",
+        "fine_tuning.json", "adapter/adapter_model.safetensors", "test_result.json", "steps.json", "checksums.json",
     ],
 )  # fmt: skip
-def test_an_altered_file_of_the_run_folder_is_computed_again(name, first, run, tmp_path, caplog):
-    result, _ = first
-    folder = shutil.copytree(folder_of(result), tmp_path / folder_of(result).name)
-    (folder / name).write_bytes((folder / name).read_bytes()[:-2])
+def test_an_altered_file_is_computed_again(name, first, run, tmp_path):
+    result, whole = first
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / folder_of(result).name
+    shared = "*" in name
+    (altered,) = tmp_path.glob(name) if shared else [folder / name]
+    altered.write_bytes(altered.read_bytes()[:-2])
+    if shared:
+        (folder / "selection.npz").unlink()  # a finished selection asks for no scores
     again = run(tmp_path)
     assert folder_of(again) == folder
     assert again["selected"].tolist() == result["selected"].tolist()
@@ -198,32 +232,29 @@ def test_full_trains_on_all_candidates_whatever_n_fewshot_is(run, tmp_path):
     assert set(result["seconds"]) == {"language model", "selection", "fine-tuning", "evaluation"}
 
 
-def test_an_unsaved_run_leaves_no_run_folder(run, tmp_path):
-    result = run(tmp_path, saved=False, sampler="Random", epochs=0)
-    assert result["run_dir"] == ""
-    assert not list(tmp_path.glob("movies-*"))
+def test_an_unsaved_run_leaves_nothing_but_the_embedded_model(run, first, tmp_path, monkeypatch):
+    made, folder = [], tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *args, **kwargs: made.append(folder(*args, **kwargs)) or made[-1])
+    result = run(tmp_path / "saved", saved=False)
+    assert result["run_dir"] == "" and result["selected"].tolist() == first[0]["selected"].tolist()
+    assert [path.name.rsplit("-", 1)[0] for path in (tmp_path / "saved").iterdir()] == ["tiny-llm-movies"]
+    assert made and not any(Path(path).exists() for path in made)
 
 
 def test_several_surrogates_and_the_validation_risk(run, tmp_path):
     result = run(tmp_path, n_surrogates=2, influence_on="valid", surrogate_epochs=1, epochs=0, curvature="gauss_newton")
-    files = {file.name for file in folder_of(result).iterdir()}
-    assert {"surrogate.safetensors", "surrogate-1.safetensors"} <= files
+    assert {"surrogate", "surrogate 1"} <= set(result["seconds"]) and len(result["training"]) == 3
+    (folder,) = tmp_path.glob("movies-SASRec-surrogates-*")
+    assert {"surrogate.safetensors", "surrogate-1.safetensors"} <= {file.name for file in folder.iterdir()}
 
 
-def test_no_surrogate_is_trained_for_two_seeds():
-    seeds = [surrogate_seed(seed, number) for seed in range(2020, 2040) for number in range(5)]
-    assert len(set(seeds)) == 100 and all(0 <= seed < 2**32 for seed in seeds)
-    assert surrogate_seed(2020, 0) == 2020 and surrogate_seed(2020, 1) == surrogate_seed(2020, 1)
-
-
-def test_tiger_runs_through_the_same_stages(movies_path, tmp_path):
+def test_tiger_runs_through_the_same_steps(movies_path, tmp_path):
     tiny = {"t5_num_layers": 1, "t5_num_heads": 2, "t5_d_model": 16, "t5_d_kv": 8, "t5_d_ff": 16, "num_beams": 50}
     keys = {key: value for key, value in SMALL.items() if key != "tiny_steps"} | tiny
     keys |= {"data_path": str(movies_path), "checkpoint_dir": str(tmp_path), "max_history_items": 5}
 
     result = run_recbole_dealrec(model="TIGER", dataset="movies", config_dict=keys)
-    stages = {"surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation"}
-    assert set(result["seconds"]) == stages
+    assert set(result["seconds"]) == STEPS
     assert {f"recall@{k}" for k in (5, 10, 20, 50)} <= set(result["test_result"])
     folder = folder_of(result)
     assert folder.name.startswith("movies-TIGER-DEALRec-")

@@ -12,7 +12,7 @@ import pytest
 import recbole_dealrec
 from recbole_dealrec import recommend, run_recbole_dealrec
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.run_folder import RunFolder
+from recbole_dealrec.store.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

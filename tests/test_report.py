@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.report import example_places, selection_statistics
-from recbole_dealrec.run_folder import read_json
+from recbole_dealrec.store.files import read_json
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 2,
@@ -89,6 +89,10 @@ def run(movies_path, tmp_path_factory):
     return Path(result["run_dir"]), keys
 
 
+def read_scores(folder):
+    return pd.read_csv(folder / "scores.csv", float_precision="round_trip")
+
+
 @pytest.fixture(scope="module")
 def page(run):
     return Page((run[0] / "report.html").read_text(encoding="utf-8"))
@@ -106,9 +110,9 @@ def test_metrics_times_and_memory_are_those_of_the_result(page, result):
     assert shown == {name: f"{value} ± {errors[name]}" for name, value in result["test_result"].items()}
     assert len(shown) == 4
     _, *rows = page.sections["cost"]
-    assert {stage: seconds for stage, seconds, _ in rows} == result["seconds"]
-    assert {stage: peak for stage, _, peak in rows} == {
-        stage: peak["resident"] for stage, peak in result["memory_mib"].items()
+    assert {step: seconds for step, seconds, _ in rows} == result["seconds"]
+    assert {step: peak for step, _, peak in rows} == {
+        step: peak["resident"] for step, peak in result["memory_mib"].items()
     }
     assert all(peak["resident"] > 100 for peak in result["memory_mib"].values())
     assert len(rows) == 8 and all(isinstance(seconds, float) for _, seconds, _ in rows)
@@ -133,8 +137,10 @@ def test_the_figures_show_the_counts_of_the_result(page, result):
 
 
 def test_the_curves_are_those_of_the_trainings(page, run, result):
-    stored = {"fine-tuning": "fine_tuning", "surrogate": "surrogate", "surrogate 1": "surrogate-1"}
-    assert result["training"] == {stage: read_json(run[0] / f"{file}.json")["curve"] for stage, file in stored.items()}
+    (surrogates,) = run[0].parent.glob("movies-SASRec-surrogates-*")
+    stored = {"fine-tuning": run[0] / "fine_tuning", "surrogate": surrogates / "surrogate"}
+    stored["surrogate 1"] = surrogates / "surrogate-1"
+    assert result["training"] == {step: read_json(Path(f"{file}.json"))["curve"] for step, file in stored.items()}
     tuning = result["training"]["fine-tuning"]
     assert len(tuning["train_loss"]) == 2 and tuning["valid_epoch"] == [0, 1]
     assert min(tuning["valid_result"]["loss"]) == result["best_valid_result"]["loss"]
@@ -148,7 +154,7 @@ def test_the_curves_are_those_of_the_trainings(page, run, result):
 
 
 def test_the_groups_are_listed_with_what_they_held_and_gave(page, run, result):
-    scores = pd.read_csv(run[0] / "scores.csv")
+    scores = read_scores(run[0])
     _, *rows = page.sections["groups"]
     assert len(rows) == scores["group"].max() + 1 - (len(set(range(50)) - set(scores["group"])))
     for group, low, high, held, gave in rows:
@@ -159,7 +165,7 @@ def test_the_groups_are_listed_with_what_they_held_and_gave(page, run, result):
 
 
 def test_the_coverage_is_counted_in_the_run_folder(page, run):
-    scores = pd.read_csv(run[0] / "scores.csv")
+    scores = read_scores(run[0])
     selected = scores[scores["selected"] == 1]
     shown = {name: values for name, *values in page.sections["coverage"][1:]}
     assert shown["samples"] == [200, 24] and shown["users"] == [200, 24]
@@ -175,7 +181,7 @@ def test_every_number_is_a_rounding_of_its_value(page):
 
 def test_examples_are_the_samples_at_the_ends_and_in_the_middle(run):
     text = (run[0] / "report.html").read_text(encoding="utf-8")
-    scores, examples = pd.read_csv(run[0] / "scores.csv"), read_json(run[0] / "examples.json")
+    scores, examples = read_scores(run[0]), read_json(run[0] / "examples.json")
     assert examples["ranked_by"] == "score"
     values = {place: [] for place in ("highest", "median", "lowest")}
     for example in examples["samples"]:
@@ -198,11 +204,11 @@ def test_the_page_loads_nothing(page, run):
     assert "default-src 'none'" in text and len(text) < 6_000_000
 
 
-def test_a_page_of_reused_stages_is_the_same(run, monkeypatch):
+def test_a_page_of_finished_steps_is_the_same(run, monkeypatch):
     from recbole_dealrec import pipeline
 
     def refuse(*args, **kwargs):
-        raise AssertionError("a finished stage was started again")
+        raise AssertionError("a finished step was started again")
 
     monkeypatch.setattr(pipeline, "LLMTrainer", refuse)
     before, result = ((run[0] / name).read_bytes() for name in ("report.html", "result.json"))
@@ -210,7 +216,8 @@ def test_a_page_of_reused_stages_is_the_same(run, monkeypatch):
     assert (run[0] / "report.html").read_bytes() == before and (run[0] / "result.json").read_bytes() == result
 
 
-def test_statistics_by_hand():
+@pytest.mark.parametrize("ranked_by", ["x", None])
+def test_statistics_by_hand(ranked_by):
     samples = CandidateSamples(
         user_id=np.array([1, 1, 2, 3]), item_id=np.array([1, 2, 1, 3]),
         item_id_list=np.array([[3, 0, 0], [3, 1, 0], [2, 0, 0], [1, 2, 3]]), item_length=np.array([1, 2, 1, 3]),
@@ -219,14 +226,14 @@ def test_statistics_by_hand():
     scores = pd.DataFrame(
         {"user": "u", "target": "i", "x": [0.0, 50.0, np.nan, 25.0], "group": [0, 2, -1, 2], "selected": [1, 0, 0, 1]}
     )
-    found = selection_statistics(scores, samples, popularity=np.array([0, 1, 8, 3]))
+    found = selection_statistics(scores, ranked_by, samples, popularity=np.array([0, 1, 8, 3]))
     histogram = found["scores"]["x"]
     assert histogram["edges"] == list(range(51)) and histogram["not_finite"] == 1
     assert np.flatnonzero(histogram["candidates"]).tolist() == [0, 25, 49]
     assert np.flatnonzero(histogram["selected"]).tolist() == [0, 25]
+    ranges = {"lowest": [0, 25], "highest": [0, 50]} if ranked_by else {}
     assert found["groups"] == {
-        "group": [0, 2], "candidates": [1, 2], "selected": [1, 1], "lowest": [0, 25], "highest": [0, 50],
-        "set_aside": 1,
+        "group": [0, 2], "candidates": [1, 2], "selected": [1, 1], **ranges, "set_aside": 1,
     }  # fmt: skip
     coverage = found["coverage"]
     assert coverage["catalogue"] == 3
@@ -243,15 +250,16 @@ def test_statistics_by_hand():
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=1, max_size=30))
 def test_examples_are_finite_different_and_in_order(values):
     values = np.array(values)
-    name, places = example_places({"a": np.zeros(len(values)), "b": values, "group": values}, np.ones(len(values)))
+    columns = {"a": np.zeros(len(values)), "b": values, "group": np.zeros(len(values))}
+    name, places = example_places("b", columns, np.ones(len(values)))
     assert name == "b"
     places = np.concatenate(list(places.values()))
     assert len(set(places.tolist())) == len(places) == 3 * min(2, np.isfinite(values).sum() // 3)
     assert np.isfinite(values[places]).all() and (np.diff(values[places]) <= 0).all()
 
 
-def test_without_scores_the_history_length_ranks():
-    name, places = example_places({"group": np.array([1, 0, 2])}, np.array([5, 9, 7]))
+def test_where_the_sampler_ranks_by_none_the_history_length_does():
+    name, places = example_places(None, {"effort": np.array([1, 0, 2])}, np.array([5, 9, 7]))
     assert name == "history length" and {place: index.tolist() for place, index in places.items()} == {
         "highest": [1], "median": [2], "lowest": [0],
     }  # fmt: skip

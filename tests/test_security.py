@@ -11,8 +11,8 @@ import pytest
 
 import recbole_dealrec
 from recbole_dealrec import run_recbole_dealrec
-from recbole_dealrec.data.archive import unpack
 from recbole_dealrec.data.convert.npy import read_object
+from recbole_dealrec.data.download.archive import unpack
 from recbole_dealrec.errors import InputError
 
 SOURCES = sorted(Path(recbole_dealrec.__file__).parent.rglob("*.py"))

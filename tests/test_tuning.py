@@ -7,7 +7,7 @@ from recbole.trainer import HyperTuning
 
 from recbole_dealrec.config import Config  # noqa: F401  (makes RecBole importable)
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.run_folder import read_json
+from recbole_dealrec.store.files import read_json
 from recbole_dealrec.tuning import objective_function, parameter_space, tune
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "tuning.hyper"
@@ -63,7 +63,7 @@ def test_a_line_that_is_no_range_is_named(line):
         parameter_space(write(f"b choice [1]\n{line}\n"))
 
 
-def test_the_best_by_validation_is_evaluated_and_stages_are_shared(keys, capsys):
+def test_the_best_by_validation_is_evaluated_and_scores_are_shared(keys, capsys):
     file = write("effort_weight choice [0.0, 1.0]\nlearning_rate choice [0.0000001, 0.05]\n")
     result = tune(file, config_dict=keys)
     assert len(result["trials"]) == 4

@@ -1,1 +1,1 @@
-"""The command line: what a command would do and take."""
+"""The command line."""

@@ -16,8 +16,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.model.checkpoint import is_on_disk, quiet
 from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, SELECTION, Job, prepare
 from recbole_dealrec.quick_start import check_last_step, configure_comparison
-from recbole_dealrec.scorer.base import LLM
-from recbole_dealrec.scorer.registry import get_scorer
+from recbole_dealrec.scorer.scorer import LLM, get_scorer
 from recbole_dealrec.scorer.scoring import score_names, scoring_steps, step_outputs, surrogate_steps
 from recbole_dealrec.store.run_folder import whole_outputs
 
@@ -31,7 +30,7 @@ def dry_run_text(
     dataset: str,
     config_file_list: Sequence[str],
     config_dict: Mapping[str, Any],
-    stage: str = LAST_STEPS[-1],
+    last_step: str = LAST_STEPS[-1],
 ) -> str:
     """Return the configuration of the first run, then of each run its folder, its steps and what is to do, estimated.
 
@@ -40,7 +39,7 @@ def dry_run_text(
     Raises:
         InputError: what a run itself would refuse at its start, but for a language model that is not on the disk.
     """
-    check_last_step(stage)
+    check_last_step(last_step)
     by_seed = configure_comparison(samplers, seeds, model, dataset, config_file_list, config_dict)
     first, estimator = by_seed[0][0], None
     absent = _absent_llm(first)
@@ -50,7 +49,7 @@ def dry_run_text(
             jobs, counted = prepare(configs, check_llm=not absent), set()
             estimator = estimator or Estimator(jobs[0], Path(folder))
             for job in jobs:
-                states = step_states(job, stage)
+                states = step_states(job, last_step)
                 to_do = [name for name, state in states.items() if state == "to do" and name not in counted]
                 counted.update(set(to_do) - _OWN_STEPS.keys())
                 costs = {}

@@ -12,12 +12,11 @@ from recbole_dealrec.cli import part
 from recbole_dealrec.cli.part import query_seconds, seconds_of, timed
 from recbole_dealrec.cli.part_scoring import PartScoring
 from recbole_dealrec.data import train_loader
-from recbole_dealrec.model.embedded import embedded_llm_folder
-from recbole_dealrec.model.surrogate import surrogate_loader
+from recbole_dealrec.model.bigrec.tiny import tiny_llm_folder
+from recbole_dealrec.model.surrogate.surrogate import surrogate_loader
 from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, SELECTION, Job
 from recbole_dealrec.sampler import get_sampler
-from recbole_dealrec.scorer.base import LLM, TRAINING
-from recbole_dealrec.scorer.registry import get_scorer, scorer_names
+from recbole_dealrec.scorer.scorer import LLM, TRAINING, get_scorer, scorer_names
 from recbole_dealrec.scorer.scoring import step_outputs
 from recbole_dealrec.store.peak_memory import watched_memory
 from recbole_dealrec.training.llm_trainer import LLMTrainer
@@ -78,10 +77,10 @@ class Estimator:
         return epochs * training * len(data) / len(rows) + validation * part.evaluations(epochs, config["eval_step"])
 
     def _make_llm(self, _: Job) -> float:
-        """Load the language model, or build it in few steps, cold and warm, and in more, from which its seconds grow."""
-        path = self.run["llm_path"] or self.run["semantic_id"]
+        """Load the language model, or build it in few steps, cold and warm, and in more."""
+        path = self.run["llm_path" if "llm_path" in self.run else "semantic_id"]
         key = {"tiny": "tiny_steps", "rqvae": "rqvae_steps"}.get(path)
-        if key is None or (path == "tiny" and embedded_llm_folder(self.config, self.splits.train).is_dir()):
+        if key is None or (path == "tiny" and tiny_llm_folder(self.config, self.splits.train).is_dir()):
             return self._load_llm({})
         steps = self.run[key]
         counts = [min(steps, count) for count in (1, 2, 12 + steps // 20)]

@@ -43,7 +43,8 @@ def typical(lengths: np.ndarray, size: int, config: Config) -> np.ndarray:
         size: number of rows.
         config: reads ``max_history_titles`` or ``max_history_items``.
     """
-    lengths = np.minimum(lengths, config["max_history_titles"] or config["max_history_items"] or lengths.max())
+    read = [config[key] for key in ("max_history_titles", "max_history_items") if key in config]
+    lengths = np.minimum(lengths, min(read, default=lengths.max()))
     order = np.argsort(lengths, kind="stable")
     start = np.searchsorted(lengths[order], lengths.mean()) - size // 2
     start = int(np.clip(start, 0, max(0, len(order) - size)))

@@ -9,11 +9,10 @@ import numpy as np
 from recbole_dealrec.cli.part import lengths_of, new_folder, seconds_of, timed, typical
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits
-from recbole_dealrec.model.surrogate import build_surrogate, surrogate_batches
+from recbole_dealrec.model.surrogate.surrogate import build_surrogate, surrogate_batches
 from recbole_dealrec.pipeline import Job
-from recbole_dealrec.scorer.base import MADE, SURROGATES, Scorer, ScorerInputs
 from recbole_dealrec.scorer.partial_effort import part_size
-from recbole_dealrec.scorer.registry import get_scorer
+from recbole_dealrec.scorer.scorer import MADE, SURROGATES, Scorer, ScorerInputs, get_scorer
 from recbole_dealrec.scorer.scoring import needs_llm
 
 _POOL = 512  # candidates that a batch is taken from

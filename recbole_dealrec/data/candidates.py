@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 
 from recbole_dealrec.config import Config
-
-if TYPE_CHECKING:
-    from recbole_dealrec.data.dataset import SequentialDataset
 
 
 @dataclass(frozen=True)
@@ -50,11 +47,11 @@ class CandidateSamples:
     rows: np.ndarray
 
     @classmethod
-    def from_dataset(cls, dataset: "SequentialDataset", samples_per_user: int = 0) -> "CandidateSamples":
+    def from_dataset(cls, dataset: SequentialDataset, samples_per_user: int = 0) -> "CandidateSamples":
         """Samples of one split of a RecBole sequential dataset.
 
         Args:
-            dataset: built dataset, whose rows hold history and target.
+            dataset: built dataset with ``titles``, whose rows hold history and target.
             samples_per_user: how many of a user's samples to take, latest first; 0 takes all.
 
         Returns:

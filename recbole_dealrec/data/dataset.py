@@ -1,5 +1,6 @@
 """RecBole's sequential dataset, split, with titles."""
 
+import hashlib
 from dataclasses import dataclass
 from itertools import islice
 from logging import getLogger
@@ -14,8 +15,8 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.atomic import AtomicFile
-from recbole_dealrec.data.candidates import Fields
-from recbole_dealrec.data.library import provide
+from recbole_dealrec.data.candidates import CandidateSamples, Fields
+from recbole_dealrec.data.download.library import provide
 from recbole_dealrec.data.title import read_titles
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
@@ -116,6 +117,17 @@ class Splits:
     train: SequentialDataset
     valid: SequentialDataset
     test: SequentialDataset
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of rows, item tokens and titles."""
+        hashed = hashlib.sha256()
+        for part in (self.train, self.valid, self.test):
+            samples = CandidateSamples.from_dataset(part)
+            for column in (samples.user_id, samples.item_id, samples.item_id_list):
+                hashed.update(np.ascontiguousarray(column).tobytes())
+        tokens = self.train.field2id_token[self.train.iid_field]
+        hashed.update("\n".join([*map(str, tokens), *self.train.titles]).encode())
+        return hashed.hexdigest()
 
 
 def load_splits(config: Config) -> Splits:

@@ -1,9 +1,11 @@
 """Models: surrogates, language models, and the recommenders built on them."""
 
-from recbole_dealrec.model.bigrec import BIGRec
+from recbole_dealrec.config.registry import MODELS
+from recbole_dealrec.model.bigrec.bigrec import BIGRec
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.model.tiger import TIGER
+from recbole_dealrec.model.tiger.tiger import TIGER
 
-MODELS: dict[str, type[LLMRecommender]] = {"BIGRec": BIGRec, "TIGER": TIGER}
+for _model in (BIGRec, TIGER):
+    MODELS.register(_model.__name__)(_model)
 
 __all__ = ["MODELS", "TIGER", "BIGRec", "LLMRecommender"]

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from recbole_dealrec.config import Config
+from recbole_dealrec.config.kind import CHECKPOINT
+from recbole_dealrec.config.registry import key_of
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.files import checksum
 
 # from_pretrained raises whatever a broken file makes it run into, tokenizers a plain Exception.
 UNUSABLE = Exception
@@ -67,6 +72,34 @@ def model_without_weights(key: str, path: str, from_pretrained: Callable, **opti
             f"{len(wrong)} are absent or of another shape, the first is {wrong[0]}"
         )
     return model
+
+
+def checkpoint_contents(config: Config) -> dict[str, str]:
+    """Return the ``checkpoint_content`` of each key of a configuration that names a checkpoint."""
+    paths = {name: path for name, path in config.resolved().items() if key_of(name).kind is CHECKPOINT}
+    return {name: checkpoint_content(path) for name, path in paths.items()}
+
+
+def checkpoint_content(path: str) -> str:
+    """Return what tells a checkpoint from any other.
+
+    Args:
+        path: file, folder, Hugging Face id, or a name that is none of these.
+
+    Returns:
+        SHA-256 of a file or of all files of a folder, the commit of what was downloaded, or the name itself.
+    """
+    if Path(path).exists():
+        files = sorted(file for file in [Path(path), *Path(path).rglob("*")] if file.is_file())
+        return _content(path, tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    downloaded = try_to_load_from_cache(path, "config.json") if "/" in path else None
+    return f"{path}@{Path(downloaded).parent.name}" if isinstance(downloaded, str) else path
+
+
+@cache
+def _content(path: str, state: tuple) -> str:
+    """Return the checksum of a folder; ``state`` changes when a file does."""
+    return checksum(Path(path))
 
 
 @contextmanager

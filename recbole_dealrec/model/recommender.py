@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.distributed.fsdp import full_tensor
-from recbole_dealrec.memory import in_fitting_parts
 from recbole_dealrec.model.loss import sample_losses
+from recbole_dealrec.model.memory import in_fitting_parts
 
 
 class LLMRecommender(SequentialRecommender, ABC):

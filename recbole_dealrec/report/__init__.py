@@ -1,8 +1,8 @@
 """What a person reads at the end: a table in the terminal, and a page for a run or a comparison."""
 
-from recbole_dealrec.report.comparison import write_comparison_report
+from recbole_dealrec.report.comparison_page import write_comparison_report
 from recbole_dealrec.report.example import example_places
-from recbole_dealrec.report.run import write_report
+from recbole_dealrec.report.run_page import write_report
 from recbole_dealrec.report.statistic import selection_statistics
 from recbole_dealrec.report.summary import log_summary
 

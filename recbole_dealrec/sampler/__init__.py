@@ -1,6 +1,5 @@
 """Few-shot samplers behind one interface and a registry."""
 
-from recbole_dealrec.sampler.base import FewShotSampler, get_sampler, register_sampler, sampler_names
 from recbole_dealrec.sampler.cluster import RecRankerSampler, S2LSampler, TFDConSampler
 from recbole_dealrec.sampler.coverage import coverage_enhanced_selection
 from recbole_dealrec.sampler.dealrec import (
@@ -10,6 +9,7 @@ from recbole_dealrec.sampler.dealrec import (
     InfluenceOnlySampler,
     overall_score,
 )
+from recbole_dealrec.sampler.few_shot import FewShotSampler, get_sampler, register_sampler, sampler_names
 from recbole_dealrec.sampler.goracs import GORACSSampler
 from recbole_dealrec.sampler.importance import CCSSampler, EL2NSampler, GraNdSampler
 from recbole_dealrec.sampler.random import FullSampler, RandomSampler

@@ -8,8 +8,8 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.sampler.base import FewShotSampler, register_sampler, report_excluded
 from recbole_dealrec.sampler.coverage import PRUNED, draw_from_groups
+from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler, report_excluded
 
 _MOST_EXACT = 20_000  # points up to which k-means sees all of them in each step
 _S2L_CLUSTERS = 100  # of the released code

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recbole_dealrec.sampler.base import register_sampler
+from recbole_dealrec.sampler.few_shot import register_sampler
 from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.sampler.base import FewShotSampler, register_sampler, report_excluded
+from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler, report_excluded
 
 _CHUNK = 4096  # rows of the cost matrix in one temporary
 _LAZY_ROWS = 64  # gains measured at a time; the first of these batches settles most choices

@@ -1,6 +1,6 @@
 """Importance of a sample to the surrogate: GraNd, EL2N, CCS."""
 
-from recbole_dealrec.sampler.base import register_sampler
+from recbole_dealrec.sampler.few_shot import register_sampler
 from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler
 
 

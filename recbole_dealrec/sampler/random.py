@@ -3,7 +3,7 @@
 import numpy as np
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.sampler.base import FewShotSampler, register_sampler
+from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler
 
 
 @register_sampler("Random")

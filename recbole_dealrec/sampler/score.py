@@ -5,8 +5,8 @@ from abc import abstractmethod
 import numpy as np
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.sampler.base import FewShotSampler, report_excluded
 from recbole_dealrec.sampler.coverage import draw_from_groups, n_after_pruning, score_groups
+from recbole_dealrec.sampler.few_shot import FewShotSampler, report_excluded
 
 
 class ScoreSampler(FewShotSampler):

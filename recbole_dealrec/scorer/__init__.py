@@ -1,21 +1,23 @@
 """Scores of samples: influence, effort, and what the baseline samplers go by."""
 
-from recbole_dealrec.scorer.base import Scorer, ScorerInputs
-from recbole_dealrec.scorer.effort import EffortScorer
-from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
-from recbole_dealrec.scorer.influence import InfluenceScorer
-from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
-from recbole_dealrec.scorer.representation import LLMRepresentationScorer, ValidDistanceScorer
-from recbole_dealrec.scorer.solver import inverse_hvp
-from recbole_dealrec.scorer.surrogate import (
+from recbole_dealrec.scorer.difficulty import (
     EL2NScorer,
     GraNdScorer,
     LossTrajectoryScorer,
     SurrogateRepresentationScorer,
 )
+from recbole_dealrec.scorer.effort import EffortScorer
+from recbole_dealrec.scorer.effort_cache import EffortCache
+from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
+from recbole_dealrec.scorer.influence import InfluenceScorer
+from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
+from recbole_dealrec.scorer.representation import LLMRepresentationScorer, ValidDistanceScorer
+from recbole_dealrec.scorer.scorer import Scorer, ScorerInputs, get_scorer, register_scorer, scorer_names
+from recbole_dealrec.scorer.solver import inverse_hvp
 
 __all__ = [
     "EL2NScorer",
+    "EffortCache",
     "EffortScorer",
     "GraNdScorer",
     "InfluenceScorer",
@@ -26,6 +28,9 @@ __all__ = [
     "ScorerInputs",
     "SurrogateRepresentationScorer",
     "ValidDistanceScorer",
+    "get_scorer",
     "inverse_hvp",
     "per_sample_gradient_norms",
+    "register_scorer",
+    "scorer_names",
 ]

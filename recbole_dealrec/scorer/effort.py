@@ -1,7 +1,8 @@
 """Effort of the language model for each sample; DEALRec, arXiv 2401.17197."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.memory import in_fitting_parts
+from recbole_dealrec.model.memory import in_fitting_parts
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.scorer.base import Scorer
+from recbole_dealrec.scorer.effort_cache import EffortCache
 from recbole_dealrec.scorer.gradient_norm import gradient_norms
+from recbole_dealrec.scorer.scorer import LLM, Scorer, ScorerInputs
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 
@@ -26,33 +28,43 @@ class EffortScorer(Scorer):
         llm: recommender as fine-tuning will start from it.
         config: reads ``effort_parameters``: ``all`` (the paper), ``last`` (the last layer's), or patterns of
             parameter names (the released code: ``*.31.self_attn.v_proj.lora_B.*``).
-        checkpoint: keeps the scores as they come.
+        cache: keeps the scores as they come, for any later pass with the same network; None keeps nothing.
     """
 
-    def __init__(self, llm: LLMRecommender, config: Config, checkpoint: ScoreCheckpoint | None = None) -> None:
+    needs = (LLM,)
+
+    def __init__(self, llm: LLMRecommender, config: Config, cache: EffortCache | None = None) -> None:
         self.llm = llm
         self.config = config
-        self.checkpoint = checkpoint or ScoreCheckpoint()
+        self.cache = cache
 
     @classmethod
-    def from_inputs(cls, inputs):
-        return cls(inputs.llm, inputs.config, ScoreCheckpoint(inputs.folder))
+    def from_inputs(cls, inputs: ScorerInputs) -> "EffortScorer":
+        return cls(inputs.llm, inputs.config, EffortCache(inputs.effort_folder))
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Effort of each sample, float64 [n].
+        """Return the effort of each sample, float64 [n].
+
+        A score depends in its last digits on the samples that it is computed with, so one from the cache may differ in
+        them from one that is computed anew.
 
         Raises:
             InputError: ``effort_parameters`` matches no parameter that trains.
         """
-        parameters = chosen_parameters(self.llm.network, self.config["effort_parameters"])
-        with gradient_norms(self.llm.network, parameters) as norms_of:
+        choice = self.config["effort_parameters"]
+        names = chosen_parameters(self.llm.network, choice)
+        if self.cache:
+            return self.cache.score(self.llm, samples, choice, self._norms(names))
+        hidden = not self.config["show_progress"]
+        batches = with_progress(self.llm.batches(samples), len(samples), "Effort", hidden)
+        with self._norms(names) as norms:
+            return ScoreCheckpoint().score("", samples.rows, batches, norms)
 
-            def fitting(batch: dict[str, Tensor]) -> np.ndarray:
-                return in_fitting_parts(norms_of, batch, len(batch["labels"]), _rows, np.concatenate)
-
-            hidden = not self.config["show_progress"]
-            batches = with_progress(self.llm.batches(samples), len(samples), "Effort", hidden)
-            return self.checkpoint.score("effort", samples.rows, batches, fitting)
+    @contextmanager
+    def _norms(self, names: Sequence[str]) -> Iterator[Callable[[dict[str, Tensor]], np.ndarray]]:
+        """Norms of a batch's gradients by these parameters, [B], in parts where the memory does not suffice."""
+        with gradient_norms(self.llm.network, names) as norms_of:
+            yield lambda batch: in_fitting_parts(norms_of, batch, len(batch["labels"]), _rows, np.concatenate)
 
 
 def _rows(batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from recbole_dealrec.model.decoding.prefix import longest_split, prefix_cache, prefix_states, split_prefix
 from recbole_dealrec.model.loss import sample_losses
-from recbole_dealrec.model.prefix import longest_split, prefix_cache, prefix_states, split_prefix
 from recbole_dealrec.scorer.gradient_rule import Rule, find_rule, squared_norms
 from recbole_dealrec.scorer.position_bias import biases_of_samples
 

@@ -15,11 +15,10 @@ from tqdm import tqdm
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.surrogate import surrogate_batches
+from recbole_dealrec.model.surrogate.surrogate import surrogate_batches
 from recbole_dealrec.scorer import solver
-from recbole_dealrec.scorer.base import SURROGATES, Scorer, ScorerInputs
-from recbole_dealrec.scorer.outputs import outputs_of
-from recbole_dealrec.scorer.registry import register_scorer
+from recbole_dealrec.scorer.scorer import SURROGATES, Scorer, ScorerInputs, register_scorer
+from recbole_dealrec.scorer.surrogate_loss import outputs_of
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 _MOST_DAMPING_DOUBLINGS = 12
@@ -78,7 +77,8 @@ class InfluenceScorer(Scorer):
         with _differentiable(surrogate):
             problem = Problem(surrogate, self.config)
             solve = lambda: problem.solve(samples, problem.mean_gradient(risk)).cpu().numpy()  # noqa: E731
-            x = torch.from_numpy(keep.compute_once(f"solution-{number}", samples.rows, solve)).to(problem.flat)
+            solution = keep.compute_once(f"influence-solution-{number}", samples.rows, solve)
+            x = torch.from_numpy(solution).to(problem.flat)
             batches = problem.batches(samples, "Influence")
             return keep.score(f"influence-{number}", samples.rows, batches, problem.derivative(x))
 

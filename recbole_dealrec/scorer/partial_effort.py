@@ -10,10 +10,9 @@ from torch import nn
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.scorer.base import LLM, SURROGATE, Scorer, ScorerInputs
+from recbole_dealrec.scorer.difficulty import losses_and_error_norms, measured
 from recbole_dealrec.scorer.effort import EffortScorer
-from recbole_dealrec.scorer.registry import register_scorer
-from recbole_dealrec.scorer.surrogate import losses_and_error_norms, measured
+from recbole_dealrec.scorer.scorer import LLM, SURROGATE, Scorer, ScorerInputs, register_scorer
 
 LEAST_SPEARMAN = 0.5  # of the held-out prediction; below it the language model scores all samples
 FEWEST_SCORED = 100  # samples; four fifths of them, which each fold fits, are a few leaves of the regressor

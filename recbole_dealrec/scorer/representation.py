@@ -10,8 +10,7 @@ from torch import Tensor
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.scorer.base import LLM, Scorer, ScorerInputs
-from recbole_dealrec.scorer.registry import register_scorer
+from recbole_dealrec.scorer.scorer import LLM, Scorer, ScorerInputs, register_scorer
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 _MOST_VALID = 1000

@@ -13,9 +13,18 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.model.surrogate import SurrogateFiles
-from recbole_dealrec.scorer.base import LLM, MADE, SURROGATE, SURROGATES, TRAINING, Scorer, ScorerInputs
-from recbole_dealrec.scorer.registry import get_scorer, scorer_names
+from recbole_dealrec.model.surrogate.surrogate import SurrogateFiles
+from recbole_dealrec.scorer.scorer import (
+    LLM,
+    MADE,
+    SURROGATE,
+    SURROGATES,
+    TRAINING,
+    Scorer,
+    ScorerInputs,
+    get_scorer,
+    scorer_names,
+)
 from recbole_dealrec.store.names import Folders
 from recbole_dealrec.store.opening import discard_unfinished, opened
 from recbole_dealrec.store.run_folder import RunFolder
@@ -23,7 +32,7 @@ from recbole_dealrec.store.step import Record, records, step
 
 
 class Training(Protocol):
-    """Training of a surrogate; ``recbole_dealrec.training.surrogate.SurrogateTraining`` is one."""
+    """Training of a surrogate; ``recbole_dealrec.training.surrogate_training.SurrogateTraining`` is one."""
 
     model: nn.Module
 
@@ -106,10 +115,7 @@ class Scoring:
         """Open the folders of surrogates, of their scores and of the language model's; no other run uses them then."""
         paths = self.folders.surrogates, self.folders.surrogate_scores, self.folders.llm_scores
         with ExitStack() as stack:
-            folders = tuple(stack.enter_context(opened(path)) for path in paths)
-            yield folders
-            for folder in folders:
-                discard_unfinished(folder)
+            yield tuple(stack.enter_context(opened(path)) for path in paths)
 
     def _score(
         self, name: str, scores: dict[str, np.ndarray], of_surrogates: RunFolder, *of_scores: RunFolder
@@ -123,6 +129,7 @@ class Scoring:
                 values = scorer.score(self.samples)
                 with folder.output(file) as path, open(path, "wb") as stream:
                     np.save(stream, values)
+        discard_unfinished(folder, name)
         self._note(name, folder)
         for files in map(SurrogateFiles, numbers):
             self._note(files.step, of_surrogates)
@@ -153,6 +160,7 @@ class Scoring:
                 with step(folder, files.step):
                     training.fit()
                 training.finish()  # after the record is kept: what is there of a finished training is whole
+            discard_unfinished(folder, files.weights)
             self._surrogates[number] = training.model
         return self._surrogates[number]
 
@@ -190,6 +198,12 @@ def step_outputs(config: Config, folders: Folders, name: str) -> tuple[Path, tup
 def score_names(config: Config, names: Iterable[str]) -> list[str]:
     """Return some scores and those that they need, in order."""
     return [name for name in scoring_steps(config, names) if name in scorer_names()]
+
+
+def needs_surrogate(config: Config, names: Iterable[str]) -> bool:
+    """Return whether some scores are computed on surrogates."""
+    surrogates = {SURROGATE, SURROGATES, TRAINING}
+    return any(not surrogates.isdisjoint(get_scorer(name).needed(config)) for name in score_names(config, names))
 
 
 def needs_llm(config: Config, name: str) -> bool:

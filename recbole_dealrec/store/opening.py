@@ -47,12 +47,20 @@ def process_folder(folder: RunFolder) -> RunFolder:
     return folder if folder.written else RunFolder(folder / f"{_PROCESS}{processes.rank()}")
 
 
-def discard_unfinished(folder: RunFolder) -> None:
-    """Remove what only an interrupted run needs, the other processes' folders included."""
-    folder.discard_unfinished()
+def discard_unfinished(folder: RunFolder, beginning: str = "") -> None:
+    """Remove what only an interrupted run needs, that of the other processes included.
+
+    Args:
+        folder: run folder.
+        beginning: of the names of what is removed.
+    """
+    folder.discard_unfinished(beginning)
     if folder.written:
-        for own in folder.path.glob(f"{_PROCESS}*"):
-            shutil.rmtree(own)
+        for path in folder.path.glob(f"{_PROCESS}*"):
+            own = RunFolder(path)
+            own.discard_unfinished(beginning)
+            if not own.checksums:
+                shutil.rmtree(path)
 
 
 @contextmanager

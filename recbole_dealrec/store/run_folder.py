@@ -1,6 +1,5 @@
 """The run folder: outputs that are there whole and unaltered, or not at all."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.store.atomic import SCRATCH, atomic_path, checksum, read_json, write_json
+from recbole_dealrec.store.files import atomic_path, checksum, read_json, remove_scratch, write_json
 
 UNFINISHED = ".unfinished"
 _CHECKSUMS = "checksums.json"
@@ -72,9 +71,13 @@ class RunFolder:
             write_json(self / _CHECKSUMS, self.checksums)
             (self / name).unlink()
 
-    def discard_unfinished(self) -> None:
-        """Remove the outputs that only an interrupted run needs: those that end in ``UNFINISHED``."""
-        for name in [name for name in self.checksums if name.endswith(UNFINISHED)]:
+    def discard_unfinished(self, beginning: str = "") -> None:
+        """Remove the outputs that only an interrupted run needs: those that end in ``UNFINISHED``.
+
+        Args:
+            beginning: of the names of what is removed.
+        """
+        for name in [name for name in self.checksums if name.startswith(beginning) and name.endswith(UNFINISHED)]:
             self.discard(name)
 
     def _record(self, name: str, checksums: list[str]) -> None:
@@ -83,8 +86,7 @@ class RunFolder:
 
     def _read_whole_outputs(self) -> dict[str, list[str]]:
         """Return the checksums of the outputs that match one of theirs; remove what an interrupted write left."""
-        for scratch in self.path.glob(f".*{SCRATCH}"):
-            shutil.rmtree(scratch, ignore_errors=True)
+        remove_scratch(self.path)
         try:
             recorded = read_json(self / _CHECKSUMS)
         except FileNotFoundError:

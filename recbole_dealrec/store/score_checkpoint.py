@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -47,22 +47,13 @@ class ScoreCheckpoint:
             compute: gives a batch's scores, [B] or [B, d].
         """
         scores, done = self._read(name, rows)
-        due = perf_counter() + _SECONDS
-        batches = iter(batches)
-        first = next(batches)
-        share = islice(chain([first], batches), processes.rank(), None, processes.world_size())
-        pending = ((index, batch) for index, batch in share if not done[index].all())
-        for (index, batch), counts in fsdp.in_lockstep(pending, lambda: first):
-            values = compute(batch)
-            if not counts:
-                continue
+        pace = Pace()
+        for index, values in computed(batches, compute, lambda index: not done[index].all()):
             if scores is None:
                 scores = _empty(len(rows), values)
             scores[index], done[index] = values, True
-            if (start := perf_counter()) > due:
-                self._write(name, rows=rows, scores=scores, done=done)
-                due = perf_counter() + max(_SECONDS, (perf_counter() - start) / _WRITING_SHARE)
-        return scores if processes.world_size() == 1 else _joined(scores, done)
+            pace.write(self._write, name, rows=rows, scores=scores, done=done)
+        return joined(scores, done)
 
     def compute_once(self, name: str, rows: np.ndarray, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """Return an array that the main process computes once and keeps."""
@@ -97,6 +88,50 @@ class ScoreCheckpoint:
                 np.savez(stream, seconds=stopwatch.seconds(), **arrays)
 
 
+class Pace:
+    """Write now and then while a pass goes on: every ``_SECONDS``, or seldom enough for ``_WRITING_SHARE``."""
+
+    def __init__(self) -> None:
+        self._due = perf_counter() + _SECONDS
+
+    def write(self, write: Callable[..., None], *arguments: Any, **named: Any) -> None:
+        """Call ``write`` if it is time to."""
+        if (start := perf_counter()) > self._due:
+            write(*arguments, **named)
+            self._due = perf_counter() + max(_SECONDS, (perf_counter() - start) / _WRITING_SHARE)
+
+
+def computed(
+    batches: Iterable[tuple[np.ndarray, Batch]],
+    compute: Callable[[Batch], np.ndarray],
+    is_needed: Callable[[np.ndarray], bool] = lambda index: True,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give indices and scores of the batches that fall to this process: every so many-th, if it is needed.
+
+    With FSDP, ``compute`` is called in every process as often as in the one that has most to do.
+    """
+    batches = iter(batches)
+    first = next(batches)
+    share = islice(chain([first], batches), processes.rank(), None, processes.world_size())
+    pending = ((index, batch) for index, batch in share if is_needed(index))
+    for (index, batch), counts in fsdp.in_lockstep(pending, lambda: first):
+        values = compute(batch)
+        if counts:
+            yield index, values
+
+
+def joined(scores: np.ndarray | None, done: np.ndarray) -> np.ndarray:
+    """Return scores [n] or [n, d] of all processes; this one has those that are ``done``, None if it has none."""
+    if processes.world_size() == 1:
+        return scores
+    shares = processes.gather((np.flatnonzero(done), None if scores is None else scores[done]))
+    of_all = _empty(len(done), next(values for _, values in shares if values is not None))
+    for index, values in shares:
+        if values is not None:
+            of_all[index] = values
+    return of_all
+
+
 def with_progress(
     batches: Iterable[tuple[np.ndarray, Batch]], total: int, description: str | None, hidden: bool
 ) -> Iterator[tuple[np.ndarray, Batch]]:
@@ -109,13 +144,3 @@ def with_progress(
 
 def _empty(n: int, values: np.ndarray) -> np.ndarray:
     return np.empty((n, *values.shape[1:]), dtype=values.dtype)
-
-
-def _joined(scores: np.ndarray | None, done: np.ndarray) -> np.ndarray:
-    """Return what all processes computed, each its share."""
-    shares = processes.gather((np.flatnonzero(done), None if scores is None else scores[done]))
-    joined = _empty(len(done), next(values for _, values in shares if values is not None))
-    for index, values in shares:
-        if values is not None:
-            joined[index] = values
-    return joined

@@ -32,6 +32,10 @@ class Stopwatch:
         """Count the seconds that an interrupted run had spent up to what this one goes on from."""
         self._earlier = max(self._earlier, float(seconds))
 
+    def add(self, seconds: float) -> None:
+        """Count seconds that other runs had spent on a part of the step."""
+        self._earlier += seconds
+
 
 stopwatch = Stopwatch()
 

@@ -17,7 +17,7 @@ from transformers import get_linear_schedule_with_warmup
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
 from recbole_dealrec.distributed import fsdp, processes
-from recbole_dealrec.memory import smaller_helps
+from recbole_dealrec.model.memory import smaller_helps
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.store.opening import process_folder
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from recbole_dealrec.data import download as downloads
+from recbole_dealrec.data.download import transfer as downloads
 
 
 class FileServer(ThreadingHTTPServer):

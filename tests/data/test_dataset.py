@@ -11,8 +11,8 @@ from torch import nn
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, train_loader
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.run_folder import RunFolder
-from recbole_dealrec.trainer import SafetensorsTrainer
+from recbole_dealrec.store.run_folder import RunFolder
+from recbole_dealrec.training.llm_trainer import SafetensorsTrainer
 
 
 def rows_of(part):

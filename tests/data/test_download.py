@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from recbole_dealrec.data.download import check_url, download
+from recbole_dealrec.data.download.transfer import check_url, download
 from recbole_dealrec.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)

@@ -6,9 +6,10 @@ import time
 import pytest
 import yaml
 
-from recbole_dealrec.data import CandidateSamples, library, load_splits
+from recbole_dealrec.data import CandidateSamples, load_splits
+from recbole_dealrec.data.download import library
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.quick_start import checked_config
+from recbole_dealrec.pipeline import configure, prepare
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 # The columns of RecBole's processed Amazon Reviews 2018.
@@ -167,7 +168,7 @@ def test_a_folder_that_cannot_be_made_is_told(publish, make_config, path):
 @pytest.mark.parametrize("name", ["../games", "/etc", "a/b", ".", "..", ""])
 def test_a_name_cannot_leave_the_data_folder(name):
     with pytest.raises(InputError, match="a dataset is named by its folder alone"):
-        checked_config("BIGRec", name, None, {})
+        prepare([configure("BIGRec", name, None, {})])
 
 
 def load(data_path, table, results):

@@ -8,18 +8,21 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from recbole.utils import init_seed
-from recbole_dealrec.run_folder import UNFINISHED, RunFolder, read_json
-from recbole_dealrec.trainer import LLMTrainer
 
 from recbole_dealrec import compare_samplers
-from recbole_dealrec.config import Config, properties_folder
+from recbole_dealrec.config import Config
+from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, SpareBatch, load_splits, train_loader
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.memory import smaller_helps
 from recbole_dealrec.model import TIGER, BIGRec
-from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer, ScoreCheckpoint
-from recbole_dealrec.scorer import checkpoint as checkpoint_module
+from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer
+from recbole_dealrec.store import score_checkpoint
+from recbole_dealrec.store.files import read_json
+from recbole_dealrec.store.opening import agree, opened, process_folder
+from recbole_dealrec.store.run_folder import UNFINISHED
+from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint
+from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 KEYS = {
@@ -125,16 +128,16 @@ def _trained(keys):
         trainer.fit(train_loader(config, splits.train, np.arange(13)), valid_data)
         return trainer
 
-    with processes.process_group(cpu=True), RunFolder.opened(Path(keys["checkpoint_dir"])) as folder:
+    with processes.process_group(cpu=True), opened(Path(keys["checkpoint_dir"])) as folder:
         whole = _built(config, splits)
         curve = fit(whole, "whole").curve
         adapters = [_adapter(whole)]
-        folder.synchronise()
+        agree(folder)
         whole.load(folder / "whole")
         adapters.append(_adapter(whole))
         with pytest.raises(Interrupted):
             fit(_built(config, splits), "interrupted", interrupted=True)
-        folder.synchronise()
+        agree(folder)
         going_on = _built(config, splits)
         assert fit(going_on, "interrupted").start_epoch == 2
         return curve, [*adapters, _adapter(going_on)]
@@ -214,13 +217,13 @@ def _filled(path, samples):
         computed.append(len(rows))
         return rows * 2.0
 
-    with processes.process_group(cpu=True), RunFolder.opened(path) as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint_module, "_SECONDS", -1)  # every batch is written
-        patch.setattr(checkpoint_module, "_WRITING_SHARE", np.inf)
+    with processes.process_group(cpu=True), opened(path) as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score_checkpoint, "_SECONDS", -1)  # every batch is written
+        patch.setattr(score_checkpoint, "_WRITING_SHARE", np.inf)
         for again in (False, True):
             if again and not processes.is_main():
-                folder.own.discard(f"effort.npz{UNFINISHED}")
-            scores = ScoreCheckpoint(folder).fill("effort", samples, iter(batches), compute)
+                process_folder(folder).discard(f"x.npz{UNFINISHED}")
+            scores = ScoreCheckpoint(folder).score("x", samples.rows, iter(batches), compute)
             np.testing.assert_array_equal(scores, np.arange(len(samples)) * 2.0)
         return len(computed)
 

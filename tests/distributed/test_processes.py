@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recbole_dealrec.run_folder import read_json
 from safetensors.torch import load_file
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.config import properties_folder
+from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.distributed.launch import launch
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.files import read_json
 
 LONG = 600  # seconds; a busy machine takes its time
 SCRIPT = Path(__file__).parents[2] / "run_recbole_dealrec.py"
@@ -46,8 +46,9 @@ def alone(together, keys, tmp_path_factory):
 
 def assert_same(result, alone):
     folder, expected = Path(result["run_dir"]), Path(alone["run_dir"])
-    for name in ("influence.npy", "effort.npy"):
-        np.testing.assert_allclose(np.load(folder / name), np.load(expected / name), rtol=1e-6)
+    for name in ("*/influence.npy", "*/effort.npy"):
+        (mine,), (other,) = folder.parent.glob(name), expected.parent.glob(name)
+        np.testing.assert_allclose(np.load(mine), np.load(other), rtol=1e-6)
     np.testing.assert_array_equal(result["selected"], alone["selected"])
     assert (folder / "scores.csv").read_bytes() == (expected / "scores.csv").read_bytes()
     weights, reference = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (folder, expected))
@@ -55,7 +56,8 @@ def assert_same(result, alone):
         torch.testing.assert_close(weights[name], value, rtol=1e-2, atol=1e-4)
     assert result["best_valid_result"] == pytest.approx(alone["best_valid_result"], rel=1e-4)
     assert result["test_result"] == pytest.approx(alone["test_result"], abs=0.011)  # 1 of 100 queries, and rounding
-    assert {path.name for path in folder.iterdir()} == {path.name for path in expected.iterdir()}
+    kept, whole = ({str(path.relative_to(run.parent)) for path in run.parent.rglob("*")} for run in (folder, expected))
+    assert kept == whole
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -174,8 +176,8 @@ def test_two_nodes_stop_when_a_process_is_killed_and_go_on_when_started_again(
     for process in started("again"):
         assert process.wait(LONG) == 0
     log = (tmp_path / "again-0.log").read_text()
-    assert "stage influence" not in log and "stage evaluation" in log
-    (folder,) = tmp_path.glob("saved/movies-BIGRec-*")
+    assert "step influence" not in log and "step evaluation" in log
+    (folder,) = tmp_path.glob("saved/movies-BIGRec-DEALRec-*")
     assert_same({**read_json(folder / "result.json"), "run_dir": folder}, alone)
 
 

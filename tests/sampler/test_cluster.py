@@ -1,7 +1,5 @@
 """Planted clusters: k-means finds them, TF-DCon and S2L take of all, RecRanker keeps their shares."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -12,8 +10,9 @@ CONFIG = {"n_fewshot": 20, "seed": 0, "n_groups": 4}
 
 
 def sampler(name, keys=None, **rows):
-    scorers = {source: SimpleNamespace(score=lambda samples, v=values: v) for source, values in rows.items()}
-    return get_sampler(name)({**CONFIG, **(keys or {})}, scorers)
+    made = get_sampler(name)({**CONFIG, **(keys or {})})
+    made.scores = rows
+    return made
 
 
 def blobs(sizes, dimensions=6, spread=0.05, seed=0):

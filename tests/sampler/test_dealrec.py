@@ -1,7 +1,5 @@
 """The overall score by hand, and DEALRec's selection from given scores."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -11,12 +9,10 @@ from recbole_dealrec.sampler import DEALRecSampler, coverage_enhanced_selection,
 CONFIG = {"n_fewshot": 3, "seed": 0, "effort_weight": 0.5, "n_groups": 4, "hard_prune_ratio": 0.1}
 
 
-def scorer(values):
-    return SimpleNamespace(score=lambda samples: np.asarray(values, dtype=np.float64)[: len(samples)])
-
-
 def dealrec(influence, effort, **keys):
-    return DEALRecSampler({**CONFIG, **keys}, {"influence": scorer(influence), "effort": scorer(effort)})
+    sampler = DEALRecSampler({**CONFIG, **keys})
+    sampler.scores = {"influence": np.asarray(influence, np.float64), "effort": np.asarray(effort, np.float64)}
+    return sampler
 
 
 @pytest.mark.parametrize(

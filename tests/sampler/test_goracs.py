@@ -2,7 +2,6 @@
 
 import itertools
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,10 +104,9 @@ def test_the_bound_holds(pot):
 
 def sampler(distance, effort, **keys):
     config = {"n_fewshot": 20, "seed": 0, "effort_weight": 0.1, **keys}
-    scorers = {"valid_distance": distance, "effort": effort}
-    return get_sampler("GORACS")(
-        config, {name: SimpleNamespace(score=lambda samples, v=values: v) for name, values in scorers.items()}
-    )
+    made = get_sampler("GORACS")(config)
+    made.scores = {"valid_distance": distance, "effort": effort}
+    return made
 
 
 def points(seed, n=300, m=60):
@@ -155,4 +153,4 @@ def test_samples_that_are_not_finite_are_excluded(pot, caplog):
 def test_without_pot_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ot", None)
     with pytest.raises(InputError, match=r"needs POT; pip install 'recbole-dealrec\[goracs\]'"):
-        get_sampler("GORACS")({}, {})
+        get_sampler("GORACS")({})

@@ -1,7 +1,5 @@
 """Samplers that go by one score: GraNd, EL2N, CCS, DEALRec's ablations; and Full."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,8 +13,9 @@ CONFIG = {"n_fewshot": 12, "seed": 3, "effort_weight": 0.5, "n_groups": 5, "hard
 
 
 def sampler(name, keys=None, **scores):
-    scorers = {source: SimpleNamespace(score=lambda samples, v=values: v) for source, values in scores.items()}
-    return get_sampler(name)({**CONFIG, **(keys or {})}, scorers)
+    made = get_sampler(name)({**CONFIG, **(keys or {})})
+    made.scores = scores
+    return made
 
 
 @pytest.mark.parametrize(("name", "source"), [("GraNd", "grand"), ("EL2N", "el2n")])

@@ -23,8 +23,8 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from recbole_dealrec.model.decoding.prefix import prefix_states
 from recbole_dealrec.model.loss import sample_losses
-from recbole_dealrec.model.prefix import prefix_states
 from recbole_dealrec.scorer import gradient_norm, gradient_rule
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 

@@ -14,11 +14,11 @@ from torch import nn
 
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model import catalogue
-from recbole_dealrec.model import surrogate as surrogate_module
-from recbole_dealrec.model.surrogate import EveryPosition, build_surrogate
+from recbole_dealrec.model.surrogate import softmax_loss
+from recbole_dealrec.model.surrogate import surrogate as surrogate_module
+from recbole_dealrec.model.surrogate.surrogate import EveryPosition, build_surrogate
 from recbole_dealrec.scorer import InfluenceScorer, solver
-from recbole_dealrec.scorer.outputs import AfterAttention, LastHidden, Logits, outputs_of
+from recbole_dealrec.scorer.surrogate_loss import AfterAttention, LastHidden, Logits, outputs_of
 
 SMALL = {"surrogate_hidden_size": 4, "surrogate_n_layers": 1, "surrogate_inner_size": 8}
 SIZES = {
@@ -174,7 +174,7 @@ def test_in_chunks_of_logits_against_dense_linear_algebra(
 ):
     config, samples, _, surrogate = problem(model, build=build_surrogate)
     assert isinstance(surrogate, EveryPosition)
-    monkeypatch.setitem(catalogue._LOGITS_PER_CHUNK, "cpu", rows * surrogate.n_items)
+    monkeypatch.setitem(softmax_loss._LOGITS_PER_CHUNK, "cpu", rows * surrogate.n_items)
     assert_equal_to_dense(config, samples, surrogate, curvature, 1e-7)
 
 

@@ -48,7 +48,7 @@ class Setting:
     def scorer(self, ratio, table=None, seed=0):
         self.config["effort_sample_ratio"], self.config["seed"] = ratio, seed
         self.effort.table, self.effort.asked = table, []
-        return PartialEffortScorer(self.effort, self.surrogate, lambda samples: self.influence, self.config)
+        return PartialEffortScorer(self.effort, self.surrogate, self.influence, self.config)
 
     def tokens_read(self, history):
         if not hasattr(self.llm, "encoder"):
@@ -59,7 +59,7 @@ class Setting:
         )
 
     def features(self):
-        return self.scorer(1.0).features(self.samples, self.influence)
+        return self.scorer(1.0).features(self.samples)
 
     def features_one_by_one(self):
         """Each sample alone, its history padded to the full width, its gradient by autograd."""
@@ -91,7 +91,7 @@ def setting(request):
 
 @pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "BERT4Rec"])
 def test_features_are_those_of_each_sample_alone(model, setting, monkeypatch):
-    monkeypatch.setattr("recbole_dealrec.model.surrogate._ITEMS_PER_BATCH", 100)
+    monkeypatch.setattr("recbole_dealrec.model.surrogate.surrogate._ITEMS_PER_BATCH", 100)
     planted = setting(n=60, model=model)
     found = planted.features()
     assert found.dtype == np.float64

@@ -7,8 +7,8 @@ from tqdm import tqdm
 
 from recbole_dealrec.data.convert.amazon import Amazon
 from recbole_dealrec.data.convert.atomic_source import AtomicSource
-from recbole_dealrec.data.convert.dealrec import AuthorsFolder
 from recbole_dealrec.data.convert.interactions import Interactions
+from recbole_dealrec.data.convert.released import AuthorsFolder
 from recbole_dealrec.data.convert.source import Source, title_text
 from recbole_dealrec.data.convert.table import Table
 from recbole_dealrec.data.convert.writing import (

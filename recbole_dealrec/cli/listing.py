@@ -1,0 +1,70 @@
+"""What there is to choose from: datasets, models, samplers."""
+
+import textwrap
+from pathlib import Path
+
+from recbole_dealrec.config.properties import sections
+from recbole_dealrec.config.registry import MODELS, SAMPLERS, Registry
+from recbole_dealrec.data.download.library import archive_url
+from recbole_dealrec.errors import InputError
+
+_COLUMNS = 18
+
+
+def list_text(data_path: str, width: int) -> str:
+    """Datasets, models and samplers with a line on each.
+
+    Args:
+        data_path: folder whose datasets are listed.
+        width: columns of the terminal.
+    """
+    parts = {
+        f"datasets (data_path: {data_path})": _datasets(Path(data_path)),
+        "models": _registered(MODELS),
+        "samplers": _registered(SAMPLERS),
+    }
+    return "\n\n".join(_part(title, rows, width) for title, rows in parts.items())
+
+
+def _datasets(data_path: Path) -> dict[str, str]:
+    """Where each dataset is that has a property file or lies in ``data_path``."""
+    titles = {
+        section.name.partition("/")[2]: section.title for section in sections() if section.name.startswith("dataset/")
+    }
+    there = {file.parent.name for file in data_path.glob("*/*.inter") if file.name.startswith(f"{file.parent.name}.")}
+    rows = {}
+    for name in sorted(titles.keys() | there):
+        if name == "ml-100k":
+            place = "comes with RecBole"
+        elif name in there:
+            place = "there"
+        else:
+            place = "not there; downloaded when it is used" if archive_url(name) else "not there; put its files there"
+        rows[name] = f"{titles.get(name, 'no property file')} ({place})"
+    return rows
+
+
+def _registered(registry: Registry) -> dict[str, str]:
+    """First line and own keys of each class, or why it cannot be loaded; the others are listed all the same."""
+    rows = {}
+    for name in registry.names():
+        try:
+            rows[name] = _first_line(registry.get(name))
+            keys = [f"--{key.name}" for key in registry.entries[name].keys]
+            rows[name] += f" ({', '.join(keys)})" if keys else ""
+        except (InputError, TypeError) as error:
+            rows[name] = str(error)
+    return rows
+
+
+def _first_line(thing: type) -> str:
+    """First line of a class's docstring, without its markup."""
+    return (thing.__doc__ or "no description").strip().splitlines()[0].replace("``", "")
+
+
+def _part(title: str, rows: dict[str, str], width: int) -> str:
+    lines = [title]
+    for name, text in rows.items():
+        start = f"  {name:<{_COLUMNS - 3}} "
+        lines += textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * _COLUMNS)
+    return "\n".join(lines)

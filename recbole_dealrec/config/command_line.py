@@ -1,0 +1,62 @@
+"""Configuration keys given as strings, on the command line or in a dictionary. Nothing is evaluated."""
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from recbole_dealrec.config.registry import key_of, load_all
+from recbole_dealrec.config.yaml_file import load_yaml
+from recbole_dealrec.errors import InputError
+
+
+def parse_value(text: str) -> Any:
+    """Return the value of a string: a YAML scalar or collection, else a Python literal, else the text itself.
+
+    Nothing is evaluated. Quotes keep a text a text.
+    """
+    try:
+        value = load_yaml(text)
+    except yaml.YAMLError:
+        value = text
+    if value != text:
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def parse_command_line(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read configuration keys from a command line.
+
+    Args:
+        arguments: ``--key=value``, ``--key value`` or ``--flag`` (true) each; values as ``parse_value`` reads them,
+            but those of keys that hold text as they are.
+
+    Raises:
+        InputError: a word that belongs to no key, or a key given twice with different values.
+    """
+    parsed: dict[str, Any] = {}
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise InputError(f"command line: '{word}' is not an option; write --key=value")
+        key, equals, text = word[2:].partition("=")
+        if not equals:
+            text = words.pop(0) if words and not words[0].startswith("--") else "true"
+        value = value_of(key, text)
+        if parsed.get(key, value) != value:
+            raise InputError(f"command line: --{key} is given twice with different values")
+        parsed[key] = value
+    return parsed
+
+
+def value_of(key: str, text: str) -> Any:
+    """Return the value of a key that is given as a string."""
+    if key_of(key) is None:
+        load_all()
+    known = key_of(key)
+    return text if known is not None and known.kind.text else parse_value(text)

@@ -1,0 +1,122 @@
+"""Property files: where they lie, and what they and registered keys say of each key, for help and the reference."""
+
+import json
+import re
+import textwrap
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import recbole
+import yaml
+
+from recbole_dealrec.config.registry import load_all, registered_keys
+from recbole_dealrec.config.yaml_file import read_yaml
+
+RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
+_OPTION = re.compile(r"^(?P<key>\w+):.*#\s*\((?P<type>[^)]+)\)\s*(?P<comment>.*?)\s*$")
+_ORDER = ("overall", "model", "llm", "sampler", "dataset")
+_MOST_SHOWN = 48  # characters of a default in the help
+
+
+def properties_folder() -> Path:
+    """Return the folder of the default properties: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "properties"
+    return installed if installed.is_dir() else package.parent / "properties"
+
+
+@cache
+def property_files() -> list[Path]:
+    """Return the files of keys with their defaults; those under ``accelerate`` are Accelerate's configurations."""
+    folder = properties_folder()
+    return sorted({*folder.glob("**/*.yaml")} - {*folder.glob("accelerate/*.yaml")})
+
+
+@dataclass(frozen=True)
+class Option:
+    """A configuration key: type and comment as its property file has them, default as YAML gives it."""
+
+    key: str
+    type: str
+    default: Any
+    comment: str
+
+    def shown_default(self) -> str:
+        """Return the default on one line, as the command line takes it; a long text is cut."""
+        if self.default is None:
+            return "~"
+        if isinstance(self.default, str) and "\n" in self.default:
+            return textwrap.shorten(json.dumps(self.default), _MOST_SHOWN, placeholder="...")
+        flow = yaml.safe_dump(self.default, default_flow_style=True, width=float("inf"), allow_unicode=True)
+        shown = " ".join(flow.removesuffix("\n...\n").split())
+        return shown if len(shown) <= _MOST_SHOWN else f"{shown[: _MOST_SHOWN - 3]}..."
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options under one comment line of a property file."""
+
+    title: str
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A property file: its path without suffix, such as ``model/TIGER``, its first line, and its groups."""
+
+    name: str
+    title: str
+    groups: tuple[Group, ...]
+
+
+def read_section(file: Path, name: str) -> Section:
+    """Read a property file: a line ``key: value  # (type) Sentence.`` for each key, a comment above a group.
+
+    Raises:
+        InputError: the file cannot be read or is not YAML.
+    """
+    defaults, groups, title = read_yaml(file), [], ""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            text = line.lstrip("# ").strip()
+            title = title or text
+            groups.append((text, []))
+        elif found := _OPTION.match(line):
+            if not groups:
+                groups.append((title, []))
+            key = found["key"]
+            groups[-1][1].append(Option(key, found["type"], defaults[key], found["comment"]))
+    return Section(name, title, tuple(Group(text, tuple(options)) for text, options in groups if options))
+
+
+def sections() -> list[Section]:
+    """Return this package's property files: overall, models, the embedded language model, samplers, datasets."""
+    folder = properties_folder()
+    names = [file.relative_to(folder).with_suffix("").as_posix() for file in property_files()]
+    names.sort(key=lambda name: (_ORDER.index(name.partition("/")[0]), name))
+    return [read_section(folder / f"{name}.yaml", name) for name in names]
+
+
+def registered_sections() -> list[Section]:
+    """Return the keys that other packages' models, scorers and samplers declare, by what declares them."""
+    load_all()
+    options: dict[str, list[Option]] = {}
+    for owner, key in registered_keys():
+        options.setdefault(owner, []).append(Option(key.name, key.kind.type, key.default, key.comment))
+    return [Section(owner, "keys of its own", (Group("keys of its own", tuple(of)),)) for owner, of in options.items()]
+
+
+def recbole_section() -> Section:
+    """Return RecBole's own keys, but for those that ``overall.yaml`` of this package or each of its models sets."""
+    ours = sections()
+    models = [_keys(section) for section in ours if section.name.startswith("model/")]
+    hidden = _keys(ours[0]) | set.intersection(*models)
+    section = read_section(RECBOLE_PROPERTIES / "overall.yaml", "RecBole")
+    groups = [Group(g.title, tuple(option for option in g.options if option.key not in hidden)) for g in section.groups]
+    return Section("RecBole", "RecBole's own keys", tuple(group for group in groups if group.options))
+
+
+def _keys(section: Section) -> set[str]:
+    return {option.key for group in section.groups for option in group.options}

@@ -1,0 +1,153 @@
+"""The configuration keys of this package and of RecBole, a row each."""
+
+from recbole_dealrec.config import kind
+from recbole_dealrec.config.key import NOTHING, Key
+
+
+def _unchecked(step: str, place: str, names: str) -> list[Key]:
+    """Rows of keys of RecBole whose values are left to it."""
+    return [Key(name, kind.ANY, step, place) for name in names.split()]
+
+
+_ROWS = [
+    # How a run is carried out
+    Key("gpu_id", kind.DEVICES, NOTHING, "RecBole"),
+    Key("use_gpu", kind.FLAG, NOTHING, "RecBole"),
+    Key("worker", kind.COUNT_OR_ZERO, NOTHING, "RecBole"),
+    Key("state", kind.TEXT, NOTHING, "RecBole"),
+    Key("show_progress", kind.FLAG, NOTHING, "RecBole"),
+    Key("data_path", kind.ANY_TEXT, NOTHING, "RecBole"),
+    Key("checkpoint_dir", kind.TEXT, NOTHING, "overall"),
+    Key("loss_decimal_place", kind.COUNT_OR_ZERO, NOTHING, "RecBole"),
+    Key("eval_batch_size", kind.COUNT, NOTHING, "models"),
+    Key("micro_batch_size", kind.COUNT, NOTHING, "models"),
+    Key("tokens_per_batch", kind.COUNT, NOTHING, "models"),
+    Key("llm_device_map", kind.or_none(kind.one_of("auto")), NOTHING, "model/BIGRec"),
+    *_unchecked(NOTHING, "RecBole", "log_wandb wandb_project save_dataset dataset_save_path save_dataloaders"),
+    *_unchecked(NOTHING, "RecBole", "dataloaders_save_path"),
+    *_unchecked(NOTHING, "given", "config_file config_files nproc world_size ip port group_offset offset"),
+    *_unchecked(NOTHING, "derived", "local_rank"),
+    # Data, and what everything starts from
+    Key("dataset", kind.ANY, "data", "given"),
+    Key("seed", kind.SEED, "data", "overall"),
+    Key("reproducibility", kind.FLAG, "data", "RecBole"),
+    Key("title_field", kind.TEXT, "data", "overall"),
+    Key("samples_per_user", kind.COUNT_OR_ZERO, "data", "overall"),
+    Key("eval_args", kind.EVALUATION, "data", "overall"),
+    Key("repeatable", kind.ANY, "data", "overall"),
+    Key("field_separator", kind.TEXT, "data", "RecBole"),
+    Key("seq_separator", kind.TEXT, "data", "RecBole"),
+    Key("USER_ID_FIELD", kind.TEXT, "data", "RecBole"),
+    Key("ITEM_ID_FIELD", kind.TEXT, "data", "RecBole"),
+    Key("TIME_FIELD", kind.TEXT, "data", "RecBole"),
+    Key("LIST_SUFFIX", kind.TEXT, "data", "RecBole"),
+    Key("ITEM_LIST_LENGTH_FIELD", kind.TEXT, "data", "RecBole"),
+    Key("MAX_ITEM_LIST_LENGTH", kind.COUNT, "data", "RecBole"),
+    Key("load_col", kind.or_none(kind.COLUMNS), "data", "overall"),
+    Key("unload_col", kind.or_none(kind.COLUMNS), "data", "RecBole"),
+    Key("benchmark_filename", kind.or_none(kind.FILES), "data", "RecBole"),
+    Key("alias_of_user_id", kind.or_none(kind.FILES), "data", "RecBole"),
+    Key("alias_of_item_id", kind.or_none(kind.FILES), "data", "RecBole"),
+    Key("user_inter_num_interval", kind.or_none(kind.INTERVAL), "data", "RecBole"),
+    Key("item_inter_num_interval", kind.or_none(kind.INTERVAL), "data", "RecBole"),
+    *_unchecked("data", "given", "encoding"),
+    *_unchecked("data", "derived", "MODEL_TYPE"),
+    *_unchecked("data", "RecBole", "RATING_FIELD LABEL_FIELD NEG_PREFIX POSITION_FIELD HEAD_ENTITY_ID_FIELD"),
+    *_unchecked("data", "RecBole", "TAIL_ENTITY_ID_FIELD RELATION_ID_FIELD ENTITY_ID_FIELD seq_len threshold"),
+    *_unchecked("data", "RecBole", "numerical_features unused_col additional_feat_suffix rm_dup_inter val_interval"),
+    *_unchecked("data", "RecBole", "filter_inter_by_user_or_item alias_of_entity_id alias_of_relation_id"),
+    *_unchecked("data", "RecBole", "preload_weight normalize_field normalize_all discretization kg_reverse_r"),
+    *_unchecked("data", "RecBole", "entity_kg_num_interval relation_kg_num_interval transform"),
+    # Surrogates; surrogate_<key> is of the kind of <key>
+    Key("surrogate_model", kind.TEXT, "surrogate", "overall"),
+    Key("surrogate_hidden_dropout_prob", kind.RATIO, "surrogate", "overall"),
+    Key("surrogate_attn_dropout_prob", kind.RATIO, "surrogate", "overall"),
+    Key("surrogate_dropout_prob", kind.RATIO, "surrogate", "overall"),
+    # Influence, and the other scores on surrogates
+    Key("hessian_solver", kind.one_of("cg", "lissa", "exact"), "influence", "overall"),
+    Key("hessian_damping", kind.POSITIVE, "influence", "overall"),
+    Key("hessian_samples", kind.COUNT_OR_ZERO, "influence", "overall"),
+    Key("lissa_depth", kind.COUNT, "influence", "overall"),
+    Key("lissa_scale", kind.POSITIVE, "influence", "overall"),
+    Key("lissa_repeats", kind.COUNT, "influence", "overall"),
+    Key("lissa_damping", kind.or_none(kind.POSITIVE), "influence", "overall"),
+    Key("curvature", kind.one_of("hessian", "gauss_newton"), "influence", "overall"),
+    Key("n_surrogates", kind.COUNT, "influence", "overall"),
+    Key("influence_parameters", kind.or_none(kind.PATTERNS), "influence", "overall"),
+    Key("influence_on", kind.one_of("train", "valid"), "influence", "overall"),
+    # The language model before fine-tuning
+    Key("model", kind.ANY, "language model", "given"),
+    Key("llm_path", kind.CHECKPOINT, "language model", "model/BIGRec"),
+    Key("llm_dtype", kind.one_of("auto", "float32", "bfloat16", "float16"), "language model", "model/BIGRec"),
+    Key("llm_quantization", kind.or_none(kind.one_of("4bit", "8bit")), "language model", "model/BIGRec"),
+    Key("trust_remote_code", kind.FLAG, "language model", "model/BIGRec"),
+    Key("tiny_steps", kind.COUNT, "language model", "llm/tiny"),
+    Key("lora_r", kind.COUNT, "language model", "model/BIGRec"),
+    Key("lora_alpha", kind.POSITIVE, "language model", "model/BIGRec"),
+    Key("lora_dropout", kind.RATIO, "language model", "model/BIGRec"),
+    Key("lora_target_modules", kind.NAMES, "language model", "model/BIGRec"),
+    Key("prompt_noun", kind.ANY_TEXT, "language model", "model/BIGRec"),
+    Key("prompt_verb", kind.ANY_TEXT, "language model", "model/BIGRec"),
+    Key("prompt_instruction", kind.ANY_TEXT, "language model", "model/BIGRec"),
+    Key("prompt_input", kind.ANY_TEXT, "language model", "model/BIGRec"),
+    Key("prompt_layout", kind.ANY_TEXT, "language model", "model/BIGRec"),
+    Key("chat_template", kind.FLAG, "language model", "model/BIGRec"),
+    Key("max_history_titles", kind.COUNT, "language model", "model/BIGRec"),
+    Key("max_prompt_length", kind.COUNT, "language model", "model/BIGRec"),
+    Key("train_on_inputs", kind.FLAG, "language model", "model/BIGRec"),
+    Key("semantic_id", kind.one_of("rkmeans", "rqvae"), "language model", "model/TIGER"),
+    Key("rqvae_steps", kind.COUNT, "language model", "model/TIGER"),
+    Key("text_encoder_path", kind.CHECKPOINT, "language model", "model/TIGER"),
+    Key("max_history_items", kind.COUNT, "language model", "model/TIGER"),
+    Key("t5_num_layers", kind.COUNT, "language model", "model/TIGER"),
+    Key("t5_num_heads", kind.COUNT, "language model", "model/TIGER"),
+    Key("t5_d_model", kind.COUNT, "language model", "model/TIGER"),
+    Key("t5_d_kv", kind.COUNT, "language model", "model/TIGER"),
+    Key("t5_d_ff", kind.COUNT, "language model", "model/TIGER"),
+    Key("t5_dropout_rate", kind.RATIO, "language model", "model/TIGER"),
+    # Effort of the language model
+    Key("effort_parameters", kind.PARAMETERS, "effort", "overall"),
+    Key("effort_sample_ratio", kind.SHARE, "effort", "overall"),
+    # Selection
+    Key("sampler", kind.TEXT, "selection", "overall"),
+    Key("n_fewshot", kind.COUNT, "selection", "overall"),
+    Key("effort_weight", kind.NOT_NEGATIVE, "selection", "overall"),
+    Key("n_groups", kind.COUNT, "selection", "overall"),
+    Key("hard_prune_ratio", kind.RATIO, "selection", "overall"),
+    # Fine-tuning; searches and metrics are part of it where valid_metric is one of them
+    Key("epochs", kind.COUNT_OR_ZERO, "fine-tuning", "models"),
+    Key("train_batch_size", kind.COUNT, "fine-tuning", "models"),
+    Key("shuffle", kind.FLAG, "fine-tuning", "RecBole"),
+    Key("learner", kind.OPTIMISER, "fine-tuning", "models"),
+    Key("learning_rate", kind.POSITIVE, "fine-tuning", "models"),
+    Key("weight_decay", kind.NOT_NEGATIVE, "fine-tuning", "RecBole"),
+    Key("clip_grad_norm", kind.or_none(kind.ARGUMENTS), "fine-tuning", "RecBole"),
+    Key("warmup_steps", kind.COUNT_OR_ZERO, "fine-tuning", "models"),
+    Key("mixed_precision", kind.PRECISION, "fine-tuning", "models"),
+    Key("valid_metric", kind.TEXT, "fine-tuning", "models"),
+    Key("metrics", kind.METRICS, "fine-tuning", "overall"),
+    Key("topk", kind.CUTOFFS, "fine-tuning", "overall"),
+    Key("metric_decimal_place", kind.COUNT_OR_ZERO, "fine-tuning", "RecBole"),
+    Key("eval_step", kind.COUNT_OR_ZERO, "fine-tuning", "RecBole"),
+    Key("stopping_step", kind.COUNT_OR_ZERO, "fine-tuning", "models"),
+    Key("n_valid", kind.COUNT_OR_ZERO, "fine-tuning", "models"),
+    Key("num_beams", kind.COUNT, "fine-tuning", "models"),
+    Key("max_new_tokens", kind.or_none(kind.COUNT), "fine-tuning", "model/BIGRec"),
+    Key("grounding", kind.one_of("embedding", "trie"), "fine-tuning", "model/BIGRec"),
+    Key("grounding_popularity", kind.NOT_NEGATIVE, "fine-tuning", "model/BIGRec"),
+    Key("scoring", kind.one_of("beam", "exact"), "fine-tuning", "model/TIGER"),
+    *_unchecked("fine-tuning", "overall", "train_neg_sample_args"),
+    *_unchecked("fine-tuning", "RecBole", "enable_amp enable_scaler require_pow"),
+    *_unchecked("fine-tuning", "given", "reg_weight embedding_size loss_type"),
+    *_unchecked("fine-tuning", "derived", "valid_metric_bigger"),
+    # Evaluation
+    Key("n_test", kind.COUNT_OR_ZERO, "evaluation", "overall"),
+    *_unchecked("evaluation", "given", "tail_ratio"),
+]
+KEYS = {key.name: key for key in _ROWS}
+# What RecBole asks a configuration for although nobody sets it but RecBole itself.
+RECBOLE_STATE = frozenset(
+    """device single_spec eval_type MODEL_INPUT_TYPE valid_neg_sample_args test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ
+    POS_ITEMS NEG_ITEMS CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN INVERSE_ITEM_SEQ REORDER_ITEM_SEQ mask_ratio ft_ratio
+    token_num_threshold convert_token_to_onehot double_tower contrast sim tau use_filter""".split()
+)

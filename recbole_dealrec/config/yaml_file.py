@@ -1,0 +1,71 @@
+"""YAML as configurations are written in it. Nothing is evaluated."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+
+from recbole_dealrec.errors import InputError
+
+
+class YamlLoader(yaml.SafeLoader):
+    """Safe YAML as RecBole reads it: 1e-3 is a float, a date stays text; a key that a mapping has twice is an error."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            # How SafeLoader itself fails on a scalar that is not of the type its tag or form names.
+            raise ConstructorError(problem=f"'{node.value}' is no {node.tag}", problem_mark=node.start_mark) from error
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+        if isinstance(node, yaml.MappingNode):
+            _check_keys_differ(node)
+        return super().construct_mapping(node, deep)
+
+
+YamlLoader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_EXPONENT = re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
+YamlLoader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789."))
+
+
+def _check_keys_differ(node: yaml.MappingNode) -> None:
+    keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+    for (_, name), count in keys.items():
+        if count > 1:
+            raise ConstructorError(problem=f"key '{name}' stands there twice", problem_mark=node.start_mark)
+
+
+def load_yaml(text: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or YAML that is not taken.
+    """
+    try:
+        return yaml.load(text, Loader=YamlLoader)
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deep") from error
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file, an empty one for an empty file.
+
+    Raises:
+        InputError: the file is absent, is not YAML, or holds no mapping.
+    """
+    try:
+        content = load_yaml(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{file}: not YAML: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"{file}: expected 'key: value' lines, found {type(content).__name__}")
+    return content or {}

@@ -1,0 +1,1 @@
+"""Datasets from the network: which there are, their archives and the transfer."""

@@ -1,0 +1,86 @@
+"""Datasets by name: those of RecBole's table of archives, and the paper's."""
+
+import shutil
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+
+import recbole
+from filelock import FileLock
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.config.yaml_file import read_yaml
+from recbole_dealrec.data.convert import convert
+from recbole_dealrec.data.convert.writing import new_folder
+from recbole_dealrec.data.download.archive import unpack
+from recbole_dealrec.data.download.transfer import download
+from recbole_dealrec.distributed import processes
+from recbole_dealrec.errors import InputError
+
+URL_TABLE = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
+_CONVERT = "python -m recbole_dealrec.data.convert SOURCE"
+
+
+@dataclass(frozen=True)
+class _Paper:
+    """How the paper makes a dataset of a processed archive."""
+
+    archive: str
+    min_rating: float = 4
+    core: int = 5
+
+
+_PAPER = {"games": _Paper("amazon-video-games-18"), "book": _Paper("amazon-books-18")}
+
+
+def archive_url(name: str) -> str | None:
+    """Where a dataset's archive is downloaded from; None if no archive is known for the name."""
+    return read_yaml(URL_TABLE).get(_PAPER[name].archive if name in _PAPER else name)
+
+
+def provide(config: Config) -> None:
+    """Download the dataset's folder if it is absent.
+
+    Of several processes, the first one downloads and the others wait for it. ``games`` and ``book`` are filtered and
+    split as in the paper; the other datasets of RecBole's table are unpacked as they are. What an interrupted download
+    left is used by the next.
+
+    Args:
+        config: reads ``dataset``, ``data_path`` and ``show_progress``.
+
+    Raises:
+        InputError: no archive is known for the name, or it cannot be had or used.
+    """
+    name, folder = config["dataset"], Path(config["data_path"])
+    url = archive_url(name)
+    if url is None:
+        raise InputError(
+            f"{folder}: no such dataset folder; put {name}.inter and .item there, or convert other files: {_CONVERT} "
+            f"{folder}{' --split' if config['benchmark_filename'] else ''}"
+        )
+    kept = folder.with_name(f".{name}.download")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{name}.lock")):
+            if not folder.exists():  # no other process was faster
+                kept.mkdir(exist_ok=True)
+                # Processes other than the main one show no progress, and any of them may be the first here.
+                archive = download(url, kept, config["show_progress"] or processes.launched_rank() > 0)
+                _build(archive, folder, _PAPER.get(name))
+                shutil.rmtree(kept, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"{kept}: {error.strerror or error}; the same command goes on from here") from error
+
+
+def _build(archive: Path, folder: Path, paper: _Paper | None) -> None:
+    """Make the dataset's folder of its archive."""
+    if paper is None:
+        with new_folder(folder) as new:
+            unpack(archive, {suffix: new / f"{folder.name}{suffix}" for suffix in (".inter", ".item")})
+        return
+    unpacked = archive.with_suffix("")
+    unpacked.mkdir(exist_ok=True)
+    unpack(archive, {suffix: unpacked / f"{folder.name}{suffix}" for suffix in (".inter", ".item")})
+    getLogger().info(f"Filtering and splitting {folder.name}")
+    counts = convert(unpacked, folder, paper.min_rating, paper.core, split=True)
+    getLogger().info(f"{folder.name}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))

@@ -1,0 +1,149 @@
+"""Interactions in DataFrames as a dataset of atomic files, and a selection as a DataFrame."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from logging import getLogger
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples, SequentialDataset
+from recbole_dealrec.errors import InputError
+
+FRAME = "frame"  # name of the dataset
+_DATA_KEYS = {"data_path", "load_col", "benchmark_filename"}
+
+
+class Ids(NamedTuple):
+    """Users and items as the DataFrames have them, by their numbers in the atomic files."""
+
+    users: pd.Index
+    items: pd.Index
+
+
+@contextmanager
+def dataset_written(
+    interactions: pd.DataFrame, items: pd.DataFrame, keys: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], Ids]]:
+    """Write DataFrames as a dataset into a temporary folder; give the configuration keys of a run on it, and the ids.
+
+    Args:
+        interactions: as for ``recbole_dealrec.select_fewshot``.
+        items: as there.
+        keys: configuration keys of the user; without a ``checkpoint_dir`` the run is kept in the folder, too.
+
+    Raises:
+        InputError: a column or a value is missing, an item has two titles, or a key cannot be used.
+    """
+    if given := sorted(keys.keys() & _DATA_KEYS):
+        raise InputError(f"configuration key '{given[0]}': the data are those of the DataFrames; leave it out")
+    config = Config("BIGRec", FRAME, config_dict=keys)
+    user, item, time = (config[f"{name}_FIELD"] for name in ("USER_ID", "ITEM_ID", "TIME"))
+    _check_columns("interactions", interactions, (user, item, time))
+    _check_columns("items", items, (item, config["title_field"]))
+    user_codes, users = interactions[user].factorize()
+    item_codes, catalogue = interactions[item].factorize()
+    titles = _titles(items.set_index(item)[config["title_field"]], catalogue)
+    rows = pd.DataFrame({user: user_codes, item: item_codes, time: _numbers(interactions[time])})
+    with tempfile.TemporaryDirectory() as folder:
+        _write_atomic(Path(folder) / FRAME, rows, titles, config)
+        data_keys = {"data_path": folder, "load_col": {"inter": [user, item, time]}}
+        yield {"checkpoint_dir": f"{folder}/saved", "topk": [1], **keys, **data_keys}, Ids(users, catalogue)
+
+
+def selection_frame(
+    dataset: SequentialDataset,
+    samples: CandidateSamples,
+    columns: Mapping[str, np.ndarray],
+    prompts: Iterable[Mapping[str, Any]],
+    ids: Ids,
+) -> pd.DataFrame:
+    """Return what ``recbole_dealrec.select_fewshot`` does.
+
+    Args:
+        dataset: training part of the dataset that was written.
+        samples: the chosen samples.
+        columns: what the sampler kept of each, arrays [n] by name.
+        prompts: instruction, input and output of each chosen sample.
+        ids: users and items by their numbers.
+    """
+    user_numbers, item_numbers = (
+        np.array([-1, *map(int, dataset.field2id_token[field][1:])]) for field in (dataset.uid_field, dataset.iid_field)
+    )
+    histories = [samples.history(row) for row in range(len(samples))]
+    own = {
+        "user": ids.users[user_numbers[samples.user_id]],
+        "history": [ids.items[item_numbers[history]].tolist() for history in histories],
+        "target": ids.items[item_numbers[samples.item_id]],
+        "history_titles": [[samples.title(item) for item in history] for history in histories],
+        "target_title": [samples.title(item) for item in samples.item_id],
+    }
+    return pd.concat([pd.DataFrame({**own, **columns}), pd.DataFrame(list(prompts))], axis=1)
+
+
+def _check_columns(name: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    for column in columns:
+        if column not in frame:
+            found = ", ".join(map(str, frame.columns)) or "none"
+            raise InputError(f"{name}: no column '{column}' (found {found}); rename yours, or name it by its key")
+    if frame.empty:
+        raise InputError(f"{name}: holds no row")
+    ids = frame[list(columns)] if name == "interactions" else frame[[columns[0]]]
+    for column, missing in ids.isna().items():
+        if missing.any():
+            raise InputError(f"{name}, row {int(np.argmax(missing))} from 0: {column} is missing; drop the row")
+
+
+def _numbers(times: pd.Series) -> np.ndarray:
+    """Times as float64, datetimes as seconds since 1970."""
+    if pd.api.types.is_datetime64_any_dtype(times):
+        times = (times - pd.Timestamp(0, tz=times.dt.tz)) / pd.Timedelta(seconds=1)
+    try:
+        numbers = times.to_numpy(dtype=np.float64)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"interactions: {times.name} holds what is neither number nor datetime ({error})") from error
+    if not np.isfinite(numbers).all():
+        raise InputError(f"interactions, row {int(np.argmin(np.isfinite(numbers)))} from 0: {times.name} is not finite")
+    return numbers
+
+
+def _titles(given: pd.Series, catalogue: pd.Index) -> list[str]:
+    """Title of each item of the catalogue in one line; an item without one is called by its id."""
+    titles = given.dropna().map(_one_line)
+    titles = titles[titles != ""].groupby(level=0).unique()
+    several = titles[titles.map(len) > 1]
+    if len(several):
+        raise InputError(f"items: item '{several.index[0]}' has {len(several.iloc[0])} titles; keep one of them")
+    titles = titles.map(lambda found: found[0]).reindex(catalogue)
+    untitled = catalogue[titles.isna()]
+    if len(untitled) == len(catalogue):
+        raise InputError(
+            f"items: none of the {len(catalogue)} items of the interactions has a title; see that ids are of one type"
+        )
+    if len(untitled):
+        getLogger().warning(
+            f"items: {len(untitled)} items have no title and are called by their id, the first is {untitled[0]}"
+        )
+    return [_one_line(item if pd.isna(title) else title) for item, title in titles.items()]
+
+
+def _one_line(value: Any) -> str:
+    """A value as text that a row of an atomic file can hold."""
+    text = str(value).replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+    return " ".join(text.split())
+
+
+def _write_atomic(folder: Path, rows: pd.DataFrame, titles: list[str], config: Config) -> None:
+    """Atomic files in which a user or item is called by its number, whatever the DataFrames call it."""
+    folder.mkdir()
+    kinds = ("token", "token", "float")
+    header = [f"{name}:{kind}" for name, kind in zip(rows, kinds, strict=True)]
+    rows.to_csv(folder / f"{FRAME}.inter", sep=config["field_separator"], index=False, header=header)
+    with open(folder / f"{FRAME}.item", "w", encoding="utf-8") as stream:
+        separator = config["field_separator"]
+        stream.write(f"{config['ITEM_ID_FIELD']}:token{separator}{config['title_field']}:token_seq\n")
+        stream.writelines(f"{code}{separator}{title}\n" for code, title in enumerate(titles))

@@ -1,0 +1,296 @@
+"""BIGRec (Bao et al., arXiv 2308.08434) as a RecBole sequential model."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from recbole.data.interaction import Interaction
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
+from recbole_dealrec.data.batch import token_batches
+from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.distributed import fsdp
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
+from recbole_dealrec.model.bigrec.grounding import distances, popularity_weights, rank_beams_first
+from recbole_dealrec.model.bigrec.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
+from recbole_dealrec.model.bigrec.tiny import tiny_llm, tiny_llm_folder
+from recbole_dealrec.model.checkpoint import checkpoint_content
+from recbole_dealrec.model.decoding.beam_search import beam_search
+from recbole_dealrec.model.decoding.trie import TokenTrie
+from recbole_dealrec.model.loss import last_hidden_states
+from recbole_dealrec.model.recommender import LLMRecommender
+
+_ADAPTER_FILE = "adapter_model.safetensors"
+# As many logits, their probabilities and derivatives take about the memory of a token in the layers: between 40,000 for
+# models of a hundred million parameters and 300,000 for those of eight billion.
+_LOGITS_OF_A_TOKEN = 65_536
+# Samples tokenised at a time: enough to keep the tokenizer busy and the batches even.
+_WINDOW = 4096
+_REHEARSED_TITLES = 64
+
+
+class BIGRec(LLMRecommender):
+    """A language model that writes the title of the next item; the title is then grounded to the catalogue.
+
+    Args:
+        config: reads the keys of ``properties/model/BIGRec.yaml``.
+        dataset: training part, whose items, titles and item counts it takes.
+
+    Attributes:
+        network: language model with LoRA; only LoRA's matrices require gradients.
+    """
+
+    weights_folder = "adapter"
+
+    def __init__(self, config: Config, dataset: SequentialDataset) -> None:
+        super().__init__(config, dataset)
+        self._path = path = _checkpoint(config, dataset)
+        self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
+        self.network = load_network(config, path)
+        self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
+        if config["llm_path"] != "tiny":  # which is built for its prompts, and whose rotary positions go on
+            self._check_room()
+        weights = popularity_weights(torch.from_numpy(item_counts(dataset)), config["grounding_popularity"])
+        self.register_buffer("popularity", weights.to(self.device), persistent=False)
+        self._trie: TokenTrie | None = None
+        self._title_of_item: Tensor | None = None
+        self._item_embeddings: Tensor | None = None
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        PromptTemplate(config)
+        fsdp.check_settings(config["llm_quantization"])
+        if config["llm_path"] != "tiny":
+            check_llm(config)
+        elif config["chat_template"]:
+            raise InputError("chat_template: the embedded language model has none; name a chat model as llm_path")
+
+    @classmethod
+    def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> LLMRecommender:
+        if config["llm_path"] == "tiny":
+            base = tiny_llm_folder(config, dataset)
+            if not base.is_dir():
+                raise InputError(
+                    f"{base}: no such folder; {folder} was fine-tuned from the embedded language model that lay there, "
+                    "or the data have changed since"
+                )
+        return super().restored(config, dataset, folder)
+
+    def _origin(self) -> str:
+        keys = ("llm_dtype", "llm_quantization", "lora_alpha")
+        return json.dumps([checkpoint_content(self._path), *(self.config[key] for key in keys)])
+
+    def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
+        """Left-padded batch of prompts with the targets' titles as labels, as ``collate`` of ``llm.py`` makes it."""
+        responses = [self.encoder.response(item) for item in targets]
+        prompts = self.encoder.prompts(histories)
+        return self._collate(prompts, responses)
+
+    def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        for rows, prompts, responses in self._encoded(samples, self.encoder.response):
+            yield rows, self._collate(prompts, responses)
+
+    def representation_batches(
+        self, samples: CandidateSamples, with_targets: bool = False
+    ) -> Iterator[tuple[np.ndarray, list[list[int]]]]:
+        """Indices and tokens of the prompts, with targets followed by the target's title."""
+        title = (lambda item: self.encoder.response(item)[:-1]) if with_targets else (lambda item: [])
+        for rows, prompts, titles in self._encoded(samples, title):
+            yield rows, [[*pair[0], *pair[1]] for pair in zip(prompts, titles, strict=True)]
+
+    def represent(self, batch: Sequence[Sequence[int]]) -> Tensor:
+        """Hidden state of each row's last token, adapter off, float32 [B, d]."""
+        inputs = {key: value.to(self.device) for key, value in self._collate(batch).items()}
+        with self._inference(), self.network.disable_adapter(), torch.autocast(self.device.type, enabled=False):
+            return last_hidden_states(self.network, inputs)[:, -1].float().to(self.device)
+
+    def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
+        items, place = np.unique(samples.item_id, return_inverse=True)
+        written = np.array([len(self.encoder.response(item)) for item in items], dtype=np.int64)[place]
+        return np.column_stack([self.encoder.history_lengths(samples), written])
+
+    def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, Any]]:
+        prompts = self.encoder.prompt_texts([samples.history(row) for row in range(len(samples))])
+        for prompt, item in zip(prompts, samples.item_id, strict=True):
+            yield self.encoder.template.example(prompt, samples.title(item))
+
+    def item_scores(self, interaction: Interaction) -> Tensor:
+        prompts = self.encoder.prompts(self._histories(interaction))
+        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+        batch = self._collate([prompts[row] for row in order])
+        score = {"trie": self._score_by_trie, "embedding": self._score_by_embedding}[self.config["grounding"]]
+        scores = score(batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device))
+        return scores[torch.from_numpy(np.argsort(order)).to(scores.device)]
+
+    def rehearse_ranking(self) -> float:
+        if self.config["grounding"] == "trie":
+            self._catalogue()
+        titles = self.encoder.titles
+        embedded = self.embed_titles(titles[:: math.ceil(len(titles) / _REHEARSED_TITLES)])
+        self._item_embeddings = embedded.repeat(math.ceil(len(titles) / len(embedded)), 1)[: len(titles)]
+        return len(titles) / len(embedded)
+
+    def save(self, folder: Path) -> None:
+        """Save LoRA's matrices and configuration as PEFT does."""
+        trained = ((name, value) for name, value in self.network.named_parameters() if value.requires_grad)
+        weights = {name: fsdp.full_tensor(value.detach()) for name, value in trained}
+        self.network.save_pretrained(folder, state_dict=weights)
+
+    def load(self, folder: Path) -> None:
+        """Load LoRA's matrices from a folder that ``save`` wrote.
+
+        Raises:
+            InputError: they are another model's.
+        """
+        weights = load_file(folder / _ADAPTER_FILE, device=str(self.device))
+        own = get_peft_model_state_dict(self.network)
+        if _shapes(weights) != _shapes(own):
+            raise InputError(f"{folder}: the adapter of another model or of another lora_r; delete the run folder")
+        set_peft_model_state_dict(self.network, {name: fsdp.shard_like(own[name], weights[name]) for name in own})
+
+    def _collate(self, prompts, responses=None) -> dict[str, Tensor]:
+        return collate(prompts, responses, self.tokenizer.eos_token_id, self.config["train_on_inputs"])
+
+    def _write(self, input_ids: Tensor, attention_mask: Tensor, trie: TokenTrie | None) -> tuple[Tensor, Tensor]:
+        return beam_search(
+            self.network,
+            input_ids,
+            attention_mask,
+            num_beams=self.config["num_beams"],
+            max_new_tokens=self._most_written if trie is None else trie.depth,
+            eos_token_id=self.encoder.end_token_id,
+            pad_token_id=self.tokenizer.eos_token_id,
+            trie=trie,
+        )
+
+    @cached_property
+    def _response_lengths(self) -> np.ndarray:
+        """Tokens of each title and its end token, int64 [n_items - 1]."""
+        return np.array([len(self.encoder.response(item)) for item in range(1, self.n_items)])
+
+    @property
+    def _most_written(self) -> int:
+        """Most tokens of what is written freely, its end token included."""
+        return self.config["max_new_tokens"] or needed_tokens(self._response_lengths)
+
+    def _check_room(self) -> None:
+        """Refuse prompts behind which the model has no place left for a title, before anything is scored."""
+        longest = getattr(self.network.config, "max_position_embeddings", math.inf)
+        title = int(self._response_lengths.max())
+        if self.config["max_prompt_length"] + max(title, self._most_written) > longest:
+            raise InputError(
+                f"llm_path '{self.config['llm_path']}' reads {longest} tokens, and a title takes up to {title}; lower "
+                "max_prompt_length"
+            )
+
+    def _score_by_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        sequences, _ = self._write(input_ids, attention_mask, trie=None)
+        written = self.tokenizer.batch_decode(sequences[:, 0], skip_special_tokens=True)
+        queries = self.embed_titles([_bare_title(text) for text in written])
+        return -distances(queries, self.item_embeddings, self.popularity)
+
+    def _score_by_trie(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        trie, title_of_item = self._catalogue()
+        sequences, scores = self._write(input_ids, attention_mask, trie)
+        nodes = torch.full(sequences.shape[:2], trie.root, device=sequences.device)
+        titles = torch.full_like(nodes, -1)
+        for tokens in sequences.unbind(dim=-1):
+            nodes = trie.step(nodes.reshape(-1), tokens.reshape(-1)).view_as(nodes)
+            titles = torch.maximum(titles, trie.leaf(nodes.reshape(-1)).view_as(nodes))
+        first_item = torch.where(titles[:, 0] >= 0, titles[:, 0] + 1, 0)  # row r of the trie is item r + 1
+        fallback = distances(self.item_embeddings[first_item], self.item_embeddings, self.popularity)
+        return rank_beams_first(titles, scores, title_of_item, fallback)
+
+    def _catalogue(self) -> tuple[TokenTrie, Tensor]:
+        """Trie of all titles, and the trie row that stands for each item's title (-1 for padding)."""
+        if self._trie is None:
+            responses = [self.encoder.response(item) for item in range(1, self.n_items)]
+            self._trie = TokenTrie(responses, self.network.config.vocab_size).to(self.device)
+            first_row: dict[tuple[int, ...], int] = {}
+            rows = [first_row.setdefault(tuple(ids), row) for row, ids in enumerate(responses)]
+            self._title_of_item = torch.tensor([-1, *rows], device=self.device)
+        return self._trie, self._title_of_item
+
+    @property
+    def item_embeddings(self) -> Tensor:
+        """Embeddings of all items' titles, [n_items, d]; computed once, with the adapter off."""
+        if self._item_embeddings is None:
+            self._item_embeddings = self.embed_titles(self.encoder.titles, show_progress=self.config["show_progress"])
+        return self._item_embeddings
+
+    def embed_titles(self, titles: Sequence[str], show_progress: bool = False) -> Tensor:
+        """Last hidden state of each title's last token, adapter off, float32 [n, d]."""
+        ids = self.encoder.embedded_text(titles)
+        embeddings = torch.empty(len(ids), self.network.config.hidden_size, device=self.device)
+        batches = token_batches(np.array([len(row) for row in ids]), self.config["tokens_per_batch"])
+        progress = tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress)
+        for index, _ in fsdp.in_lockstep(progress, lambda: batches[0]):
+            embeddings[torch.from_numpy(index).to(self.device)] = self.represent([ids[row] for row in index])
+        return embeddings
+
+    def _encoded(
+        self, samples: CandidateSamples, response: Callable[[int], list[int]]
+    ) -> Iterator[tuple[np.ndarray, list[list[int]], list[list[int]]]]:
+        """Rows, prompts and responses, of similar length and together under ``tokens_per_batch``.
+
+        A place whose logits are computed counts for more tokens, the more the larger the vocabulary. The samples are
+        ordered by an estimate of their length and tokenised a window at a time, so that the memory of their tokens does
+        not grow with their number.
+        """
+        order = np.argsort(self.encoder.estimated_lengths(samples), kind="stable")
+        for start in range(0, len(order), _WINDOW):
+            window = order[start : start + _WINDOW]
+            prompts = self.encoder.prompts([samples.history(row) for row in window])
+            responses = [response(item) for item in samples.item_id[window]]
+            costs = np.array([self._memory(len(p), len(r)) for p, r in zip(prompts, responses, strict=True)])
+            for index in token_batches(costs, self.config["tokens_per_batch"]):
+                yield window[index], [prompts[row] for row in index], [responses[row] for row in index]
+
+
+    def _memory(self, prompt: int, response: int) -> int:
+        """Memory of a sample in tokens: its own, and its logits by the size of the vocabulary."""
+        labels = prompt + response if self.config["train_on_inputs"] else response
+        vocabulary = self.network.get_input_embeddings().num_embeddings
+        return prompt + response + math.ceil(labels * vocabulary / _LOGITS_OF_A_TOKEN)
+
+
+def _checkpoint(config: Config, dataset: SequentialDataset) -> str:
+    """Folder or Hugging Face id of what ``llm_path`` means; made where it is neither yet."""
+    path = config["llm_path"]
+    if path == "tiny":
+        return tiny_llm(config, dataset)
+    return str(gguf_folder(path, Path(config["checkpoint_dir"]))) if is_gguf(path) else path
+
+
+def needed_tokens(lengths: np.ndarray) -> int:
+    """Tokens that suffice to write a catalogue's titles.
+
+    Args:
+        lengths: tokens of each title and its end token, int64 [n].
+
+    Returns:
+        The longest; the 99.9th percentile where the longest is more than twice as long.
+    """
+    longest, most = int(lengths.max()), math.ceil(np.quantile(lengths, 0.999))
+    return longest if longest <= 2 * most else most
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}
+
+
+def _bare_title(text: str) -> str:
+    """The title in a written response: its first line without the quotes."""
+    lines = text.strip().splitlines()
+    return lines[0].strip().strip('"') if lines else ""

@@ -1,0 +1,274 @@
+"""Loading a causal language model with LoRA, and turning samples into its tokens."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import is_bitsandbytes_available
+from transformers.utils.logging import disable_progress_bar
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
+from recbole_dealrec.distributed import fsdp, processes
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.bigrec.chat import ChatTemplate
+from recbole_dealrec.model.bigrec.gguf import gguf_arguments, gguf_model_without_weights, is_gguf
+from recbole_dealrec.model.checkpoint import UNUSABLE, model_without_weights, unusable
+from recbole_dealrec.model.loss import IGNORED_LABEL
+
+# Titles are shorter; this only bounds what a text that is no title may cost to learn and to write.
+_MOST_TITLE_TOKENS = 512
+
+
+def check_llm(config: Config) -> None:
+    """Refuse an ``llm_path`` that cannot be used as configured, before hours of work; no weights are read.
+
+    Raises:
+        InputError: no model that can be reached, weights or a tokenizer that do not belong to it, no module named in
+            ``lora_target_modules``, or no room for the prompt.
+    """
+    path, trusted = config["llm_path"], config["trust_remote_code"]
+    if config["llm_quantization"] and not is_bitsandbytes_available():
+        raise InputError('llm_quantization needs bitsandbytes: pip install "recbole-dealrec[quant]"')
+    if config["llm_device_map"] and processes.launched_world_size() > 1:
+        raise InputError("llm_device_map: auto is for one process; several would each take all GPUs")
+    if is_gguf(path):
+        base = gguf_model_without_weights(path)
+    else:
+        base = model_without_weights("llm_path", path, AutoModelForCausalLM.from_pretrained, trust_remote_code=trusted)
+    _check_target_modules(base, config["lora_target_modules"])
+    tokenizer = load_tokenizer(path, trusted)
+    tokens, known = max(tokenizer.vocab_size, tokenizer.eos_token_id + 1), base.get_input_embeddings().num_embeddings
+    if tokens > known:
+        raise InputError(f"llm_path '{path}': the tokenizer has {tokens} tokens, the model knows {known}; name a pair")
+    longest = getattr(base.config, "max_position_embeddings", math.inf)
+    if config["max_prompt_length"] + (config["max_new_tokens"] or 1) > longest:
+        raise InputError(f"llm_path '{path}' reads {longest} tokens; lower max_prompt_length or max_new_tokens")
+    encoder = SampleEncoder(tokenizer, config, [""])
+    (bare,) = encoder.prompts([np.array([], dtype=np.int64)])
+    if max([*bare, encoder.end_token_id]) >= known:
+        raise InputError(f"llm_path '{path}': the prompt's tokens exceed the {known} that the model knows; name a pair")
+
+
+def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Tokenizer of a checkpoint. Its end token also pads: padding is masked, and not every checkpoint has its own.
+
+    Raises:
+        InputError: the tokenizer cannot be loaded, or has no end token.
+    """
+    arguments = gguf_arguments(path) if is_gguf(path) else {"pretrained_model_name_or_path": path}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**arguments, trust_remote_code=trust_remote_code)
+    except UNUSABLE as error:
+        raise unusable("llm_path", path, error) from error
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"llm_path '{path}': the tokenizer has no end token; set eos_token in tokenizer_config.json")
+    return tokenizer
+
+
+def load_network(config: Config, path: str) -> PeftModel:
+    """Causal language model at ``path`` with LoRA, see ``add_lora``; on the CPU if it is to be sharded.
+
+    Raises:
+        InputError: the model cannot be loaded, or has no module named in ``lora_target_modules``.
+    """
+    if not config["show_progress"]:
+        disable_progress_bar()
+    options = {
+        "trust_remote_code": config["trust_remote_code"],
+        "device_map": "cpu" if fsdp.is_requested() else config["llm_device_map"] or config["device"],
+    }
+    options["dtype"] = config["llm_dtype"] if config["llm_dtype"] == "auto" else getattr(torch, config["llm_dtype"])
+    if config["llm_quantization"]:
+        options["quantization_config"] = _quantization(config["llm_quantization"])
+    try:
+        base = AutoModelForCausalLM.from_pretrained(path, **options)
+    except UNUSABLE as error:
+        raise unusable("llm_path", path, error) from error
+    return add_lora(config, base)
+
+
+def _quantization(kind: str) -> BitsAndBytesConfig:
+    """Weights of 4 bits in QLoRA's form (Dettmers et al., NeurIPS 2023), or of 8 bits (LLM.int8)."""
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def add_lora(config: Config, base: PreTrainedModel) -> PeftModel:
+    """The model with fresh LoRA matrices, the only parameters that train.
+
+    Raises:
+        InputError: the model has no module named in ``lora_target_modules``.
+    """
+    _check_target_modules(base, config["lora_target_modules"])
+    lora = LoraConfig(
+        r=config["lora_r"],
+        lora_alpha=config["lora_alpha"],
+        lora_dropout=config["lora_dropout"],
+        target_modules=list(config["lora_target_modules"]),
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers in a way that is about to change
+        return get_peft_model(base, lora)
+
+
+def _check_target_modules(base: PreTrainedModel, targets: Sequence[str]) -> None:
+    names = [name for name, _ in base.named_modules()]
+    absent = [target for target in targets if not any(fnmatchcase(f".{name}", f"*.{target}") for name in names)]
+    if absent:
+        usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(base.config.model_type)
+        hint = f"; usual for {base.config.model_type} is {list(usual)}" if usual else ""
+        raise InputError(f"lora_target_modules: {type(base).__name__} has no module '{absent[0]}'{hint}")
+
+
+class SampleEncoder:
+    """Token ids of prompts and responses.
+
+    Prompt and response are tokenised apart and joined, so that what is trained is what inference continues. A special
+    token spelled out in a title is plain text.
+
+    Args:
+        tokenizer: of the language model.
+        config: reads ``max_history_titles`` and ``max_prompt_length``, ``chat_template`` and the prompt's texts.
+        titles: titles by internal item id.
+
+    Attributes:
+        template: the prompt's layout.
+        end_token_id: token that ends every response.
+
+    Raises:
+        InputError: as the template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Config, titles: Sequence[str]) -> None:
+        self.tokenizer = tokenizer
+        self._chat = ChatTemplate(config, tokenizer) if config["chat_template"] else None
+        self.template = self._chat or PromptTemplate(config)
+        self.end_token_id = self._chat.end_token_id if self._chat else tokenizer.eos_token_id
+        self.titles = titles
+        self.max_history_titles = config["max_history_titles"]
+        self.max_prompt_length = config["max_prompt_length"]
+        self._response = cache(self._encode_response)
+
+    def prompts(self, histories: Sequence[np.ndarray]) -> list[list[int]]:
+        """Token ids of the prompts for histories of item ids, oldest first."""
+        return [ids for _, ids in self._fit(histories)]
+
+    def prompt_texts(self, histories: Sequence[np.ndarray]) -> list[Prompt]:
+        """The prompts as text, after the oldest titles were dropped to fit."""
+        return [prompt for prompt, _ in self._fit(histories)]
+
+    def response(self, item_id: int) -> list[int]:
+        """Token ids of an item's title as the model is to write it, end token included."""
+        return self._response(int(item_id))
+
+    def embedded_text(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of bare titles, for their embeddings."""
+        ids = self._token_ids(list(texts), truncation=True, max_length=self.max_prompt_length)
+        return [row or [self.tokenizer.eos_token_id] for row in ids]
+
+    def estimated_lengths(self, samples: CandidateSamples) -> np.ndarray:
+        """Tokens that the titles of each sample take, int64 [n]: its length but for the instruction and its merges."""
+        return self.history_lengths(samples) + self._title_lengths[samples.item_id]
+
+    def history_lengths(self, samples: CandidateSamples) -> np.ndarray:
+        """Tokens that the titles of each history take, as far as it is read, int64 [n]."""
+        total = np.zeros(len(samples), dtype=np.int64)
+        for back in range(1, min(self.max_history_titles, samples.item_id_list.shape[1]) + 1):
+            places = samples.item_length - back
+            items = samples.item_id_list[np.arange(len(samples)), np.maximum(places, 0)]
+            total += np.where(places >= 0, self._title_lengths[items], 0)
+        return total
+
+    @cached_property
+    def _title_lengths(self) -> np.ndarray:
+        """Tokens of each item's title in a prompt, int64 [n_items]."""
+        texts = [self.template.list_titles([title]) for title in self.titles]
+        encoded = self._token_ids(texts, add_special_tokens=False)
+        return np.array([len(ids) for ids in encoded])
+
+    def _token_ids(self, texts: list[str], **options: Any) -> list[list[int]]:
+        """Token ids of texts of any length; a special token that is spelled out in one is plain text."""
+        return self.tokenizer(texts, split_special_tokens=True, verbose=False, **options)["input_ids"]
+
+    def _encode_response(self, item_id: int) -> list[int]:
+        text = self.template.response(self.titles[item_id])
+        (ids,) = self._token_ids([text], add_special_tokens=False)
+        return [*ids[: _MOST_TITLE_TOKENS - 1], self.end_token_id]
+
+    def _prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        return self._chat.token_ids(prompts) if self._chat else self._token_ids([prompt.text for prompt in prompts])
+
+    def _fit(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
+        """Prompts whose oldest titles are dropped, whole, until they are short enough."""
+        fitted: list = [None] * len(histories)
+        kept = [list(history[-self.max_history_titles :]) for history in histories]
+        pending = list(range(len(histories)))
+        while pending:
+            prompts = [self.template.render([self.titles[item] for item in kept[row]]) for row in pending]
+            encoded = self._prompt_ids(prompts)
+            too_long = []
+            for row, prompt, ids in zip(pending, prompts, encoded, strict=True):
+                if len(ids) <= self.max_prompt_length:
+                    fitted[row] = (prompt, ids)
+                elif kept[row]:
+                    del kept[row][0]
+                    too_long.append(row)
+                else:
+                    limit = self.max_prompt_length
+                    raise InputError(f"max_prompt_length is {limit}, the bare prompt has {len(ids)} tokens")
+            pending = too_long
+        return fitted
+
+
+def collate(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]] | None, pad: int, on_inputs: bool = False
+) -> dict[str, Tensor]:
+    """Left-padded batch.
+
+    Args:
+        prompts: token ids of the prompts.
+        responses: token ids of the responses; none for inference.
+        pad: padding token.
+        on_inputs: whether the prompt's tokens are labels too.
+
+    Returns:
+        ``input_ids``, ``attention_mask``, ``position_ids`` and, with responses, ``labels`` (-100 where no loss is
+        taken), int64 [B, T] each.
+    """
+    rows = [[*prompt, *response] for prompt, response in zip(prompts, responses or [()] * len(prompts), strict=True)]
+    width = max(map(len, rows))
+    input_ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros_like(input_ids)
+    labels = torch.full_like(input_ids, IGNORED_LABEL)
+    for index, row in enumerate(rows):
+        ids = torch.tensor(row)
+        input_ids[index, width - len(row) :] = ids
+        mask[index, width - len(row) :] = 1
+        # The first token of a row has nothing before it to be predicted from.
+        labelled = len(row) - (1 if on_inputs else len(prompts[index]))
+        labels[index, width - labelled :] = ids[len(row) - labelled :]
+    batch = {"input_ids": input_ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    return batch if responses is None else {**batch, "labels": labels}

@@ -1,0 +1,1 @@
+"""Decoding: beams that are confined to what the catalogue has."""

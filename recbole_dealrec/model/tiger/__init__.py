@@ -1,0 +1,1 @@
+"""TIGER: a T5 that writes semantic IDs of items."""

@@ -1,0 +1,216 @@
+"""TIGER (Rajput et al., arXiv 2305.05065) as a RecBole sequential model."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from safetensors.torch import load_model
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples, SequentialDataset
+from recbole_dealrec.data.batch import token_batches
+from recbole_dealrec.distributed import fsdp
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.decoding.beam_search import search
+from recbole_dealrec.model.decoding.trie import TokenTrie
+from recbole_dealrec.model.recommender import LLMRecommender
+from recbole_dealrec.model.tiger.semantic_id import catalogue_ids, check_semantic_id, id_text
+from recbole_dealrec.model.tiger.t5_decoder import PrefixDecoder
+from recbole_dealrec.model.tiger.text_embedding import check_text_encoder
+
+_PAD = 0
+_SHAPE = ("num_layers", "num_heads", "d_model", "d_kv", "d_ff", "dropout_rate")
+_WEIGHTS_FILE, _IDS_FILE = "model.safetensors", "semantic_ids.json"
+
+
+class TIGER(LLMRecommender):
+    """A T5, trained from random weights, that reads the semantic IDs of a history and writes that of the next item.
+
+    An ID is as many tokens as it has codes, and every level has tokens of its own. IDs have one length, so none needs
+    an end token. There is no token for the user: with few samples, nearly every user's would stay untrained.
+
+    Args:
+        config: reads the keys of ``properties/model/TIGER.yaml``.
+        dataset: training part, whose items and titles it takes.
+        codes: semantic IDs of items 1 to n_items - 1, int64 [n_items - 1, levels]; None for those of the titles.
+
+    Attributes:
+        network: the T5; all its parameters train.
+        codes: the semantic IDs.
+    """
+
+    weights_folder = "model"
+
+    def __init__(self, config: Config, dataset: SequentialDataset, codes: np.ndarray | None = None) -> None:
+        super().__init__(config, dataset)
+        if not config["show_progress"]:
+            disable_progress_bar()
+        self.codes = catalogue_ids(config, dataset.titles[1:]) if codes is None else codes
+        sizes = self.codes.max(axis=0) + 1
+        vocab_size = int(sizes.sum()) + 1
+        tokens = self.codes + 1 + np.cumsum(sizes) - sizes
+        self._trie = TokenTrie(tokens, vocab_size).to(self.device)
+        self._root = torch.full((1,), self._trie.root, device=self.device)
+        self._tokens = np.vstack([np.full_like(tokens[:1], _PAD), tokens])  # by item id
+        self._item_tokens = dataset.field2id_token[dataset.iid_field][1:]
+        self.network = T5ForConditionalGeneration(
+            T5Config(
+                vocab_size=vocab_size, pad_token_id=_PAD, decoder_start_token_id=_PAD, eos_token_id=None,
+                **{name: config[f"t5_{name}"] for name in _SHAPE},
+            )
+        ).to(self.device)  # fmt: skip
+
+    @classmethod
+    def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> LLMRecommender:
+        ids = json.loads((folder / _IDS_FILE).read_text(encoding="utf-8"))
+        tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field][1:]]
+        if ids.keys() != set(tokens):
+            raise InputError(
+                f"{folder}: trained on other items than {config['dataset']} has; run the same command again"
+            )
+        recommender = cls(config, dataset, np.array([ids[token] for token in tokens]))
+        recommender.load(folder)
+        return recommender
+
+    @classmethod
+    def most_ranked(cls, config: Config, n_items: int) -> int:
+        return min(config["num_beams"], n_items) if config["scoring"] == "beam" else n_items
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        if fsdp.is_requested():
+            raise InputError("TIGER fits on any GPU and is not sharded; leave out FSDP")
+        check_semantic_id(config["semantic_id"])
+        check_text_encoder(config["text_encoder_path"])
+        beams, most = config["num_beams"], max(config["topk"])
+        if config["scoring"] == "beam" and beams < most:
+            raise InputError(f"num_beams is {beams}, but topk asks for {most} items; set num_beams to {most} or more")
+
+    def _origin(self) -> str:
+        return json.dumps([self.config[f"t5_{name}"] for name in _SHAPE])
+
+    def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask``, int64 [B, T], padded on the right; ``labels``, int64 [B, levels]."""
+        sources = self._sources(map(self._latest, histories))
+        return {**sources, "labels": torch.from_numpy(self._tokens[np.asarray(targets)])}
+
+    def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        for index in self._token_batches(samples):
+            yield index, self.batch([samples.history(row) for row in index], samples.item_id[index])
+
+    def representation_batches(
+        self, samples: CandidateSamples, with_targets: bool = False
+    ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+        """Indices and the codes that are read, with targets theirs as the latest."""
+        for index in self._token_batches(samples):
+            sequences = (self._latest(samples.history(row)) for row in index)
+            if with_targets:
+                sequences = map(np.append, sequences, samples.item_id[index])
+            yield index, self._sources(sequences)
+
+    def represent(self, batch: dict[str, Tensor]) -> Tensor:
+        """Means of the encoder's last hidden states where there is no padding, float32 [B, d].
+
+        The weights may be random, so this says no more than which codes two samples share.
+        """
+        sources = {name: ids.to(self.device) for name, ids in batch.items()}
+        mask = sources["attention_mask"].unsqueeze(-1)
+        with self._inference():
+            hidden = self.network.encoder(**sources).last_hidden_state
+        return ((hidden * mask).sum(dim=1) / mask.sum(dim=1)).float()
+
+    def token_lengths(self, samples: CandidateSamples) -> np.ndarray:
+        read = np.minimum(samples.item_length, self.config["max_history_items"])
+        return np.column_stack([read, np.ones_like(read)]) * self._trie.depth
+
+    def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:
+        for row, target in enumerate(samples.item_id):
+            history = "".join(map(self._id_text, self._latest(samples.history(row))))
+            yield {"instruction": "", "input": history, "output": self._id_text(target)}
+
+    def item_scores(self, interaction: Interaction) -> Tensor:
+        """Log-likelihood of every item's ID, float32 [B, n_items]; -inf for items that the beam search left out."""
+        histories = map(self._latest, self._histories(interaction))
+        sources = {name: ids.to(self.device) for name, ids in self._sources(histories).items()}
+        decoder = PrefixDecoder(self.network, **sources, depth=self._trie.depth)
+        likelihoods = {"beam": self._best, "exact": self._all}[self.config["scoring"]]
+        scores = torch.full((len(interaction), self.n_items), -torch.inf, device=self.device)
+        for items, values in likelihoods(decoder):
+            scores.scatter_(1, items, values)
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Save the T5 as transformers does, and each item's semantic ID beside it."""
+        self.network.save_pretrained(folder)
+        with open(folder / _IDS_FILE, "w", encoding="utf-8") as file:
+            json.dump(self._ids_by_token(), file, ensure_ascii=False)
+
+    def load(self, folder: Path) -> None:
+        """Load the T5 from a folder that ``save`` wrote.
+
+        Raises:
+            InputError: it was trained with other semantic IDs.
+        """
+        if json.loads((folder / _IDS_FILE).read_text(encoding="utf-8")) != self._ids_by_token():
+            raise InputError(f"{folder}: trained with semantic IDs the items no longer have; delete the run folder")
+        load_model(self.network, folder / _WEIGHTS_FILE, device=str(self.device))
+
+    def _latest(self, history: np.ndarray) -> np.ndarray:
+        return history[-self.config["max_history_items"] :]
+
+    def _token_batches(self, samples: CandidateSamples) -> list[np.ndarray]:
+        """Indices of samples that are read and written under ``tokens_per_batch``."""
+        return token_batches(self.token_lengths(samples).sum(axis=1), self.config["tokens_per_batch"])
+
+    def _sources(self, sequences: Iterable[np.ndarray]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` for sequences of item ids, int64 [B, T], padded on the right."""
+        rows = [torch.from_numpy(self._tokens[items].reshape(-1)) for items in sequences]
+        input_ids = pad_sequence(rows, batch_first=True, padding_value=_PAD)
+        return {"input_ids": input_ids, "attention_mask": (input_ids != _PAD).long()}
+
+    def _id_text(self, item_id: int) -> str:
+        return id_text(self.codes[item_id - 1])
+
+    def _ids_by_token(self) -> dict[str, list[int]]:
+        return dict(zip(map(str, self._item_tokens), self.codes.tolist(), strict=True))
+
+    def _best(self, decoder: PrefixDecoder) -> Iterator[tuple[Tensor, Tensor]]:
+        """Items [B, num_beams] that the beam search finds, and their log-likelihoods."""
+        beams = search(decoder.start(), decoder, self.config["num_beams"], self._trie.depth, self._trie)
+        yield self._trie.leaf(beams.nodes) + 1, beams.scores  # a beam without an item scores -inf, as padding does
+
+    def _all(self, decoder: PrefixDecoder) -> Iterator[tuple[Tensor, Tensor]]:
+        """All items, in parts [B, n], and their log-likelihoods; a prefix that items share is decoded once."""
+        _, counts = np.unique(self.codes[:, 0], return_counts=True)
+        for part in _slices(counts, self.config["tokens_per_batch"] // self.config["eval_batch_size"]):
+            nodes, scores = self._scored_below(decoder, part)
+            yield (self._trie.leaf(nodes) + 1).expand_as(scores), scores
+
+    def _scored_below(self, decoder: PrefixDecoder, part: slice) -> tuple[Tensor, Tensor]:
+        """Nodes [n] of all IDs whose first code is in ``part`` of the first codes, and their log-likelihoods [B, n]."""
+        logits = decoder.start()
+        parents, tokens, nodes = (edge[part] for edge in self._trie.edges(self._root))
+        scores = logits.log_softmax(-1)[:, parents, tokens]
+        for _ in range(self._trie.depth - 1):
+            logits = decoder(parents.expand_as(scores), tokens.expand_as(scores))
+            parents, tokens, nodes = self._trie.edges(nodes)
+            scores = scores[:, parents] + logits.log_softmax(-1)[:, parents, tokens]
+        return nodes, scores
+
+
+def _slices(counts: Sequence[int], most: int) -> Iterator[slice]:
+    """Consecutive slices of ``counts`` whose sums are at most ``most``, or of one entry."""
+    start, total = 0, 0
+    for place, count in enumerate(counts):
+        if total and total + count > most:
+            yield slice(start, place)
+            start, total = place, 0
+        total += count
+    yield slice(start, len(counts))

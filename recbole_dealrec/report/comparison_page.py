@@ -1,0 +1,79 @@
+"""The page of a comparison, ``report.html`` beside its tables."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_dealrec.report import figure
+from recbole_dealrec.report.comparison_table import COSTS
+from recbole_dealrec.report.page import render
+from recbole_dealrec.store.files import atomic_path, read_json
+
+
+def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Write the page; it needs no network, and links to the pages of the runs by relative paths.
+
+    Args:
+        folder: folder of the comparison.
+        runs: as ``recbole_dealrec.report.comparison_table.comparison_table`` takes them; each ``run_dir`` holds a
+            ``result.json``.
+        table: what that function gives.
+    """
+    samplers = list(dict.fromkeys(runs["sampler"]))
+    seeds = sorted(set(runs["seed"]))
+    by_quantity = {name: rows.to_dict("records") for name, rows in table.groupby("quantity", sort=False)}
+    metrics = {name: rows for name, rows in by_quantity.items() if name not in COSTS}
+    selections = {
+        name: [read_json(Path(run) / "result.json")["selection"]["coverage"] for run in rows["run_dir"]]
+        for name, rows in runs.groupby("sampler", sort=False)
+    }
+    page = render(
+        "comparison.html",
+        title=f"{folder.name.rsplit('-comparison-', 1)[0]}: {', '.join(samplers)}",
+        samplers=samplers,
+        seeds=seeds,
+        metrics=metrics,
+        metric_figures=[(name, _intervals(rows, name)) for name, rows in metrics.items()],
+        costs={name: by_quantity[name] for name in COSTS},
+        cost_figures=[(name, _intervals(by_quantity[name], name)) for name in COSTS],
+        tested=[row for rows in metrics.values() for row in rows if row["against"]],
+        coverage={name: _mean_table(parts) for name, parts in selections.items()},
+        coverage_figures=_coverage_figures(selections),
+        runs=[{**row, "link": _link(folder, row["run_dir"])} for row in runs.to_dict("records")],
+    )
+    with atomic_path(folder / "report.html") as file:
+        file.write_text(page, encoding="utf-8")
+
+
+def _intervals(rows: list[dict[str, Any]], quantity: str) -> str:
+    columns = ([row[name] for row in rows] for name in ("sampler", "mean", "low", "high"))
+    return figure.intervals(*columns, quantity)
+
+
+def _mean_table(parts: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The coverage of a sampler's selections, the mean over its seeds."""
+    return {
+        measure: {part: float(np.mean([table["table"][measure][part] for table in parts])) for part in values}
+        for measure, values in parts[0]["table"].items()
+    }
+
+
+def _coverage_figures(selections: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str]]:
+    """Popularity and history length of the selections of all seeds, against the candidates."""
+    shown = {"popularity": "times the item occurs in training", "history_length": "items in the history"}
+    titles = {"popularity": "Popularity of the target", "history_length": "Length of the history"}
+    figures = []
+    for name, axis in shown.items():
+        counts = {sampler: [part[name] for part in parts] for sampler, parts in selections.items()}
+        one = next(iter(counts.values()))[0]
+        series = {"all candidates": one["candidates"]}
+        series |= {sampler: np.sum([part["selected"] for part in parts], axis=0) for sampler, parts in counts.items()}
+        figures.append((titles[name], figure.share_lines(series, one["first"], one["last"], axis)))
+    return figures
+
+
+def _link(folder: Path, run_dir: str) -> str:
+    return Path(os.path.relpath(Path(run_dir) / "report.html", folder)).as_posix()

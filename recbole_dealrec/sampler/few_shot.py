@@ -1,0 +1,101 @@
+"""What a few-shot sampler is, and how one is registered."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from logging import getLogger
+
+import numpy as np
+
+from recbole_dealrec.config import Config, Key
+from recbole_dealrec.config.registry import SAMPLERS
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.errors import InputError
+
+
+class FewShotSampler(ABC):
+    """Choose the samples a language model is fine-tuned on.
+
+    Not to be confused with RecBole's samplers, which draw negative items.
+
+    Args:
+        config: reads ``n_fewshot``, ``seed`` and the sampler's own keys.
+
+    Attributes:
+        needs: names of the scores that ``sample`` reads. Numbers, float64 [n]: ``influence``, ``effort``, ``grand``,
+            ``el2n``. Rows, float32 [n, d]: ``loss_trajectory``, ``surrogate_representation``, ``llm_representation``,
+            ``valid_distance``.
+        scores: those scores by name, set before ``sample`` is called.
+        columns: after ``sample``, what is worth keeping of each candidate, arrays [n] by name.
+        ranked_by: name of the column that the sampler ranks the candidates by; None if it ranks by none.
+    """
+
+    needs: tuple[str, ...] = ()
+    ranked_by: str | None = None
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.scores: Mapping[str, np.ndarray] = {}
+        self.columns: dict[str, np.ndarray] = {}
+
+    @abstractmethod
+    def sample(self, samples: CandidateSamples) -> np.ndarray:
+        """Return the indices of the chosen samples, int64 [n_fewshot] (``Full``: all), sorted and unique."""
+
+    def usable(self, n_candidates: int) -> int:
+        """Return how many of ``n_candidates`` the sampler can choose from."""
+        return n_candidates
+
+    def check(self, n_candidates: int) -> None:
+        """Raise InputError if the pool is too small.
+
+        Raises:
+            InputError: fewer usable candidates than ``n_fewshot``.
+        """
+        usable = self.usable(n_candidates)
+        if usable < self.config["n_fewshot"]:
+            raise InputError(
+                f"n_fewshot is {self.config['n_fewshot']}, but only {usable} of {n_candidates} candidate samples can "
+                "be chosen; lower n_fewshot or raise samples_per_user"
+            )
+
+
+def report_excluded(finite: np.ndarray) -> None:
+    """Log how many samples cannot be chosen because of what their scores are.
+
+    Args:
+        finite: bool [n], whether all scores of a sample are finite.
+    """
+    excluded = int(np.count_nonzero(~finite))
+    if excluded:
+        getLogger().warning(f"{excluded} samples have a score that is not finite and are excluded")
+
+
+def register_sampler(name: str, keys: Iterable[Key] = ()) -> Callable[[type[FewShotSampler]], type[FewShotSampler]]:
+    """Class decorator that makes a sampler known as ``--sampler=name``.
+
+    Packages of their own name the class in the entry-point group ``recbole_dealrec.samplers``.
+
+    Args:
+        name: name of the sampler.
+        keys: configuration keys of its own, with their defaults. The sampler finds them in ``config``, and ``--help``,
+            checks of values and the names of run folders know them.
+
+    Raises:
+        TypeError: the class is not a ``FewShotSampler``.
+        ValueError: the name is taken by another class, or a key is declared by somebody else.
+    """
+    return SAMPLERS.register(name, keys)
+
+
+def get_sampler(name: str) -> type[FewShotSampler]:
+    """Return a sampler class by its registered or entry-point name.
+
+    Raises:
+        InputError: no such sampler, the known ones are listed; or its package cannot be loaded.
+    """
+    return SAMPLERS.get(name)
+
+
+def sampler_names() -> list[str]:
+    """Return the names of all samplers, those of other packages included."""
+    return SAMPLERS.names()

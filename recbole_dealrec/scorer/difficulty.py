@@ -1,0 +1,217 @@
+"""What the surrogate makes of each sample: error, gradient norm, losses while it is trained, representation."""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor, nn
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.distributed import processes
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.surrogate.surrogate import EveryPosition, surrogate_batches
+from recbole_dealrec.scorer.scorer import SURROGATE, SURROGATES, TRAINING, Scorer, ScorerInputs, register_scorer
+from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
+
+
+class _MeanScorer(Scorer):
+    """Mean over several surrogates."""
+
+    needs = (SURROGATES,)
+
+    def __init__(self, surrogates: Sequence[nn.Module], config: Config) -> None:
+        self.surrogates = surrogates
+        self.config = config
+
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "_MeanScorer":
+        return cls(inputs.surrogates, inputs.config)
+
+    def _mean(self, samples: CandidateSamples, measure: Callable, description: str) -> np.ndarray:
+        values = [measured(surrogate, samples, self.config, measure, description) for surrogate in self.surrogates]
+        return np.mean(values, axis=0)
+
+
+@register_scorer("el2n")
+class EL2NScorer(_MeanScorer):
+    """||p - y||_2, p the softmax over all items and y the target's indicator (Paul et al., arXiv 2107.07075).
+
+    Larger is harder. The authors average over several models early in training; here the models are the trained
+    surrogates, as in the DEALRec paper, ``n_surrogates`` of them.
+
+    Args:
+        surrogates: RecBole sequential models.
+        config: reads ``show_progress`` and the names of the data's columns.
+    """
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        """Mean error of each sample, float64 [n]."""
+        return self._mean(samples, _error_norms, "EL2N")
+
+
+@register_scorer("grand")
+class GraNdScorer(_MeanScorer):
+    """Norm of each sample's gradient by the output layer's weights (Paul et al., arXiv 2107.07075).
+
+    Larger is more important. A logit is the product of the last hidden state h and an item's embedding, so the norm is
+    ||p - y|| * ||h|| and needs no backward pass; DeepCore (arXiv 2204.08499) takes the last layer alone, too. The
+    authors average over several models early in training; here the models are the trained surrogates, as in the
+    DEALRec paper, ``n_surrogates`` of them.
+
+    Args:
+        surrogates: RecBole sequential models.
+        config: reads ``show_progress`` and the names of the data's columns.
+    """
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        """Mean gradient norm of each sample, float64 [n].
+
+        Raises:
+            InputError: the surrogate's logits are no such products.
+        """
+        return self._mean(samples, _gradient_norms, "GraNd")
+
+
+@register_scorer("loss_trajectory")
+class LossTrajectoryScorer(Scorer):
+    """Loss of each sample at each evaluation of a surrogate's training, ``surrogate_eval_step`` epochs apart.
+
+    Args:
+        train: trains a surrogate, and after each evaluation calls what it is given with the surrogate.
+        config: reads ``show_progress`` and the names of the data's columns.
+    """
+
+    needs = (TRAINING,)
+
+    def __init__(self, train: Callable[[Callable[[nn.Module], None]], None], config: Config) -> None:
+        self.train = train
+        self.config = config
+
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "LossTrajectoryScorer":
+        return cls(inputs.watch_training, inputs.config)
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        """Losses, float32 [n, evaluations].
+
+        Raises:
+            InputError: the training was never evaluated.
+        """
+        losses = processes.on_main(lambda: self._losses(samples))
+        if not losses:
+            raise InputError(
+                "the surrogate's training was never evaluated, so there are no losses to follow; surrogate_epochs and "
+                "surrogate_eval_step have to be at least 1"
+            )
+        return np.stack(losses, axis=1).astype(np.float32)
+
+    def _losses(self, samples: CandidateSamples) -> list[np.ndarray]:
+        losses: list[np.ndarray] = []
+        self.train(lambda surrogate: losses.append(measured(surrogate, samples, self.config, _losses)))
+        return losses
+
+
+@register_scorer("surrogate_representation")
+class SurrogateRepresentationScorer(Scorer):
+    """Last hidden state of the surrogate for each history; the target has no part in it.
+
+    Args:
+        surrogate: RecBole sequential model.
+        config: reads ``show_progress`` and the names of the data's columns.
+    """
+
+    needs = (SURROGATE,)
+
+    def __init__(self, surrogate: nn.Module, config: Config) -> None:
+        self.surrogate = surrogate
+        self.config = config
+
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "SurrogateRepresentationScorer":
+        return cls(inputs.surrogates[0], inputs.config)
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        """Hidden states, float32 [n, d].
+
+        Raises:
+            InputError: the surrogate does not turn histories and their lengths into one hidden state each.
+        """
+        return measured(self.surrogate, samples, self.config, _last_hidden, "Surrogate representations")
+
+
+@torch.no_grad()
+def measured(
+    surrogate: nn.Module,
+    samples: CandidateSamples,
+    config: Config,
+    measure: Callable[[nn.Module, Interaction], Tensor],
+    description: str | None = None,
+) -> np.ndarray:
+    """What ``measure`` gives for a batch, [B] or [B, d], of all samples in eval mode; float64 [n] or float32 [n, d]."""
+    hidden = description is None or not config["show_progress"]
+    batches = with_progress(surrogate_batches(surrogate, samples, config), len(samples), description, hidden)
+    was_training = surrogate.training
+    surrogate.eval()
+    try:
+        compute = lambda batch: measure(surrogate, batch).float().cpu().numpy()  # noqa: E731
+        values = ScoreCheckpoint().score("", samples.rows, batches, compute)
+    finally:
+        surrogate.train(was_training)
+    return values.astype(np.float64) if values.ndim == 1 else values
+
+
+def losses_and_error_norms(surrogate: nn.Module, batch: Interaction) -> Tensor:
+    """Full-softmax loss of each sample, and the norm of its gradient by the logits, which is EL2N; [B, 2]."""
+    logits, targets = surrogate.full_sort_predict(batch), batch[surrogate.POS_ITEM_ID]
+    return torch.stack([_cross_entropies(logits, targets), _norms_of_error(logits, targets)], dim=-1)
+
+
+def _losses(surrogate: nn.Module, batch: Interaction) -> Tensor:
+    return _cross_entropies(surrogate.full_sort_predict(batch), batch[surrogate.POS_ITEM_ID])
+
+
+def _error_norms(surrogate: nn.Module, batch: Interaction) -> Tensor:
+    return _norms_of_error(surrogate.full_sort_predict(batch), batch[surrogate.POS_ITEM_ID])
+
+
+def _cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def _norms_of_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """||softmax(z) - y||_2, [B]."""
+    error = logits.softmax(dim=-1)
+    error[torch.arange(len(error), device=error.device), targets] -= 1
+    return error.norm(dim=-1)
+
+
+def _gradient_norms(surrogate: nn.Module, batch: Interaction) -> Tensor:
+    hidden = _last_hidden(surrogate, batch)
+    logits = surrogate.full_sort_predict(batch)
+    if not isinstance(surrogate, EveryPosition) and not _are_products(surrogate, hidden, logits):
+        raise InputError(
+            f"surrogate_model '{type(surrogate).__name__}' does not score items by products with their embeddings, "
+            "which GraNd needs; SASRec and GRU4Rec do"
+        )
+    return _norms_of_error(logits, batch[surrogate.POS_ITEM_ID]) * hidden.norm(dim=-1)
+
+
+def _are_products(surrogate: nn.Module, hidden: Tensor, logits: Tensor) -> bool:
+    items = getattr(surrogate, "item_embedding", None)
+    if items is None or items.weight.shape != (logits.shape[1], hidden.shape[1]):
+        return False
+    return torch.allclose(hidden @ items.weight.T, logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max()))
+
+
+def _last_hidden(surrogate: nn.Module, batch: Interaction) -> Tensor:
+    if list(inspect.signature(surrogate.forward).parameters) == ["item_seq", "item_seq_len"]:
+        hidden = surrogate(batch[surrogate.ITEM_SEQ], batch[surrogate.ITEM_SEQ_LEN])
+        if hidden.dim() == 2:
+            return hidden
+    raise InputError(
+        f"surrogate_model '{type(surrogate).__name__}' has no one hidden state of a history, which the sampler needs; "
+        "SASRec, GRU4Rec and NARM have"
+    )

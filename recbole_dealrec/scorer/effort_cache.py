@@ -1,0 +1,195 @@
+"""Effort scores of any runs, found again by all that they depend on: the network and the tokens of the sample."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from logging import getLogger
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+from filelock import FileLock
+from torch import Tensor
+
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.distributed import processes
+from recbole_dealrec.model.loss import IGNORED_LABEL
+from recbole_dealrec.model.recommender import LLMRecommender
+from recbole_dealrec.store.files import atomic_path, remove_scratch
+from recbole_dealrec.store.score_checkpoint import Pace, computed, joined, with_progress
+from recbole_dealrec.store.step import stopwatch
+
+KEY_BYTES = 16
+_FOLDER_DIGITS = 16  # of a network's fingerprint, which the keys have whole
+_FILE, _LOCK = "scores.npz", ".lock"
+
+
+class Entries(NamedTuple):
+    """Scores with what they are found by.
+
+    Attributes:
+        keys: from :func:`sample_keys`, uint8 [n, ``KEY_BYTES``].
+        scores: effort, float64 [n]; NaN is one too.
+        seconds: what each cost when it was computed, float32 [n].
+    """
+
+    keys: np.ndarray
+    scores: np.ndarray
+    seconds: np.ndarray
+
+    def of(self, index: np.ndarray) -> "Entries":
+        """Some of them."""
+        return Entries(*(values[index] for values in self))
+
+
+_NO_ENTRIES = Entries(np.empty((0, KEY_BYTES), np.uint8), np.empty(0), np.empty(0, np.float32))
+
+
+class EffortCache:
+    """Effort scores in a folder that any number of runs read and write at the same time.
+
+    There is a file for each network. Every pass finds in it what an earlier one has scored: one on data that have grown
+    since, of another sampler, or that was interrupted. What those cost counts for the step that is going on. The folder
+    can be deleted at any time.
+
+    Args:
+        folder: made if absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def score(
+        self,
+        llm: LLMRecommender,
+        samples: CandidateSamples,
+        effort_parameters: str | list[str],
+        opened: AbstractContextManager[Callable[[dict[str, Tensor]], np.ndarray]],
+    ) -> np.ndarray:
+        """Return the effort of each sample, float64 [n]: what is known, and what the processes compute and keep.
+
+        Args:
+            llm: the recommender.
+            samples: the samples.
+            effort_parameters: of whose parameters the gradient is taken.
+            opened: entered if a score is missing; gives what computes a batch's scores, [B].
+        """
+        fingerprint = llm.fingerprint()
+        path = self.folder / fingerprint[:_FOLDER_DIGITS] / _FILE
+        entries, known = processes.on_main(
+            lambda: self._found(path, sample_keys(llm, fingerprint, samples, effort_parameters))
+        )
+        count = int(known.sum())
+        getLogger().info(f"effort: {count} of {len(known)} scores are known, {len(known) - count} to compute")
+        if count == len(known):
+            return entries.scores
+        batches = _missing_batches(llm, samples, ~known)
+        hidden = not llm.config["show_progress"]
+        with opened as compute:
+            new = _compute(path, entries, with_progress(batches, len(known) - count, "Effort", hidden), compute)
+        return joined(entries.scores, known | new)
+
+    def _found(self, path: Path, keys: np.ndarray) -> tuple[Entries, np.ndarray]:
+        """Entries of these keys, NaN and 0 seconds where there is none, and whether there is one."""
+        kept = _read(path)
+        place = np.searchsorted(_whole(kept.keys), _whole(keys))
+        known = place < len(kept.keys)
+        known[known] = (kept.keys[place[known]] == keys[known]).all(axis=1)
+        entries = Entries(keys, np.full(len(keys), np.nan), np.zeros(len(keys), np.float32))
+        entries.scores[known], entries.seconds[known] = kept.scores[place[known]], kept.seconds[place[known]]
+        stopwatch.add(float(entries.seconds.sum(dtype=np.float64)))
+        return entries, known
+
+
+def sample_keys(
+    llm: LLMRecommender, fingerprint: str, samples: CandidateSamples, effort_parameters: str | list[str]
+) -> np.ndarray:
+    """BLAKE2b of all that the effort of each sample depends on, uint8 [n, ``KEY_BYTES``].
+
+    That is the language model, by its ``fingerprint``, of whose parameters the gradient is taken, and the tokens that
+    are read and written.
+    """
+    of_model = hashlib.blake2b(f"{fingerprint}\n{json.dumps(effort_parameters)}\n".encode(), digest_size=KEY_BYTES)
+    keys = np.empty((len(samples), KEY_BYTES), dtype=np.uint8)
+    for index, batch in llm.batches(samples):
+        tokens, mask, labels = (batch[name].numpy() for name in ("input_ids", "attention_mask", "labels"))
+        for row, sample in enumerate(index):
+            read = tokens[row][mask[row] == 1]
+            hashed = of_model.copy()
+            hashed.update(np.concatenate([[len(read)], read, labels[row][labels[row] != IGNORED_LABEL]]).tobytes())
+            keys[sample] = np.frombuffer(hashed.digest(), dtype=np.uint8)
+    return keys
+
+
+def _missing_batches(
+    llm: LLMRecommender, samples: CandidateSamples, missing: np.ndarray
+) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+    """Indices and batches of what is missing.
+
+    A batch of which all is missing stays as it is, so that an interrupted pass comes out as a whole one, to the last
+    digit; what is missing of the others is put into batches of its own.
+    """
+    rest = []
+    for index, batch in llm.batches(samples):
+        if missing[index].all():
+            yield index, batch
+        else:
+            rest.append(index[missing[index]])
+    left = np.sort(np.concatenate(rest)) if rest else np.empty(0, dtype=np.int64)
+    if len(left):
+        yield from ((left[index], batch) for index, batch in llm.batches(samples[left]))
+
+
+def _compute(path: Path, entries: Entries, batches: Iterator, compute: Callable) -> np.ndarray:
+    """Enter what this process computes and keep it as it comes; returns which of the entries these are, bool [n]."""
+    new, pace, start = np.zeros(len(entries.keys), dtype=bool), Pace(), perf_counter()
+    for index, values in computed(batches, compute):
+        # While it computed, each of the others did too.
+        entries.seconds[index] = (perf_counter() - start) / len(index) / processes.world_size()
+        entries.scores[index], new[index] = values, True
+        pace.write(_add, path, entries, new)
+        start = perf_counter()
+    if new.any():
+        _add(path, entries, new)
+    return new
+
+
+def _whole(keys: np.ndarray) -> np.ndarray:
+    """Each key as one value that can be compared, [n]."""
+    return np.ascontiguousarray(keys).view(f"V{KEY_BYTES}").ravel()
+
+
+def _add(path: Path, entries: Entries, new: np.ndarray) -> None:
+    """Write the new entries beside those that are in the file by now.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / _LOCK):
+        remove_scratch(path.parent)
+        together = Entries(*map(np.concatenate, zip(_read(path), entries.of(new), strict=True)))
+        _, first = np.unique(_whole(together.keys), return_index=True)
+        with atomic_path(path) as file, open(file, "wb") as stream:
+            np.savez(stream, **together.of(first)._asdict())
+
+
+def _read(path: Path) -> Entries:
+    """Entries of a file, by their keys in order; none of a file that is missing or broken."""
+    if not path.exists():
+        return _NO_ENTRIES
+    try:
+        with np.load(path) as arrays:
+            entries = Entries(*(arrays[name] for name in Entries._fields))
+        if not all(map(_alike, entries, _NO_ENTRIES)) or len({len(values) for values in entries}) > 1:
+            raise ValueError("other arrays than effort scores have")
+    except Exception as error:  # NumPy and zipfile meet a broken file with errors of many kinds
+        getLogger().warning(f"{path}: cannot be read and is ignored ({error}); its scores are computed again")
+        return _NO_ENTRIES
+    return entries
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.dtype == other.dtype and one.shape[1:] == other.shape[1:] and one.ndim == other.ndim

@@ -1,0 +1,66 @@
+"""Training of the surrogates of a run."""
+
+from collections.abc import Callable
+
+import numpy as np
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import init_seed
+from torch import nn
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import QueryDataLoader, Splits
+from recbole_dealrec.distributed import processes
+from recbole_dealrec.model.surrogate.surrogate import SurrogateFiles, build_surrogate, surrogate_loader
+from recbole_dealrec.store.run_folder import RunFolder
+from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
+
+
+class SurrogateTraining:
+    """Training of a run's surrogate, each of a number with a seed of its own that follows from ``seed``.
+
+    Args:
+        config: configuration of the run; the surrogate's is ``Config.surrogate``.
+        splits: the surrogate is trained on the training part and validated on the validation part.
+        folder: run folder that keeps the weights.
+        number: which of the run's surrogates, from 0.
+
+    Attributes:
+        model: the surrogate; its best weights after ``fit`` or ``load``.
+    """
+
+    def __init__(self, config: Config, splits: Splits, folder: RunFolder, number: int) -> None:
+        self._files = SurrogateFiles(number)
+        self.config = config.surrogate()
+        self.config["seed"] = surrogate_seed(config["seed"], number)
+        self.splits, self.folder = splits, folder
+        init_seed(self.config["seed"], self.config["reproducibility"])
+        self.model: SequentialRecommender = build_surrogate(self.config, splits.train)
+        self._trainer = SafetensorsTrainer(self.config, self.model, folder, self._files.weights)
+
+    def fit(self) -> None:
+        """Train, and keep the weights of the best validation result."""
+        self._fit()
+        self.load()
+
+    def finish(self) -> None:
+        """Write the losses and validation results; weights beside them are those of a finished training."""
+        self.folder.output_json(self._files.curve, self._trainer.summary())
+
+    def load(self) -> None:
+        """Load the weights that were kept."""
+        self._trainer.load(self.folder / self._files.weights)
+
+    def watch(self, after_evaluation: Callable[[nn.Module], None]) -> None:
+        """Train, keep nothing, and call a function with the surrogate after each evaluation."""
+        self._fit(saved=False, callback_fn=lambda epoch, score: after_evaluation(self.model))
+
+    def _fit(self, **options) -> None:
+        train_data = surrogate_loader(self.config, self.splits.train, self.model)
+        valid_data = QueryDataLoader(self.config, self.splits.valid)
+        options["show_progress"] = self.config["show_progress"]
+        processes.on_main(lambda: self._trainer.fit(train_data, valid_data, **options))
+
+
+def surrogate_seed(seed: int, number: int) -> int:
+    """Return a surrogate's seed; surrogates of neighbouring seeds have none in common, as ``seed + number`` would."""
+    return seed if number == 0 else int(np.random.SeedSequence((seed, number)).generate_state(1)[0])

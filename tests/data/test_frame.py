@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbole_dealrec import select_fewshot
+from recbole_dealrec.errors import InputError
+
+# Items that an atomic file could not name, or that RecBole would read as missing.
+SHOP = {
+    "ann": ["a\tb", "NA", "2", "x y", '"q"', "[PAD]"],
+    "NA": ["2", "x y", "a\tb", "", "NA"],
+    "": ["[PAD]", '"q"', "", "2"],
+    "bob bob": ["x y", "2", "NA", "a\tb"],
+}
+TITLES = {
+    "a\tb": "Tab\there", "NA": "Line\nbreak", "2": '"Quoted" start', "x y": "null", '"q"': "  two   blanks ",
+    "[PAD]": "{brace} \u2028 end", "": "NUL \0 inside",
+}  # fmt: skip
+CLEAN = {
+    "a\tb": "Tab here", "NA": "Line break", "2": '"Quoted" start', "x y": "null", '"q"': "two blanks",
+    "[PAD]": "{brace} end", "": "NUL inside",
+}  # fmt: skip
+
+
+@pytest.fixture
+def shop():
+    """Interactions, latest first, and titles of a few users and items with odd ids."""
+    rows = [(user, item, 10 * place) for user, items in SHOP.items() for place, item in enumerate(items)]
+    interactions = pd.DataFrame(rows[::-1], columns=["user_id", "item_id", "timestamp"])
+    return interactions, pd.DataFrame({"item_id": TITLES.keys(), "title": TITLES.values()})
+
+
+@pytest.fixture
+def select(checkpoint):
+    """``select(interactions, items, **keys)`` with a small model on the CPU; random but for ``sampler``."""
+    fixed = {"sampler": "Random", "n_fewshot": 4, "use_gpu": False, "show_progress": False}
+    return lambda interactions, items, **keys: select_fewshot(
+        interactions, items, **{**fixed, "llm_path": checkpoint("llama"), **keys}
+    )
+
+
+def check_samples(selected):
+    """Each sample is what the user's items but the last two end in."""
+    assert set(selected["user"]) == set(SHOP) and len(selected) == 4
+    for row in selected.itertuples():
+        assert [*row.history, row.target] == SHOP[row.user][:-2]
+        assert row.history_titles == [CLEAN[item] for item in row.history]
+        assert row.target_title == CLEAN[row.target] and row.output == f'"{CLEAN[row.target]}"'
+        assert row.input == ", ".join(f'"{title}"' for title in row.history_titles)
+
+
+def test_samples_come_in_the_ids_and_titles_of_the_frames(select, shop, tmp_path):
+    selected = select(*shop)
+    own = ["user", "history", "target", "history_titles", "target_title", "instruction", "input", "output"]
+    assert list(selected) == own
+    check_samples(selected)
+    assert not list(tmp_path.glob("saved*"))
+
+
+def test_messages_come_along_where_a_chat_template_lays_them_out(select, shop, checkpoint):
+    selected = select(*shop, llm_path=checkpoint("chat llama"), chat_template=True)
+    check_samples(selected)
+    for row in selected.itertuples():
+        contents = {"system": row.instruction, "user": row.input, "assistant": row.output}
+        assert row.messages == [{"role": role, "content": content} for role, content in contents.items()]
+
+
+def test_names_times_and_types_of_columns_are_free(select, shop):
+    interactions, items = shop
+    times = pd.Timestamp("2020-02-02", tz="Asia/Tokyo") + pd.to_timedelta(interactions["timestamp"], unit="us")
+    interactions = interactions.drop(columns="timestamp").assign(when=times, more="x")
+    interactions = interactions.rename(columns={"user_id": "who", "item_id": "what"})
+    items = items.rename(columns={"item_id": "what", "title": "name"}).iloc[::-1]
+    names = {"USER_ID_FIELD": "who", "ITEM_ID_FIELD": "what", "TIME_FIELD": "when", "title_field": "name"}
+    check_samples(select(interactions, items, **names))
+
+    numbers = {item: 7 * number for number, item in enumerate(TITLES)}
+    interactions["what"] = interactions["what"].map(numbers)
+    selected = select(interactions, items.assign(what=items["what"].map(numbers)), **names)
+    assert selected["target"].dtype == np.int64
+    assert [numbers[items[-3]] for items in map(SHOP.get, selected["user"])] == selected["target"].tolist()
+
+
+def test_an_item_without_a_title_is_called_by_its_id(select, shop, caplog):
+    interactions, items = shop
+    selected = select(interactions, items[items["item_id"] != "x y"])
+    assert "1 items have no title and are called by their id, the first is x y" in caplog.text
+    (titles,) = selected.loc[selected["user"] == "bob bob", "history_titles"]
+    assert titles == ["x y"]
+
+
+def test_scores_of_the_sampler_come_along_and_are_kept_if_asked(select, shop, tmp_path):
+    keys = {
+        "sampler": "DEALRec", "hard_prune_ratio": 0, "n_fewshot": 5, "samples_per_user": 0, "surrogate_epochs": 1,
+        "n_surrogates": 1, "topk": [3], "surrogate_valid_metric": "NDCG@3", "checkpoint_dir": str(tmp_path / "kept"),
+    }  # fmt: skip
+    selected = select(*shop, **keys)
+    assert list(selected)[5:9] == ["influence", "effort", "score", "group"]
+    (folder,) = (tmp_path / "kept").glob("frame-BIGRec-DEALRec-*")
+    scores = pd.read_csv(folder / "scores.csv", float_precision="round_trip")
+    assert len(scores) == 7
+    np.testing.assert_array_equal(selected["effort"], scores.loc[scores["selected"] == 1, "effort"])
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("*/*.npy")}
+    pd.testing.assert_frame_equal(select(*shop, **keys), selected)
+    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("*/*.npy")} and len(written) == 2
+
+
+def renamed(frame, **names):
+    return frame.rename(columns=names)
+
+
+def with_value(frame, row, column, value):
+    return frame.astype({column: object}).assign(**{column: [*frame[column][:row], value, *frame[column][row + 1 :]]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows, items: (renamed(rows, user_id="who"), items), r"interactions: no column 'user_id' \(found who, "),
+        (lambda rows, items: (rows, renamed(items, title="name")), r"items: no column 'title' \(found item_id, name\)"),
+        (lambda rows, items: (rows[:0], items), "interactions: holds no row"),
+        (lambda rows, items: (with_value(rows, 3, "user_id", None), items), "interactions, row 3 from 0: user_id is"),
+        (
+            lambda rows, items: (with_value(rows, 2, "timestamp", np.inf), items),
+            "row 2 from 0: timestamp is not",
+        ),
+        (
+            lambda rows, items: (with_value(rows, 2, "timestamp", "noon"), items),
+            "timestamp holds what is neither",
+        ),
+        (lambda rows, items: (rows, with_value(items, 1, "item_id", "2")), "items: item '2' has 2 titles"),
+        (lambda rows, items: (rows, items.assign(item_id=range(7))), "none of the 7 items of the interactions has a"),
+    ],
+)
+def test_frames_that_cannot_be_used_are_named(change, message, select, shop):
+    with pytest.raises(InputError, match=message):
+        select(*change(*shop))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"data_path": "here"}, "'data_path': the data are those of the DataFrames"),
+        ({"n_group": 5}, "did you mean 'n_groups'"),
+        ({"sampler": "Best"}, "no sampler 'Best'"),
+        ({"n_fewshot": 5}, "only 4 of 4 candidate samples"),
+        ({"lora_target_modules": ["c_attn"]}, "has no module 'c_attn'"),
+    ],
+)
+def test_keys_that_cannot_be_used_are_named(keys, message, select, shop):
+    with pytest.raises(InputError, match=message):
+        select(*shop, **keys)

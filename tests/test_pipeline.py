@@ -1,0 +1,191 @@
+"""The steps of a run: where they stop and go on, what they leave, and what is refused before them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock, Timeout
+
+from recbole_dealrec import compare_samplers, pipeline, run_recbole_dealrec
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.pipeline import LAST_STEPS, Pipeline, configure, prepare
+from recbole_dealrec.scorer.effort import EffortScorer
+from recbole_dealrec.scorer.difficulty import EL2NScorer
+from recbole_dealrec.store.files import read_json
+from recbole_dealrec.store.opening import opened
+from recbole_dealrec.training.surrogate_training import SurrogateTraining
+
+KEYS = {
+    "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 1,
+    "surrogate_train_batch_size": 16, "hessian_samples": 64, "tiny_steps": 5, "epochs": 1, "n_valid": 10,
+    "num_beams": 2, "topk": [1, 2], "surrogate_valid_metric": "NDCG@2", "MAX_ITEM_LIST_LENGTH": 20, "n_surrogates": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def keys(movies_path, tmp_path):
+    return {**KEYS, "data_path": str(movies_path), "checkpoint_dir": str(tmp_path / "saved")}
+
+
+def refuse(*args, **kwargs):
+    raise AssertionError("a finished step was started again")
+
+
+def files_under(folder):
+    """Every output under a folder by its place, and when it was written."""
+    files = (file for file in Path(folder).rglob("*") if file.is_file() and file.name[0] != ".")
+    return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in files}
+
+
+def test_each_step_goes_on_from_the_one_before(keys):
+    written = {
+        "score": {"influence.npy", "effort.npy", "surrogate.safetensors"},
+        "select": {"selection.npz", "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json"},
+        "finetune": {"fine_tuning.json", "adapter_config.json"},
+        "evaluate": {"test_result.json", "result.json", "report.html"},
+    }
+    known = {"score": set(), "select": {"selected"}, "finetune": {"selected", "best_valid_result"}}
+    assert tuple(written) == LAST_STEPS
+    results, there = {}, {}
+    for number, step in enumerate(LAST_STEPS):
+        result = run_recbole_dealrec(dataset="movies", config_dict=keys, stage=step)
+        before, there = there, files_under(keys["checkpoint_dir"])
+        names = {Path(place).name for place in there}
+        assert all(written[done] <= names for done in LAST_STEPS[: number + 1])
+        assert not any(written[later] & names for later in LAST_STEPS[number + 1 :])
+        for place, when in before.items():
+            if any(Path(place).name in written[done] for done in LAST_STEPS[:number]):
+                assert there[place] == when, f"{place} was written again"
+        if step in known:
+            assert set(result) == {"seconds", "run_dir", *known[step]}
+        results[step] = result
+
+    direct = {**keys, "checkpoint_dir": keys["checkpoint_dir"] + "-direct"}
+    whole = run_recbole_dealrec(dataset="movies", config_dict=direct)
+    assert Path(whole["run_dir"]).name == Path(results["score"]["run_dir"]).name
+    for name in ("select", "finetune", "evaluate"):
+        np.testing.assert_array_equal(results[name]["selected"], whole["selected"])
+    assert results["evaluate"]["test_result"] == whole["test_result"]
+    assert set(results["evaluate"]["seconds"]) == set(whole["seconds"])
+
+
+def test_a_comparison_stops_after_a_step(keys):
+    result = compare_samplers(["CCS", "Random"], [1, 2], dataset="movies", config_dict=keys, stage="select")
+    assert set(result) == {"runs"}
+    runs = result["runs"]
+    assert list(zip(runs["sampler"], runs["seed"], strict=True)) == [
+        ("CCS", 1), ("Random", 1), ("CCS", 2), ("Random", 2)
+    ]  # fmt: skip
+    for folder in runs["run_dir"]:
+        assert pd.read_csv(Path(folder) / "scores.csv")["selected"].sum() == 24
+        assert not (Path(folder) / "fine_tuning.json").exists()
+
+
+def test_an_unknown_step_lists_the_known_ones(keys, tmp_path):
+    with pytest.raises(InputError, match="no stage 'train'; the stages are score, select, finetune, evaluate"):
+        run_recbole_dealrec(dataset="movies", config_dict=keys, stage="train")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"n_fewshot": 5000}, "n_fewshot is 5000, but only"),
+        ({"surrogate_model": "NPE"}, "surrogate_model 'NPE'"),
+        ({"topk": [100_000]}, "topk"),
+        ({"surrogate_topk": [100_000]}, "topk"),
+        ({"llm_path": "absent"}, "llm_path 'absent'"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_anything_is_computed(keys, changed, message):
+    with pytest.raises(InputError, match=message):
+        prepare([configure("BIGRec", "movies", None, {"sampler": "CCS", **keys, **changed})])
+    assert not Path(keys["checkpoint_dir"]).exists()
+
+
+def test_a_job_needs_no_files_of_the_language_model_where_none_are_asked_for(keys):
+    prepare([configure("BIGRec", "movies", None, {**keys, "llm_path": "absent"})], check_llm=False)
+
+
+def test_scores_of_an_earlier_run_are_loaded_with_what_they_cost(keys, monkeypatch):
+    first = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
+    assert set(first["seconds"]) == {"surrogate", "el2n", "language model", "selection"}
+    for owner, name in ((SurrogateTraining, "fit"), (EL2NScorer, "score")):
+        monkeypatch.setattr(owner, name, refuse)
+    second = run_recbole_dealrec(dataset="movies", sampler="EL2N", config_dict=keys, stage="select")
+    assert second["run_dir"] != first["run_dir"]
+    for name in ("surrogate", "el2n"):
+        assert second["seconds"][name] == first["seconds"][name]
+    for run in (first, second):
+        curves = read_json(Path(run["run_dir"]) / "surrogates.json")
+        assert list(curves) == ["surrogate"] and len(curves["surrogate"]["train_loss"]) == 1
+        memory = read_json(Path(run["run_dir"]) / "steps.json")["el2n"]["memory"]
+        assert memory["resident"] > 0
+
+
+def test_a_run_has_the_records_of_what_its_sampler_needs_alone(keys):
+    runs = compare_samplers(["InfluenceOnly", "EL2N", "Random"], dataset="movies", config_dict=keys, stage="select")
+    shared = {"surrogate", "influence"}, {"surrogate", "el2n"}, set()
+    for folder, expected in zip(runs["runs"]["run_dir"], shared, strict=True):
+        assert set(read_json(Path(folder) / "steps.json")) == {*expected, "language model", "selection"}
+        assert set(read_json(Path(folder) / "surrogates.json")) == {"surrogate"} & expected
+
+
+def test_shared_folders_are_locked_while_scores_are_made_and_free_afterwards(keys, monkeypatch):
+    seen = {}
+
+    def is_free(folder):
+        try:
+            with FileLock(folder / ".lock").acquire(timeout=0):
+                return True
+        except Timeout:
+            return False
+
+    def watched(owner, name):
+        original = getattr(owner, name)
+
+        def look(*args, **kwargs):
+            folders = [path for path in Path(keys["checkpoint_dir"]).glob("movies-*") if path.is_dir()]
+            seen[name] = {"-".join(path.name.split("-")[1:3]): is_free(path) for path in folders}
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, look)
+
+    watched(EffortScorer, "score")
+    watched(pipeline.LLMTrainer, "fit")
+    watched(pipeline.LLMTrainer, "test")
+    run_recbole_dealrec(dataset="movies", sampler="EffortOnly", config_dict=keys)
+    shared = ["SASRec-surrogates", "SASRec-scores", "BIGRec-shared"]
+    assert seen["score"] == {**dict.fromkeys(shared, False), "BIGRec-EffortOnly": False}
+    assert seen["fit"] == seen["test"] == {**dict.fromkeys(shared, True), "BIGRec-EffortOnly": False}
+
+
+def test_a_selection_of_which_a_part_is_missing_is_made_again(keys):
+    whole = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
+    folder = Path(whole["run_dir"])
+    for name in pipeline.SELECTION_OUTPUTS:
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        again = run_recbole_dealrec(dataset="movies", sampler="CCS", config_dict=keys, stage="select")
+        assert again["selected"].tolist() == whole["selected"].tolist()
+        assert (folder / name).read_bytes() == content or name.endswith(".npz"), name
+
+
+def test_a_sampler_is_given_the_scores_it_needs_and_no_others(keys, monkeypatch):
+    given = {}
+    (job,) = prepare([configure("BIGRec", "movies", None, {**keys, "sampler": "InfluenceOnly"})])
+    sample = job.sampler.sample
+    monkeypatch.setattr(job.sampler, "sample", lambda samples: given.update(job.sampler.scores) or sample(samples))
+    with opened(job.folders().run) as folder:
+        Pipeline(job, job.scoring(), folder).run("select")
+    assert set(given) == {"influence"} and given["influence"].shape == (len(job.samples),)
+
+
+def test_everything_can_be_kept_elsewhere(keys, tmp_path):
+    (job,) = prepare([configure("BIGRec", "movies", None, {**keys, "sampler": "EL2N"})])
+    root = tmp_path / "elsewhere"
+    with opened(job.folders(root).run) as folder:
+        result = Pipeline(job, job.scoring(root), folder).run("score")
+    assert set(result["seconds"]) == {"surrogate", "el2n"}
+    assert not Path(keys["checkpoint_dir"]).exists() and list(root.glob("*/el2n.npy"))

@@ -1,0 +1,116 @@
+"""Training of a run's surrogates: their seeds, what is kept of them, and what watching one changes."""
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_dealrec.data import load_splits
+from recbole_dealrec.store import step as step_module
+from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
+from recbole_dealrec.store.step import records, step
+from recbole_dealrec.training.surrogate_training import SurrogateTraining, surrogate_seed
+
+KEYS = {
+    "surrogate_hidden_size": 8, "surrogate_inner_size": 16, "surrogate_epochs": 4, "surrogate_eval_step": 1,
+    "surrogate_train_batch_size": 4, "surrogate_learning_rate": 0.01, "MAX_ITEM_LIST_LENGTH": 8,
+    "surrogate_topk": [2], "surrogate_valid_metric": "NDCG@2", "topk": [1, 2],
+}  # fmt: skip
+
+
+@pytest.fixture
+def training(ten, tmp_path):
+    """``training(number, folder)``: that of the ten-item catalogue in a folder of this name."""
+    config = ten(**KEYS)
+    splits = load_splits(config)
+    return lambda number=0, folder="run": SurrogateTraining(config, splits, RunFolder(tmp_path / folder), number)
+
+
+def weights_of(training):
+    return {name: value.clone() for name, value in training.model.state_dict().items()}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_no_surrogate_is_trained_for_two_seeds():
+    seeds = [surrogate_seed(seed, number) for seed in range(2020, 2040) for number in range(5)]
+    assert len(set(seeds)) == 100 and all(0 <= seed < 2**32 for seed in seeds)
+    assert surrogate_seed(2020, 0) == 2020 and surrogate_seed(2020, 1) == surrogate_seed(2020, 1)
+
+
+def test_a_surrogate_that_is_loaded_is_the_one_that_was_trained(training):
+    trained = training()
+    trained.fit()
+    loaded = training()
+    loaded.load()
+    assert_same(weights_of(loaded), weights_of(trained))
+    other = training(1)
+    other.fit()
+    assert other.folder.has("surrogate.safetensors", "surrogate-1.safetensors")
+    assert any(not torch.equal(value, weights_of(trained)[name]) for name, value in weights_of(other).items())
+
+
+def test_a_finished_training_has_its_curve(training):
+    one = training()
+    one.fit()
+    assert not one.folder.has("surrogate.json")  # a record of the step comes before
+    one.finish()
+    kept = one.folder.read_json("surrogate.json")
+    assert len(kept["curve"]["train_loss"]) == 4 and kept["curve"]["valid_epoch"] == [0, 1, 2, 3]
+    assert max(kept["curve"]["valid_result"]["ndcg@2"]) == kept["best_valid_result"]["ndcg@2"]
+
+
+def test_a_training_does_not_depend_on_what_was_drawn_before(training):
+    one = training(folder="one")
+    one.fit()
+    torch.rand(7), np.random.rand(3)
+    other = training(folder="other")
+    other.fit()
+    assert_same(weights_of(other), weights_of(one))
+
+
+def test_a_watched_training_is_the_same_and_keeps_nothing(training):
+    unwatched = training(folder="unwatched")
+    unwatched.fit()
+    one, seen = training(folder="watched"), []
+    one.watch(lambda model: seen.append({name: value.clone() for name, value in model.state_dict().items()}))
+    assert len(seen) == 4 and list(one.folder.path.iterdir()) == []
+    best = unwatched._trainer.curve.valid_result["ndcg@2"]
+    last_best = max(place for place, value in enumerate(best) if value == max(best))
+    assert_same(seen[last_best], weights_of(unwatched))
+    assert one._trainer.curve == unwatched._trainer.curve
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("killed_at", [2, 3])
+def test_a_training_that_was_interrupted_ends_as_it_would_have_and_costs_as_much(training, monkeypatch, killed_at):
+    epochs = []
+    monkeypatch.setattr(step_module, "perf_counter", lambda: len(epochs))
+
+    def fit(folder, killed_at=None):
+        one = training(folder=folder)
+        validate, calls = one._trainer._valid_epoch, []
+
+        def counted(*args, **kwargs):
+            epochs.append(None)
+            calls.append(None)
+            if len(calls) == killed_at:
+                raise Killed
+            return validate(*args, **kwargs)
+
+        monkeypatch.setattr(one._trainer, "_valid_epoch", counted)
+        with step(one.folder, "surrogate"):
+            one.fit()
+        return one
+
+    whole = fit("whole")
+    with pytest.raises(Killed):
+        fit("killed", killed_at)
+    assert RunFolder(whole.folder.path.parent / "killed").has(f"surrogate.safetensors.state{UNFINISHED}")
+    resumed = fit("killed")
+    assert_same(weights_of(resumed), weights_of(whole))
+    assert records(resumed.folder)["surrogate"]["seconds"] == records(whole.folder)["surrogate"]["seconds"] == 4
