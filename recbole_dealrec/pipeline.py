@@ -61,6 +61,11 @@ class Job:
         """
         return Scoring(self.config, self.splits, self.samples, self.folders(root), SurrogateTraining)
 
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        """Return the names of what each step leaves in the run folder."""
+        fine_tuned = "fine_tuning.json", self.config.model_class.weights_folder
+        return {SELECTION: SELECTION_OUTPUTS, FINE_TUNING: fine_tuned, EVALUATION: ("test_result.json",)}
+
     def folders(self, root: Path | None = None) -> Folders:
         """Return where everything is kept under ``root``, None for ``checkpoint_dir``."""
         return Folders.of(self.config, self._contents, root or Path(self.config["checkpoint_dir"]))
@@ -189,7 +194,7 @@ class Pipeline:
 
     def fine_tune(self, selected: np.ndarray) -> dict[str, float]:
         """Fine-tune on the selected samples; return the best validation result."""
-        if not self.folder.has("fine_tuning.json", self.config.model_class.weights_folder):
+        if not self.folder.has(*self.job.outputs()[FINE_TUNING]):
             trainer = self._trainer()
             with step(self.folder, FINE_TUNING):
                 self._seed()
@@ -201,7 +206,7 @@ class Pipeline:
 
     def evaluate(self) -> dict[str, Any]:
         """Return metrics on the test part, their standard errors and the number of queries."""
-        if not self.folder.has("test_result.json"):
+        if not self.folder.has(*self.job.outputs()[EVALUATION]):
             trainer = self._trainer()
             with step(self.folder, EVALUATION):
                 self._seed()

@@ -460,16 +460,6 @@ def randomise_adapter():
     return randomise
 
 
-@pytest.fixture
-def small_rehearsals(monkeypatch):
-    """Dry runs whose estimates come from a few users and candidates."""
-    from recbole_dealrec import estimate
-
-    monkeypatch.setattr(estimate, "_USERS", 8)
-    monkeypatch.setattr(estimate, "_CANDIDATES", 48)
-    monkeypatch.setattr(estimate, "_FRACTIONS", (4, 1))
-
-
 RUN_KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "sampler": "Random", "n_fewshot": 64,
     "epochs": 2, "n_valid": 20, "MAX_ITEM_LIST_LENGTH": 20,

@@ -98,6 +98,13 @@ class LLMRecommender(SequentialRecommender, ABC):
     def item_scores(self, interaction: Interaction) -> Tensor:
         """Return the score of every item for each history, float32 [B, n_items]; targets are not read."""
 
+    def rehearse_ranking(self) -> float:
+        """Do a part of what the first ranking does once, and skip the rest; return how many times the whole is as much.
+
+        Rankings are of no use then, but take as long as they do.
+        """
+        return 1.0
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Save the fine-tuned weights."""

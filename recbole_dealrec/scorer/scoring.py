@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -173,11 +174,25 @@ def scoring_steps(config: Config, names: Iterable[str]) -> list[str]:
     steps: dict[str, None] = {}
     for name in names:
         needs = get_scorer(name).needed(config)
-        steps |= dict.fromkeys(SurrogateFiles(number).step for number in surrogate_numbers(config, needs))
+        steps |= dict.fromkeys(surrogate_steps(config, name))
         steps |= dict.fromkeys([LLM] if LLM in needs else [])
         steps |= dict.fromkeys(scoring_steps(config, [need for need in needs if need not in MADE]))
         steps[name] = None
     return list(steps)
+
+
+def surrogate_steps(config: Config, name: str) -> list[str]:
+    """Return the steps that train what a score is computed on."""
+    return [SurrogateFiles(number).step for number in surrogate_numbers(config, get_scorer(name).needed(config))]
+
+
+def step_outputs(config: Config, folders: Folders, name: str) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder of what a step that is kept makes, a surrogate's or a score's, and the names of its outputs."""
+    if name in scorer_names():
+        folder = folders.llm_scores if needs_llm(config, name) else folders.surrogate_scores
+        return folder, (f"{name}.npy",)
+    files = next(files for files in map(SurrogateFiles, range(config["n_surrogates"])) if files.step == name)
+    return folders.surrogates, (files.weights, files.curve)
 
 
 def score_names(config: Config, names: Iterable[str]) -> list[str]:

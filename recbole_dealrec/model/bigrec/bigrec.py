@@ -36,6 +36,7 @@ _ADAPTER_FILE = "adapter_model.safetensors"
 # models of 100 million parameters and 300,000 for those of 8 billion.
 _LOGITS_PER_TOKEN = 65_536
 _WINDOW = 4096  # samples tokenised at a time
+_REHEARSED_TITLES = 64
 
 
 class BIGRec(LLMRecommender):
@@ -128,6 +129,14 @@ class BIGRec(LLMRecommender):
         score = {"trie": self._score_by_trie, "embedding": self._score_by_embedding}[self.config["grounding"]]
         scores = score(batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device))
         return scores[torch.from_numpy(np.argsort(order)).to(scores.device)]
+
+    def rehearse_ranking(self) -> float:
+        if self.config["grounding"] == "trie":
+            self._title_trie()
+        titles = self.encoder.titles
+        embedded = self.embed_titles(titles[:: math.ceil(len(titles) / _REHEARSED_TITLES)])
+        self._item_embeddings = embedded.repeat(math.ceil(len(titles) / len(embedded)), 1)[: len(titles)]
+        return len(titles) / len(embedded)
 
     def save(self, folder: Path) -> None:
         """Save the LoRA matrices and configuration in the format of PEFT."""
