@@ -12,7 +12,7 @@ _COLUMNS = 18
 
 
 def list_text(data_path: str, width: int) -> str:
-    """Datasets, models and samplers with a line on each.
+    """Return datasets, models and samplers with a line on each.
 
     Args:
         data_path: folder whose datasets are listed.
@@ -27,7 +27,7 @@ def list_text(data_path: str, width: int) -> str:
 
 
 def _datasets(data_path: Path) -> dict[str, str]:
-    """Where each dataset is that has a property file or lies in ``data_path``."""
+    """Return the place of each dataset that has a property file or lies in ``data_path``."""
     titles = {
         section.name.partition("/")[2]: section.title for section in sections() if section.name.startswith("dataset/")
     }
@@ -45,7 +45,7 @@ def _datasets(data_path: Path) -> dict[str, str]:
 
 
 def _registered(registry: Registry) -> dict[str, str]:
-    """First line and own keys of each class, or why it cannot be loaded; the others are listed all the same."""
+    """Return the first line and the declared keys of each class, or why it cannot be loaded."""
     rows = {}
     for name in registry.names():
         try:
@@ -58,7 +58,7 @@ def _registered(registry: Registry) -> dict[str, str]:
 
 
 def _first_line(thing: type) -> str:
-    """First line of a class's docstring, without its markup."""
+    """Return the first line of a class's docstring, without its markup."""
     return (thing.__doc__ or "no description").strip().splitlines()[0].replace("``", "")
 
 

@@ -82,7 +82,6 @@ DEVICES = Kind(
     lambda value: _is_text(value) or _is_whole(value) or isinstance(value, tuple) and all(map(_is_whole, value)),
 )  # fmt: skip
 CHECKPOINT = replace(TEXT, wanted="a text that names a checkpoint")
-PATH = replace(TEXT, wanted="the path of a run folder")
 FILES = Kind("list", "a list of names", _is_list)
 INTERVAL = Kind("str", "an interval such as [5,inf)", _is_text)
 COLUMNS = Kind("dict", "a mapping from suffixes of files to lists of columns", _is_columns)

@@ -22,7 +22,7 @@ class ClusterSampler(FewShotSampler):
     """Draws an equal share of each cluster, smallest first, and what a cluster lacks from the larger ones."""
 
     def draw_evenly(self, points: np.ndarray, n_clusters: int) -> np.ndarray:
-        """Indices of the chosen samples, int64 [n_fewshot], sorted; ``points`` are float [n, d]."""
+        """Return the indices of the chosen samples, int64 [n_fewshot], sorted; ``points`` are float [n, d]."""
         group = clusters(points, n_clusters, self.config["seed"])
         report_excluded(group >= 0)
         self.columns = {"group": group}
@@ -88,7 +88,7 @@ class RecRankerSampler(FewShotSampler):
 
 
 def clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Cluster of each point by k-means, in small batches where there are many points.
+    """Return the cluster of each point by k-means, in small batches where there are many points.
 
     Args:
         points: float [n, d].
@@ -110,7 +110,7 @@ def clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 
 
 def _proportional_draws(group: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
-    """Indices drawn with replacement, of each group as many as its size asks for; int64 [draws]."""
+    """Draw indices with replacement, from each group in proportion to its size; int64 [draws]."""
     order = np.argsort(group, kind="stable")
     _, starts, sizes = np.unique(group[order], return_index=True, return_counts=True)
     ends = np.round(np.cumsum(sizes) * (draws / len(group))).astype(np.int64)
@@ -119,7 +119,7 @@ def _proportional_draws(group: np.ndarray, draws: int, random: np.random.Generat
 
 
 def _of_unit_spread(points: np.ndarray) -> np.ndarray:
-    """Centred and scaled so that the mean squared distance from the centre, of finite points, is 1."""
+    """Return points centred and scaled so that the mean squared distance from the centre, of finite points, is 1."""
     finite = points[np.isfinite(points).all(axis=1)]
     centre = finite.mean(axis=0)
     spread = np.linalg.norm(finite - centre) / np.sqrt(len(finite))

@@ -31,7 +31,7 @@ def score_groups(scores: np.ndarray, n_groups: int = 50, hard_prune_ratio: float
 
 
 def _below_the_prune(scores: np.ndarray, hard_prune_ratio: float) -> np.ndarray:
-    """Whether each score is finite and not among the highest that are set aside, the later of equal ones first."""
+    """Return whether each score is finite and not pruned as one of the highest; of equal ones the later go first."""
     finite = np.isfinite(scores)
     values = scores[finite]
     left = n_after_pruning(len(values), hard_prune_ratio)
@@ -46,12 +46,12 @@ def _below_the_prune(scores: np.ndarray, hard_prune_ratio: float) -> np.ndarray:
 
 
 def n_after_pruning(n: int, hard_prune_ratio: float) -> int:
-    """Samples that the hard prune leaves of ``n``."""
+    """Return the number of samples that the hard prune leaves of ``n``."""
     return n - int(np.floor(n * hard_prune_ratio))
 
 
 def draw_from_groups(groups: np.ndarray, n_fewshot: int, seed: int) -> np.ndarray:
-    """Smallest group first, an equal share of what is left of the budget from each; int64 [n_fewshot], sorted.
+    """Draw an equal share of the remaining budget from each group, smallest first; int64 [n_fewshot], sorted.
 
     Args:
         groups: int64 [n], negative where a sample cannot be chosen.

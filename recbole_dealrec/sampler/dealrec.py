@@ -50,7 +50,7 @@ class GreedySampler(HighestSampler):
 
 
 def overall_score(influence: np.ndarray, effort: np.ndarray, effort_weight: float) -> np.ndarray:
-    """S = minmax(I) + lambda * minmax(E), float64 [n]; NaN where one of the two is not finite."""
+    """Return S = minmax(I) + lambda * minmax(E), float64 [n]; NaN where one of the two is not finite."""
     return _minmax(influence) + effort_weight * _minmax(effort)
 
 

@@ -71,7 +71,7 @@ def report_excluded(finite: np.ndarray) -> None:
 
 
 def register_sampler(name: str, keys: Iterable[Key] = ()) -> Callable[[type[FewShotSampler]], type[FewShotSampler]]:
-    """Class decorator that makes a sampler known as ``--sampler=name``.
+    """Register a sampler as ``--sampler=name``; a class decorator.
 
     Packages of their own name the class in the entry-point group ``recbole_dealrec.samplers``.
 

@@ -53,7 +53,7 @@ class GORACSSampler(FewShotSampler):
 
 
 def transport_cost(distance: np.ndarray, effort: np.ndarray, effort_weight: float) -> np.ndarray:
-    """Cost of each candidate for each validation sample, in [0, 1]; [n, m], of the distances' type.
+    """Return the cost of each candidate for each validation sample, in [0, 1]; [n, m], of the distances' type.
 
     Args:
         distance: [n, m].
@@ -68,7 +68,7 @@ def transport_cost(distance: np.ndarray, effort: np.ndarray, effort_weight: floa
 
 
 def transport_distance(cost: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Exact transport distance between uniform distributions, and its dual potentials.
+    """Return the exact transport distance between uniform distributions, and its dual potentials.
 
     Args:
         cost: [k, m].
@@ -84,7 +84,7 @@ def transport_distance(cost: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]
 
 
 def cover_greedily(cost: np.ndarray, n_fewshot: int) -> np.ndarray:
-    """Greedy facility location: again and again the row that lowers the sum of the columns' minima most.
+    """Choose rows by greedy facility location: each next row lowers the sum of the columns' minima most.
 
     Once no row lowers it, the minima are forgotten and further rows cover the columns again. A gain can only fall while
     rows are added, so an older one is a bound, and few gains are measured at each step.
@@ -112,7 +112,7 @@ def cover_greedily(cost: np.ndarray, n_fewshot: int) -> np.ndarray:
 
 
 def _largest_gain(cost: np.ndarray, minima: np.ndarray, bounds: np.ndarray) -> int:
-    """Row of the largest gain; ``bounds`` is updated where a gain had to be measured."""
+    """Return the row of the largest gain; ``bounds`` is updated where a gain had to be measured."""
     stale = bounds.copy()
     rows = np.flatnonzero(stale == np.inf)
     while True:
@@ -147,7 +147,7 @@ def improve_by_swaps(cost: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def _promising_swaps(cost: np.ndarray, chosen: np.ndarray, f: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """Pairs (place among the chosen, row to put there) that may lower the distance, best bound first; int64 [p, 2]."""
+    """Return pairs (place among the chosen, row to put there), the most promising first; int64 [p, 2]."""
     potential = np.concatenate([(cost[rows] - g).min(axis=1) for rows in _chunks(np.arange(len(cost)))])
     potential[chosen] = np.inf
     rows, places = np.argsort(potential)[:_MOST_TRIALS], np.argsort(-f)[:_MOST_TRIALS]

@@ -23,4 +23,4 @@ class FullSampler(FewShotSampler):
         return np.arange(len(samples))
 
     def check(self, n_candidates: int) -> None:
-        """No pool is too small."""
+        """Accept a pool of any size."""

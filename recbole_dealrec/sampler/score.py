@@ -50,7 +50,7 @@ class CoverageSampler(ScoreSampler):
 
 
 def highest(scores: np.ndarray, n_fewshot: int) -> np.ndarray:
-    """Indices of the highest scores, int64 [n_fewshot], sorted; of equal scores the first ones.
+    """Return the indices of the highest scores, int64 [n_fewshot], sorted; of equal scores the first ones.
 
     Raises:
         ValueError: fewer than ``n_fewshot`` scores are finite.

@@ -48,7 +48,7 @@ class EL2NScorer(_MeanScorer):
     """
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Mean error of each sample, float64 [n]."""
+        """Return the mean error of each sample, float64 [n]."""
         return self._mean(samples, _error_norms, "EL2N")
 
 
@@ -67,7 +67,7 @@ class GraNdScorer(_MeanScorer):
     """
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Mean gradient norm of each sample, float64 [n].
+        """Return the mean gradient norm of each sample, float64 [n].
 
         Raises:
             InputError: the surrogate's logits are no such products.
@@ -95,7 +95,7 @@ class LossTrajectoryScorer(Scorer):
         return cls(inputs.watch_training, inputs.config)
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Losses, float32 [n, evaluations].
+        """Return losses, float32 [n, evaluations].
 
         Raises:
             InputError: the training was never evaluated.
@@ -134,7 +134,7 @@ class SurrogateRepresentationScorer(Scorer):
         return cls(inputs.surrogates[0], inputs.config)
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Hidden states, float32 [n, d].
+        """Return hidden states, float32 [n, d].
 
         Raises:
             InputError: the surrogate does not turn histories and their lengths into one hidden state each.
@@ -150,7 +150,7 @@ def measured(
     measure: Callable[[nn.Module, Interaction], Tensor],
     description: str | None = None,
 ) -> np.ndarray:
-    """What ``measure`` gives for a batch, [B] or [B, d], of all samples in eval mode; float64 [n] or float32 [n, d]."""
+    """Return ``measure`` of all samples in eval mode, batch by batch; float64 [n] or float32 [n, d]."""
     hidden = description is None or not config["show_progress"]
     batches = with_progress(surrogate_batches(surrogate, samples, config), len(samples), description, hidden)
     was_training = surrogate.training
@@ -164,7 +164,7 @@ def measured(
 
 
 def losses_and_error_norms(surrogate: nn.Module, batch: Interaction) -> Tensor:
-    """Full-softmax loss of each sample, and the norm of its gradient by the logits, which is EL2N; [B, 2]."""
+    """Return the full-softmax loss of each sample and the norm of its gradient by the logits (EL2N), [B, 2]."""
     logits, targets = surrogate.full_sort_predict(batch), batch[surrogate.POS_ITEM_ID]
     return torch.stack([_cross_entropies(logits, targets), _norms_of_error(logits, targets)], dim=-1)
 
@@ -182,7 +182,7 @@ def _cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _norms_of_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """||softmax(z) - y||_2, [B]."""
+    """Return ||softmax(z) - y||_2, [B]."""
     error = logits.softmax(dim=-1)
     error[torch.arange(len(error), device=error.device), targets] -= 1
     return error.norm(dim=-1)

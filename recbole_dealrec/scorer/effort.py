@@ -62,7 +62,7 @@ class EffortScorer(Scorer):
 
     @contextmanager
     def _norms(self, names: Sequence[str]) -> Iterator[Callable[[dict[str, Tensor]], np.ndarray]]:
-        """Norms of a batch's gradients by these parameters, [B], in parts where the memory does not suffice."""
+        """Give a function of a batch: gradient norms by these parameters, [B], in parts if memory runs out."""
         with gradient_norms(self.llm.network, names) as norms_of:
             yield lambda batch: in_fitting_parts(norms_of, batch, len(batch["labels"]), _rows, np.concatenate)
 
@@ -72,7 +72,7 @@ def _rows(batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
 
 
 def chosen_parameters(network: nn.Module, choice: str | Sequence[str]) -> list[str]:
-    """Names of the trained parameters that ``effort_parameters`` means.
+    """Return the names of the trained parameters that ``effort_parameters`` means.
 
     Raises:
         InputError: the patterns match none.

@@ -40,7 +40,7 @@ class Entries(NamedTuple):
     seconds: np.ndarray
 
     def of(self, index: np.ndarray) -> "Entries":
-        """Some of them."""
+        """Return the entries at ``index``."""
         return Entries(*(values[index] for values in self))
 
 
@@ -92,9 +92,9 @@ class EffortCache:
         return joined(entries.scores, known | new)
 
     def _found(self, path: Path, keys: np.ndarray) -> tuple[Entries, np.ndarray]:
-        """Entries of these keys, NaN and 0 seconds where there is none, and whether there is one."""
+        """Return the entries of these keys (NaN and 0 seconds for unknown ones), and which are known."""
         kept = _read(path)
-        place = np.searchsorted(_whole(kept.keys), _whole(keys))
+        place = np.searchsorted(_comparable(kept.keys), _comparable(keys))
         known = place < len(kept.keys)
         known[known] = (kept.keys[place[known]] == keys[known]).all(axis=1)
         entries = Entries(keys, np.full(len(keys), np.nan), np.zeros(len(keys), np.float32))
@@ -106,7 +106,7 @@ class EffortCache:
 def sample_keys(
     llm: LLMRecommender, fingerprint: str, samples: CandidateSamples, effort_parameters: str | list[str]
 ) -> np.ndarray:
-    """BLAKE2b of all that the effort of each sample depends on, uint8 [n, ``KEY_BYTES``].
+    """Return the BLAKE2b hash of all that the effort of each sample depends on, uint8 [n, ``KEY_BYTES``].
 
     That is the language model, by its ``fingerprint``, of whose parameters the gradient is taken, and the tokens that
     are read and written.
@@ -126,7 +126,7 @@ def sample_keys(
 def _missing_batches(
     llm: LLMRecommender, samples: CandidateSamples, missing: np.ndarray
 ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-    """Indices and batches of what is missing.
+    """Yield indices and batches of the samples without a score.
 
     A batch of which all is missing stays as it is, so that an interrupted pass comes out as a whole one, to the last
     digit; what is missing of the others is put into batches of its own.
@@ -156,8 +156,8 @@ def _compute(path: Path, entries: Entries, batches: Iterator, compute: Callable)
     return new
 
 
-def _whole(keys: np.ndarray) -> np.ndarray:
-    """Each key as one value that can be compared, [n]."""
+def _comparable(keys: np.ndarray) -> np.ndarray:
+    """Return each key as one comparable value, [n]."""
     return np.ascontiguousarray(keys).view(f"V{KEY_BYTES}").ravel()
 
 
@@ -171,13 +171,13 @@ def _add(path: Path, entries: Entries, new: np.ndarray) -> None:
     with FileLock(path.parent / _LOCK):
         remove_scratch(path.parent)
         together = Entries(*map(np.concatenate, zip(_read(path), entries.of(new), strict=True)))
-        _, first = np.unique(_whole(together.keys), return_index=True)
+        _, first = np.unique(_comparable(together.keys), return_index=True)
         with atomic_path(path) as file, open(file, "wb") as stream:
             np.savez(stream, **together.of(first)._asdict())
 
 
 def _read(path: Path) -> Entries:
-    """Entries of a file, by their keys in order; none of a file that is missing or broken."""
+    """Return the entries of a file in the order of their keys; none if the file is missing or broken."""
     if not path.exists():
         return _NO_ENTRIES
     try:

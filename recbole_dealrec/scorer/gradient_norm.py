@@ -34,7 +34,7 @@ class _Target(NamedTuple):
 def per_sample_gradient_norms(
     model: nn.Module, batches: Iterable[Mapping[str, Tensor]], parameters: Sequence[str] | None = None
 ) -> np.ndarray:
-    """L2 norm of every sample's gradient of its own loss, without a backward pass per sample.
+    """Return the L2 norm of every sample's gradient of its own loss, without a backward pass per sample.
 
     This is the effort score ``||grad_phi L_LLM(s)||_2`` of DEALRec (Lin et al., SIGIR 2024, arXiv 2401.17197), computed
     by the "ghost norm" (Goodfellow 2015, arXiv 1510.01799). The model runs in eval mode; its modes and
@@ -67,7 +67,7 @@ def per_sample_gradient_norms(
 def gradient_norms(
     model: nn.Module, parameters: Sequence[str] | None = None
 ) -> Iterator[Callable[[Mapping[str, Tensor]], np.ndarray]]:
-    """What ``per_sample_gradient_norms`` does, as a function of one batch; the model is prepared while it is open.
+    """Give ``per_sample_gradient_norms`` as a function of one batch; the model is prepared until the block ends.
 
     Raises:
         ValueError: as ``per_sample_gradient_norms``.
@@ -106,7 +106,7 @@ def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[_Target
 
 @contextmanager
 def _prepared(model: nn.Module, chosen: set[nn.Parameter]) -> Iterator[None]:
-    """Eval mode, and grad for the chosen parameters only, so that the graph starts at the first of them."""
+    """Use eval mode and gradients of the chosen parameters only, so that the graph starts at the first of them."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -184,7 +184,7 @@ def _batch_norms(
 def _prefix_uses(
     calls: list[_Call], states: list[Tensor], gradients: Sequence[Tensor]
 ) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
-    """Module, inputs and output gradients, for each sample, of the calls on the prefix.
+    """Return module, inputs and output gradients, for each sample, of the calls on the prefix.
 
     Args:
         calls: calls with one row for all samples.
@@ -201,7 +201,7 @@ def _prefix_uses(
 
 
 def _check_uses(roots: list[Tensor], targets: list[_Target], calls: list[_Call]) -> None:
-    """Refuse a parameter that the graph uses more often than its modules were called: the rest would be missed."""
+    """Raise an error if the graph uses a parameter more often than its modules were called."""
     edges, stack, seen = Counter(), [root.grad_fn for root in roots], set()
     while stack:
         for node, _ in stack.pop().next_functions:
@@ -218,7 +218,7 @@ def _check_uses(roots: list[Tensor], targets: list[_Target], calls: list[_Call])
 
 
 def _squares(target: _Target, uses: Mapping[nn.Module, list[tuple[Tensor, Tensor]]], size: int) -> Tensor:
-    """Squared norms [B] of one parameter's gradients, which are the sums over all its uses."""
+    """Return the squared norms [B] of one parameter's gradients, which are the sums over all its uses."""
     parts = []
     for module, rule in target.rules.items():
         for inputs, gradient in uses[module]:

@@ -23,7 +23,7 @@ Rule = Callable[[nn.Module, Tensor, Tensor], Tensor | Outer]
 
 
 def find_rule(module: nn.Module, attribute: str, name: str) -> Rule:
-    """Rule for the parameter that is ``module.attribute`` and called ``name`` in the model.
+    """Return the rule for the parameter that is ``module.attribute`` and called ``name`` in the model.
 
     Raises:
         TypeError: there is none for such a module.
@@ -39,14 +39,14 @@ def find_rule(module: nn.Module, attribute: str, name: str) -> Rule:
 
 
 def squared_norms(parts: list[Tensor] | list[Outer], height: int) -> Tensor:
-    """Squared norms [B] of the sums of what a rule made of each use of a parameter, which has ``height`` rows."""
+    """Return the squared norms [B] of the sums of what a rule made of each use of a parameter of ``height`` rows."""
     if isinstance(parts[0], Tensor):
         return sum(parts[1:], parts[0]).flatten(1).square().sum(1)
     return _outer_squares(parts, height)
 
 
 def _outer_squares(parts: list[Outer], height: int) -> Tensor:
-    """Squared norms [B] of the sums of ``parts``, whose rows are ``height`` wide when written out."""
+    """Return the squared norms [B] of the sums of ``parts``, whose rows are ``height`` wide when written out."""
     dense = _joined([part for part in parts if part.rows.is_floating_point()])
     one_hot = _joined([part for part in parts if not part.rows.is_floating_point()])
     if one_hot is None:
@@ -56,14 +56,14 @@ def _outer_squares(parts: list[Outer], height: int) -> Tensor:
 
 
 def _joined(parts: list[Outer]) -> Outer | None:
-    """Several uses as one use with more tokens."""
+    """Return several uses as one use with more tokens."""
     if len(parts) < 2:
         return parts[0] if parts else None
     return Outer(*(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)))
 
 
 def _dense_squares(outer: Outer, ghost: bool | None = None) -> Tensor:
-    """Squared norms [B] in the form of fewer flops, which also never takes more memory than ``outer`` itself."""
+    """Return the squared norms [B] in the form of fewer flops, in no more memory than ``outer`` takes."""
     (_, tokens, height), width = outer.rows.shape, outer.cols.shape[2]
     if ghost is None:
         ghost = tokens * (height + width) < height * width
@@ -75,7 +75,7 @@ def _dense_squares(outer: Outer, ghost: bool | None = None) -> Tensor:
 
 
 def _one_hot_squares(outer: Outer, height: int, ghost: bool | None = None) -> Tensor:
-    """Squared norms [B] in the form that takes less memory."""
+    """Return the squared norms [B] in the form that takes less memory."""
     size, tokens, width = outer.cols.shape
     if ghost is None:
         ghost = tokens * tokens < height * width
@@ -86,7 +86,7 @@ def _one_hot_squares(outer: Outer, height: int, ghost: bool | None = None) -> Te
 
 
 def _inner(left: Outer, right: Outer) -> Tensor:
-    """Inner products [B] of the samples' gradients, without forming them; ``right`` is one-hot only if ``left`` is."""
+    """Return the inner products [B] of the samples' gradients; ``right`` is one-hot only if ``left`` is."""
     if left.rows.is_floating_point():
         rows = left.rows @ right.rows.mT
     elif right.rows.is_floating_point():
@@ -97,7 +97,7 @@ def _inner(left: Outer, right: Outer) -> Tensor:
 
 
 def _tokens(tensor: Tensor) -> Tensor:
-    """[B, ..., n] as [B, T, n], float32 at least."""
+    """Return [B, ..., n] as [B, T, n], float32 at least."""
     return widened(tensor).reshape(len(tensor), -1, tensor.shape[-1])
 
 
@@ -113,7 +113,7 @@ def _embedding_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Ou
 
 
 def _norm_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Tensor:
-    """Reruns the module in float32 instead of a formula: RMS norms differ in epsilon, offset and order."""
+    """Rerun the module in float32 instead of a formula: RMS norms differ in epsilon, offset and order."""
     state = {name: widened(parameter.detach()) for name, parameter in module.named_parameters()}
 
     def one_sample(x: Tensor, d: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class _Batch(NamedTuple):
 
 @contextmanager
 def _differentiable(surrogate: nn.Module) -> Iterator[None]:
-    """Evaluation mode, in which forward and second derivatives can be taken."""
+    """Use evaluation mode, in which forward and second derivatives exist."""
     was_training = surrogate.training
     surrogate.eval()
     try:
@@ -117,25 +117,25 @@ class Problem:
         self.flat, self.unravel = solver.ravel(self.parameters)
 
     def batches(self, samples: CandidateSamples, description: str = "") -> Iterator[tuple[np.ndarray, _Batch]]:
-        """Indices and batch, in batches of similar length; with a description, progress is shown."""
+        """Yield indices and batch, in batches of similar length; a description shows a progress bar."""
         hidden = not (description and self.config["show_progress"])
         batches = surrogate_batches(self.surrogate, samples, self.config)
         for index, batch in with_progress(batches, len(samples), description, hidden):
             yield index, _Batch(self.outputs.inputs(batch), batch[self.surrogate.POS_ITEM_ID])
 
     def mean_gradient(self, samples: CandidateSamples) -> Tensor:
-        """v, flat."""
+        """Return v, flat."""
         total = torch.zeros_like(self.flat)
         for _, batch in self.batches(samples, "Mean gradient"):
             total += solver.ravel(self._gradient(self.parameters, batch))[0]
         return total / len(samples)
 
     def directional_derivatives(self, samples: CandidateSamples, x: Tensor) -> np.ndarray:
-        """Derivative of each sample's loss in direction x, float64 [n]."""
+        """Return the derivative of each sample's loss in direction x, float64 [n]."""
         return ScoreCheckpoint().score("", samples.rows, self.batches(samples, "Influence"), self.derivative(x))
 
     def derivative(self, x: Tensor) -> Callable[[_Batch], np.ndarray]:
-        """The derivatives of a batch's losses in direction x, float64 [B], as a function of the batch."""
+        """Return a function of a batch: the derivatives of its losses in direction x, float64 [B]."""
         direction = self.unravel(x)
 
         def derivatives(batch: _Batch) -> np.ndarray:
@@ -146,12 +146,12 @@ class Problem:
         return derivatives
 
     def hessian_product(self, batch: _Batch, direction: dict[str, Tensor]) -> Tensor:
-        """Hessian of the batch's summed loss times a direction, flat; forward over reverse."""
+        """Return the Hessian of the batch's summed loss times a direction, flat; forward over reverse."""
         gradient = lambda parameters: self._gradient(parameters, batch)  # noqa: E731
         return solver.ravel(jvp(gradient, (self.parameters,), (direction,))[1])[0]
 
     def gauss_newton_product(self, batch: _Batch, direction: dict[str, Tensor]) -> Tensor:
-        """J^T (second derivative of the losses by the outputs) J times a direction, J the outputs' Jacobian; flat."""
+        """Return J^T (second derivative of the losses by the outputs) J times a direction, flat."""
         outputs, tangent = self._outputs_and_tangent(batch, direction)
         loss_gradient = lambda values: self.outputs.loss_gradient(values, batch.targets)  # noqa: E731
         bent = jvp(loss_gradient, (outputs,), (tangent,))[1]
@@ -165,12 +165,12 @@ class Problem:
         return jvp(lambda parameters: self._outputs(parameters, batch), (self.parameters,), (direction,))
 
     def _gradient(self, parameters: dict[str, Tensor], batch: _Batch) -> dict[str, Tensor]:
-        """Gradient of the batch's summed loss."""
+        """Return the gradient of the batch's summed loss."""
         outputs, pull_back = vjp(lambda values: self._outputs(values, batch), parameters)
         return pull_back(self.outputs.loss_gradient(outputs, batch.targets))[0]
 
     def solve(self, samples: CandidateSamples, v: Tensor) -> Tensor:
-        """x = (H + delta I)^-1 v; delta is doubled, with a warning, until the curvature is positive definite."""
+        """Return x = (H + delta I)^-1 v; delta is doubled, with a warning, until the curvature is positive definite."""
         hidden = not self.config["show_progress"]
         with tqdm(desc="Curvature", unit=" products", ncols=100, disable=hidden) as progress:
             return self._solve(Curvature(self, self.curvature_samples(samples), progress), v)
@@ -205,7 +205,7 @@ class Problem:
         return solver.lissa(curvature.single_sample_product(), v, damping, scale, depth, repeats)
 
     def curvature_samples(self, samples: CandidateSamples) -> CandidateSamples:
-        """The ``hessian_samples`` that the curvature is measured on."""
+        """Return the ``hessian_samples`` that the curvature is measured on."""
         count = self.config["hessian_samples"]
         if count == 0 or count >= len(samples):
             return samples
@@ -225,11 +225,11 @@ class Curvature:
         self._product = products[problem.config["curvature"]]
 
     def product(self, vector: Tensor) -> Tensor:
-        """Curvature of the mean loss times a flat vector."""
+        """Return the curvature of the mean loss times a flat vector."""
         return self._sum(self.batches, vector) / len(self.samples)
 
     def single_sample_product(self) -> solver.MatVec:
-        """Product with the curvature of one sample, drawn anew at each call from one seeded stream."""
+        """Return the product with the curvature of one sample, drawn anew at each call from one seeded stream."""
         draws = np.random.default_rng(self.problem.config["seed"])
 
         def product(vector: Tensor) -> Tensor:
@@ -241,7 +241,7 @@ class Curvature:
         return product
 
     def sampling_error(self, x: Tensor, damping: float) -> float:
-        """Relative standard error of (H + delta I) x from measuring H on these samples, by two interleaved halves."""
+        """Return the relative standard error of (H + delta I) x for these samples, from two interleaved halves."""
         if len(self.samples) < 2:
             return 0.0
         halves = []
@@ -262,7 +262,7 @@ class Curvature:
 
 
 def _chosen_parameters(surrogate: nn.Module, patterns: Sequence[str] | None) -> dict[str, Tensor]:
-    """Detached parameters by name."""
+    """Return detached parameters by name."""
     embeddings = {id(m.weight) for m in surrogate.modules() if isinstance(m, nn.Embedding)}
     chosen = {}
     for name, parameter in surrogate.named_parameters():

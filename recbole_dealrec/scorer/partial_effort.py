@@ -79,7 +79,7 @@ class PartialEffortScorer(Scorer):
         return scores
 
     def features(self, samples: CandidateSamples) -> np.ndarray:
-        """Loss, gradient norm, influence, items of the history, tokens read and written, float64 [n, 6]."""
+        """Return loss, gradient norm, influence, items of the history, tokens read and written, float64 [n, 6]."""
         features = np.empty((len(samples), 6))
         # The gradient is that by the logits: those by the parameters are linear in it, and it needs no backward pass.
         features[:, :2] = measured(self.surrogate, samples, self.config, losses_and_error_norms, "Surrogate losses")
@@ -89,7 +89,7 @@ class PartialEffortScorer(Scorer):
         return features
 
     def _predict(self, x: np.ndarray, y: np.ndarray, x_rest: np.ndarray) -> np.ndarray | None:
-        """Effort of the rest, from features ``x`` and effort ``y`` of the part; None if the part is predicted badly."""
+        """Predict the effort of the rest from features ``x`` and effort ``y`` of the part; None if that goes badly."""
         seed, known = self.config["seed"], np.isfinite(y)
         regressor = HistGradientBoostingRegressor(learning_rate=0.05, random_state=seed)
         spearman = _held_out_spearman(regressor, x[known], y[known], seed)
@@ -106,19 +106,19 @@ class PartialEffortScorer(Scorer):
 
 
 def part_size(n: int, ratio: float) -> int:
-    """How many of ``n`` samples the language model scores."""
+    """Return how many of ``n`` samples the language model scores."""
     return min(n, max(FEWEST_SCORED, round(ratio * n)))
 
 
 def stratified_part(values: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """One sample out of each of ``count`` equally long runs of consecutive ranks by ``values``; int64, sorted."""
+    """Return one sample from each of ``count`` equal runs of ranks by ``values``; int64, sorted."""
     order = np.argsort(values, kind="stable")
     edges = np.arange(count + 1) * len(values) // count
     return np.sort(order[np.random.default_rng(seed).integers(edges[:-1], edges[1:])])
 
 
 def _held_out_spearman(regressor: HistGradientBoostingRegressor, x: np.ndarray, y: np.ndarray, seed: int) -> float:
-    """Spearman's correlation of ``y`` with its predictions by regressors that have not seen it; NaN if none can be."""
+    """Return Spearman's correlation of ``y`` with predictions by regressors that have not seen it, else NaN."""
     if len(y) < _FOLDS:
         return np.nan
     folds = KFold(_FOLDS, shuffle=True, random_state=seed)

@@ -68,7 +68,7 @@ class Scorer(ABC):
 
 
 def register_scorer(name: str, keys: Iterable[Key] = ()) -> Callable[[type[Scorer]], type[Scorer]]:
-    """Class decorator that makes a scorer known by its name.
+    """Register a scorer under a name; a class decorator.
 
     Packages of their own name the class in the entry-point group ``recbole_dealrec.scorers``.
 

@@ -38,7 +38,7 @@ class Solution:
 
 
 def ravel(tree: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """Flat vector of all tensors of a nested structure, and the way back."""
+    """Return the flat vector of all tensors of a nested structure, and the way back."""
     leaves, spec = tree_flatten(tree)
     sizes = [leaf.numel() for leaf in leaves]
 
@@ -50,7 +50,7 @@ def ravel(tree: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
 
 
 def hessian_vector_product(loss: Callable[[Any], Tensor], parameters: Any, direction: Any) -> Any:
-    """Hessian of a scalar function times a direction, forward over reverse; same structure as ``parameters``."""
+    """Return the Hessian of a scalar function times a direction, in the structure of ``parameters``."""
     return jvp(grad(loss), (parameters,), (direction,))[1]
 
 
@@ -69,7 +69,7 @@ def inverse_hvp(
     repeats: int = 1,
     seed: int = 0,
 ) -> Any:
-    """x = (H + damping * I)^-1 v, with H the Hessian of a mean loss; paper, algorithm 1 (there by LiSSA).
+    """Return x = (H + damping * I)^-1 v, with H the Hessian of a mean loss; paper, algorithm 1 (there by LiSSA).
 
     Args:
         loss_fn: ``loss_fn(parameters)`` returns the scalar mean loss; with ``batches``,
@@ -136,7 +136,7 @@ def report(solution: Solution, method: str) -> None:
 
 
 def conjugate_gradients(matvec: MatVec, v: Tensor, damping: float, tolerance: float, max_iterations: int) -> Solution:
-    """Conjugate gradients on H + damping * I, from zero.
+    """Run conjugate gradients on H + damping * I, from zero.
 
     Raises:
         IndefiniteCurvatureError: a search direction of negative curvature was met.
@@ -160,7 +160,7 @@ def conjugate_gradients(matvec: MatVec, v: Tensor, damping: float, tolerance: fl
 
 
 def lissa(stochastic: MatVec, v: Tensor, damping: float, scale: float, depth: int, repeats: int) -> Solution:
-    """The paper's recursion h <- v + (1 - damping / scale) h - H_t h / scale, averaged, divided by ``scale``.
+    """Run the paper's recursion h <- v + (1 - damping / scale) h - H_t h / scale, averaged, divided by ``scale``.
 
     ``stochastic`` multiplies by the Hessian of a sample drawn anew at each call. The residual is estimated from the
     drift of h over the last tenth of the recursion, since the mean Hessian itself is never formed: the mean step is the
@@ -181,7 +181,7 @@ def lissa(stochastic: MatVec, v: Tensor, damping: float, scale: float, depth: in
 
 
 def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
-    """Forms H column by column and solves by Cholesky.
+    """Form H column by column and solve by Cholesky.
 
     Raises:
         IndefiniteCurvatureError: H + damping * I is not positive definite.
@@ -206,7 +206,7 @@ def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
 def largest_eigenvalue(
     matvec: MatVec, like: Tensor, seed: int, tolerance: float = 2e-2, max_iterations: int = 30
 ) -> float:
-    """Largest absolute eigenvalue of a symmetric operator by power iteration, to a relative change of ``tolerance``."""
+    """Return the largest absolute eigenvalue of a symmetric operator, by power iteration to ``tolerance``."""
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(like.numel(), generator=generator, dtype=like.dtype).to(like.device)
     value = 0.0

@@ -22,14 +22,14 @@ class Logits(nn.Module):
         self.surrogate = surrogate
 
     def inputs(self, batch: Interaction) -> Any:
-        """What ``forward`` takes: all that comes before the first chosen parameter."""
+        """Return what ``forward`` takes: all that comes before the first chosen parameter."""
         return batch
 
     def forward(self, inputs: Any) -> Tensor:
         return self.surrogate.full_sort_predict(inputs)
 
     def loss_gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Gradient of each sample's loss by its outputs; differentiable in turn."""
+        """Return the gradient of each sample's loss by its outputs; differentiable in turn."""
         return outputs.softmax(dim=-1) - nn.functional.one_hot(targets, outputs.shape[-1])
 
 
@@ -63,7 +63,7 @@ class AfterAttention(LastHidden):
         return self.surrogate.trm_encoder.layer[-1]
 
     def inputs(self, batch: Interaction) -> tuple[Tensor, Tensor]:
-        """What the last attention read from the sequence and what it is added to, [B, d] each."""
+        """Return what the last attention read from the sequence and what it is added to, [B, d] each."""
         seen = []
 
         def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -90,7 +90,7 @@ class AfterAttention(LastHidden):
 
 
 def outputs_of(surrogate: nn.Module, chosen: Collection[str]) -> Logits:
-    """The cheapest form that derivatives in the parameters named in ``chosen`` allow."""
+    """Return the cheapest form that derivatives in the parameters named in ``chosen`` allow."""
     if not isinstance(surrogate, EveryPosition) or "item_embedding.weight" in chosen:
         return Logits(surrogate)
     from recbole.model.sequential_recommender import SASRec  # Config has imported it, see compat.py
