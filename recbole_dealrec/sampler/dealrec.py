@@ -1,4 +1,4 @@
-"""DEALRec, influence plus effort with coverage, and what is left of it when a part is taken away."""
+"""DEALRec, which selects by influence and effort with coverage, and its ablations."""
 
 import numpy as np
 
@@ -8,9 +8,9 @@ from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler
 
 @register_sampler("DEALRec")
 class DEALRecSampler(CoverageSampler):
-    """Lin et al., SIGIR 2024: S = minmax(I) + lambda * minmax(E), then coverage-enhanced selection.
+    """Coverage-enhanced selection on S = minmax(I) + lambda * minmax(E) (Lin et al., SIGIR 2024).
 
-    The paper's text adds the raw scores; its released code normalises both first, as done here.
+    The paper's text adds the raw scores; its released code normalises both first, as this class does.
     """
 
     needs = ("influence", "effort")
@@ -40,8 +40,7 @@ class EffortOnlySampler(CoverageSampler):
 class GreedySampler(HighestSampler):
     """DEALRec without coverage: the highest overall scores; the paper's figure 4.
 
-    Nothing is pruned: the hard prune is part of coverage-enhanced selection, and without the highest scores this would
-    not be greedy.
+    There is no hard prune, which is part of coverage-enhanced selection.
     """
 
     needs = DEALRecSampler.needs
@@ -50,11 +49,12 @@ class GreedySampler(HighestSampler):
 
 
 def overall_score(influence: np.ndarray, effort: np.ndarray, effort_weight: float) -> np.ndarray:
-    """S = minmax(I) + lambda * minmax(E), float64 [n]; NaN where one of the two is not finite."""
+    """Return S = minmax(I) + lambda * minmax(E), float64 [n]; NaN where one of the two is not finite."""
     return _minmax(influence) + effort_weight * _minmax(effort)
 
 
 def _minmax(values: np.ndarray) -> np.ndarray:
+    """Scale values to [0, 1], float64 [n]; NaN where one is not finite."""
     values = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
     if np.isnan(values).all():
         return values
