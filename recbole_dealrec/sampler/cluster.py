@@ -22,7 +22,7 @@ class ClusterSampler(FewShotSampler):
     """Base class of samplers that draw equal shares of the clusters, in order of size, the smallest first."""
 
     def draw_evenly(self, points: np.ndarray, n_clusters: int) -> np.ndarray:
-        """Return indices of samples drawn evenly from clusters of ``points``, float [n, d]; int64 [n_fewshot], sorted."""
+        """Draw sample indices evenly from clusters of ``points``, float [n, d]; int64 [n_fewshot], sorted."""
         group = clusters(points, n_clusters, self.config["seed"])
         report_excluded(group >= 0)
         self.columns = {"group": group}
