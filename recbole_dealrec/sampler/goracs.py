@@ -129,7 +129,7 @@ def _largest_gain(cost: np.ndarray, minima: np.ndarray, bounds: np.ndarray) -> i
 def improve_by_swaps(cost: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Exchange chosen rows for others as long as that lowers ``transport_distance``; return int64 [k].
 
-    With the columns' potentials g fixed, a row e has the potential min_j (cost_ej - g_j), so replacing row i by e changes
+    With the columns' potentials g fixed, row e has the potential min_j (cost_ej - g_j), so replacing row i by e changes
     the distance by at least (min_j (cost_ej - g_j) - f_i) / k. The pairs with the lowest bounds are tried.
     """
     value, f, g = transport_distance(cost[chosen])
