@@ -14,7 +14,7 @@ from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.store.run_folder import RunFolder
 
-# What a scorer can need besides scores: the first surrogate, all surrogates, the training of the first, the language model.
+# Inputs that a scorer can need besides scores: first surrogate, all surrogates, training of the first, language model.
 SURROGATE, SURROGATES, TRAINING, LLM = MADE = "surrogate", "surrogates", "training", "language model"
 
 
@@ -74,8 +74,8 @@ def register_scorer(name: str, keys: Iterable[Key] = ()) -> Callable[[type[Score
 
     Args:
         name: name of the scores.
-        keys: configuration keys of the scorer, each with its default and its step: ``influence`` for scores on surrogates,
-            ``effort`` for scores by the language model.
+        keys: configuration keys of the scorer, each with its default and its step: ``influence`` for scores on
+            surrogates, ``effort`` for scores by the language model.
 
     Raises:
         TypeError: the class is not a ``Scorer``.
