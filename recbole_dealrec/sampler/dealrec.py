@@ -22,7 +22,7 @@ class DEALRecSampler(CoverageSampler):
 
 @register_sampler("InfluenceOnly")
 class InfluenceOnlySampler(CoverageSampler):
-    """DEALRec without the effort: coverage-enhanced selection on the influence alone; the paper's figure 4."""
+    """DEALRec without the effort: coverage-enhanced selection on the influence; the paper's figure 4."""
 
     needs = ("influence",)
     ranked_by = "influence"
@@ -30,7 +30,7 @@ class InfluenceOnlySampler(CoverageSampler):
 
 @register_sampler("EffortOnly")
 class EffortOnlySampler(CoverageSampler):
-    """DEALRec without the influence: coverage-enhanced selection on the effort alone; the paper's figure 4."""
+    """DEALRec without the influence: coverage-enhanced selection on the effort; the paper's figure 4."""
 
     needs = ("effort",)
     ranked_by = "effort"

@@ -132,7 +132,7 @@ def _record_calls(model: nn.Module, owners: set[nn.Module], batch_size: int) -> 
             return output
         inputs = (args[0] if args else next(iter(kwargs.values()))).detach()
         # An in-place operation removes the node of a view from the graph, but keeps the node of any other tensor valid;
-        # so the edge is recorded, not the tensor.
+        # therefore the edge is recorded, not the tensor.
         if output._is_view():
             output = torch.ops.aten._unsafe_view(output, output.shape)
         if output.shape[0] == 1 < batch_size:

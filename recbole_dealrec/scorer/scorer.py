@@ -26,7 +26,7 @@ class ScorerInputs:
         config: configuration of the run.
         splits: training, validation and test parts.
         folder: run folder for unfinished scores.
-        effort_folder: folder of the :class:`EffortCache`.
+        effort_folder: folder of the ``EffortCache``.
         watch_training: trains the first surrogate, and calls its argument with it after each evaluation.
         surrogates: trained surrogates: all, only the first, or none, as the scorer needs.
         llm: the recommender before fine-tuning, if the scorer needs it.

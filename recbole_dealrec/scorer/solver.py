@@ -208,7 +208,7 @@ def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
 def largest_eigenvalue(
     matvec: MatVec, like: Tensor, seed: int, tolerance: float = 2e-2, max_iterations: int = 30
 ) -> float:
-    """Estimate a symmetric operator's largest absolute eigenvalue by power iteration up to a change of ``tolerance``."""
+    """Estimate a symmetric operator's largest absolute eigenvalue by power iteration to a change of ``tolerance``."""
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(like.numel(), generator=generator, dtype=like.dtype).to(like.device)
     value = 0.0
