@@ -1,4 +1,4 @@
-"""Few-shot samplers behind one interface and a registry."""
+"""Few-shot samplers and their registry."""
 
 from recbole_dealrec.sampler.cluster import RecRankerSampler, S2LSampler, TFDConSampler
 from recbole_dealrec.sampler.coverage import coverage_enhanced_selection

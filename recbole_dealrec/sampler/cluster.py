@@ -11,18 +11,18 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.sampler.coverage import PRUNED, draw_from_groups
 from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler, report_excluded
 
-_MOST_EXACT = 20_000  # points up to which k-means sees all of them in each step
-_S2L_CLUSTERS = 100  # of the released code
-_RECRANKER_CLUSTERS = 10  # of the released code, as are the two below
-_RECRANKER_SHARE = 0.6  # of the budget, drawn by importance and once more by clusters
+_MOST_EXACT = 20_000  # most points for k-means on all of them; more are clustered in small batches
+_S2L_CLUSTERS = 100  # as in the released code
+_RECRANKER_CLUSTERS = 10  # as in the released code, like the two below
+_RECRANKER_SHARE = 0.6  # share of the budget drawn by importance, and the share drawn by clusters
 _RECRANKER_PENALTY = 0.95
 
 
 class ClusterSampler(FewShotSampler):
-    """Draws an equal share of each cluster, smallest first, and what a cluster lacks from the larger ones."""
+    """Base class of samplers that draw equal shares of the clusters, in order of size, the smallest first."""
 
     def draw_evenly(self, points: np.ndarray, n_clusters: int) -> np.ndarray:
-        """Return the indices of the chosen samples, int64 [n_fewshot], sorted; ``points`` are float [n, d]."""
+        """Draw sample indices evenly from clusters of ``points``, float [n, d]; int64 [n_fewshot], sorted."""
         group = clusters(points, n_clusters, self.config["seed"])
         report_excluded(group >= 0)
         self.columns = {"group": group}
@@ -31,26 +31,26 @@ class ClusterSampler(FewShotSampler):
 
 @register_sampler("TF-DCon")
 class TFDConSampler(ClusterSampler):
-    """Clusters of users, an equal share of each (Wu et al., arXiv 2310.09874, as the DEALRec paper adapts it).
+    """Equal shares of clusters of histories (Wu et al., arXiv 2310.09874, as the DEALRec paper adapts it).
 
-    TF-DCon itself writes new samples. The adaptation clusters the histories on the surrogate's and the language model's
-    representations and draws from each of ``n_groups`` clusters. How many are drawn of each is not published: here an
-    equal share, smallest cluster first, as in coverage-enhanced selection. The two representations weigh the same.
+    TF-DCon itself generates new samples. The adaptation clusters the representations of the histories by the surrogate
+    and by the language model, with equal weight, and draws from each of ``n_groups`` clusters. The number drawn from
+    each is not published; here it is an equal share, smallest cluster first, as in coverage-enhanced selection.
     """
 
     needs = ("surrogate_representation", "llm_representation")
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        points = np.hstack([_of_unit_spread(self.scores[name]) for name in self.needs])
+        points = np.hstack([_scale_to_unit_spread(self.scores[name]) for name in self.needs])
         return self.draw_evenly(points, self.config["n_groups"])
 
 
 @register_sampler("S2L")
 class S2LSampler(ClusterSampler):
-    """SmallToLarge: an equal share of each cluster of loss trajectories (Yang et al., NeurIPS 2024, arXiv 2403.07384).
+    """SmallToLarge: equal shares of clusters of loss trajectories (Yang et al., NeurIPS 2024, arXiv 2403.07384).
 
-    A sample's trajectory is its loss at each evaluation of a small model's training, here the surrogate's. 100
-    clusters, as in the released code; the smallest give first.
+    A sample's trajectory is its loss at each evaluation during the training of a small model, here the surrogate. There
+    are 100 clusters, as in the released code; the smallest are drawn from first.
     """
 
     needs = ("loss_trajectory",)
@@ -61,13 +61,13 @@ class S2LSampler(ClusterSampler):
 
 @register_sampler("RecRanker")
 class RecRankerSampler(FewShotSampler):
-    """Long histories, all clusters, few repetitions (Luo et al., TOIS 2024, arXiv 2312.16018, and its released code).
+    """Draws by history length and by clusters (Luo et al., TOIS 2024, arXiv 2312.16018, and its released code).
 
-    0.6 of the budget is drawn with weights ln(number of interactions), as much again from ten clusters of the
-    surrogate's representations in proportion to their size, both with replacement. The few-shot samples come out of
-    these draws, one drawn c times with weight c * 0.95^(c - 1). The authors draw them with replacement too; here a
-    sample that comes up again is passed over, and where too few different ones were drawn, more are. A history counts
-    at most ``MAX_ITEM_LIST_LENGTH`` interactions.
+    0.6 of the budget is drawn with weights ln(number of interactions), and as many from ten clusters of the surrogate's
+    representations in proportion to their size, both with replacement. The few-shot samples are drawn from these, a
+    sample that was drawn c times with weight c * 0.95^(c - 1). The authors draw them with replacement, too; here they
+    are drawn without, and the first draws are repeated until they contain enough different samples. A history counts at
+    most ``MAX_ITEM_LIST_LENGTH`` interactions.
     """
 
     needs = ("surrogate_representation",)
@@ -88,12 +88,12 @@ class RecRankerSampler(FewShotSampler):
 
 
 def clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Return the cluster of each point by k-means, in small batches where there are many points.
+    """Return the cluster of each point by k-means, in small batches if there are many points.
 
     Args:
         points: float [n, d].
-        n_clusters: most clusters; fewer where fewer points differ.
-        seed: of the initial centres.
+        n_clusters: number of clusters; fewer result if there are fewer distinct points.
+        seed: seed of the initial centres.
 
     Returns:
         int64 [n] in [0, n_clusters); -1 where a coordinate is not finite.
@@ -104,7 +104,7 @@ def clusters(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     method = KMeans if n_finite <= _MOST_EXACT else MiniBatchKMeans
     means = method(min(n_clusters, n_finite), n_init=3, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points differ than clusters are wanted
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
         group[finite] = means.fit_predict(points if n_finite == len(points) else points[finite])
     return group
 
@@ -118,8 +118,8 @@ def _proportional_draws(group: np.ndarray, draws: int, random: np.random.Generat
     return order[np.repeat(starts, shares) + random.integers(np.repeat(sizes, shares))]
 
 
-def _of_unit_spread(points: np.ndarray) -> np.ndarray:
-    """Return points centred and scaled so that the mean squared distance from the centre, of finite points, is 1."""
+def _scale_to_unit_spread(points: np.ndarray) -> np.ndarray:
+    """Centre points and scale them to a mean squared distance of 1 from the centre, over the finite points."""
     finite = points[np.isfinite(points).all(axis=1)]
     centre = finite.mean(axis=0)
     spread = np.linalg.norm(finite - centre) / np.sqrt(len(finite))

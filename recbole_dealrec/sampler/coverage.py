@@ -6,19 +6,19 @@ PRUNED = -1
 
 
 def score_groups(scores: np.ndarray, n_groups: int = 50, hard_prune_ratio: float = 0.1) -> np.ndarray:
-    """Group of each sample: which of ``n_groups`` ranges of equal width its score falls in.
+    """Return the group of each sample, the one of ``n_groups`` score ranges of equal width that contains its score.
 
     Args:
         scores: float [n].
         n_groups: K.
-        hard_prune_ratio: share of highest scores that is set aside first.
+        hard_prune_ratio: share of the samples, those with the highest scores, that is pruned first.
 
     Returns:
-        int64 [n] in [0, K), lowest scores in group 0; -1 where a score is set aside or not finite.
+        int64 [n] in [0, K), lowest scores in group 0; -1 where a score is pruned or not finite.
     """
     scores = np.asarray(scores, dtype=np.float64)
     groups = np.full(len(scores), PRUNED, dtype=np.int64)
-    kept = _below_the_prune(scores, hard_prune_ratio)
+    kept = _kept_by_hard_prune(scores, hard_prune_ratio)
     place = scores[kept]
     if len(place):
         place /= 2  # the difference of halves cannot overflow
@@ -30,8 +30,8 @@ def score_groups(scores: np.ndarray, n_groups: int = 50, hard_prune_ratio: float
     return groups
 
 
-def _below_the_prune(scores: np.ndarray, hard_prune_ratio: float) -> np.ndarray:
-    """Return whether each score is finite and not pruned as one of the highest; of equal ones the later go first."""
+def _kept_by_hard_prune(scores: np.ndarray, hard_prune_ratio: float) -> np.ndarray:
+    """Return whether each score is finite and not pruned, bool [n]; of equal scores the later ones are pruned first."""
     finite = np.isfinite(scores)
     values = scores[finite]
     left = n_after_pruning(len(values), hard_prune_ratio)
@@ -46,7 +46,7 @@ def _below_the_prune(scores: np.ndarray, hard_prune_ratio: float) -> np.ndarray:
 
 
 def n_after_pruning(n: int, hard_prune_ratio: float) -> int:
-    """Return the number of samples that the hard prune leaves of ``n``."""
+    """Return how many of ``n`` samples remain after the hard prune."""
     return n - int(np.floor(n * hard_prune_ratio))
 
 
@@ -56,14 +56,14 @@ def draw_from_groups(groups: np.ndarray, n_fewshot: int, seed: int) -> np.ndarra
     Args:
         groups: int64 [n], negative where a sample cannot be chosen.
         n_fewshot: budget.
-        seed: of the uniform draws inside a group.
+        seed: seed of the uniform draws inside a group.
 
     Raises:
         ValueError: fewer than ``n_fewshot`` samples can be chosen.
     """
     groups = np.maximum(groups, PRUNED)
     if groups.max(initial=PRUNED) <= np.iinfo(np.int16).max:
-        groups = groups.astype(np.int16)  # a stable sort of which is a radix sort
+        groups = groups.astype(np.int16)  # NumPy's stable sort of int16 is a radix sort
     order = np.argsort(groups, kind="stable")
     order = order[np.count_nonzero(groups == PRUNED) :]
     if len(order) < n_fewshot:
@@ -83,21 +83,21 @@ def draw_from_groups(groups: np.ndarray, n_fewshot: int, seed: int) -> np.ndarra
 def coverage_enhanced_selection(
     scores: np.ndarray, n_fewshot: int, n_groups: int = 50, hard_prune_ratio: float = 0.1, seed: int = 0
 ) -> np.ndarray:
-    """Select samples over the whole range of scores; paper algorithm 2 after CCS's hard prune.
+    """Select samples over the whole range of scores: CCS's hard prune, then the paper's algorithm 2.
 
-    The highest ``hard_prune_ratio`` of the scores is dropped, the rest is cut into ``n_groups`` ranges of equal width,
-    and from the smallest group to the largest each gives ``min(its size, budget // groups left)`` samples, drawn
-    uniformly. Scores that are not finite are never selected.
+    The highest ``hard_prune_ratio`` of the scores is dropped, and the rest is split into ``n_groups`` ranges of equal
+    width. From each group, smallest to largest, ``min(its size, budget // groups left)`` samples are drawn uniformly.
+    Samples whose score is not finite are never selected.
 
     Args:
         scores: float [n], larger is more useful.
         n_fewshot: number of samples to select.
         n_groups: K.
         hard_prune_ratio: in [0, 1).
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
-        int64 [n_fewshot], sorted and unique indices.
+        Indices, int64 [n_fewshot], sorted and unique.
 
     Raises:
         ValueError: fewer than ``n_fewshot`` samples remain after the hard prune.

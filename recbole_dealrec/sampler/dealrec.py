@@ -1,4 +1,4 @@
-"""DEALRec, influence plus effort with coverage, and what is left of it when a part is taken away."""
+"""DEALRec, which selects by influence and effort with coverage, and its ablations."""
 
 import numpy as np
 
@@ -8,9 +8,9 @@ from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler
 
 @register_sampler("DEALRec")
 class DEALRecSampler(CoverageSampler):
-    """Lin et al., SIGIR 2024: S = minmax(I) + lambda * minmax(E), then coverage-enhanced selection.
+    """Coverage-enhanced selection on S = minmax(I) + lambda * minmax(E) (Lin et al., SIGIR 2024).
 
-    The paper's text adds the raw scores; its released code normalises both first, as done here.
+    The paper's text adds the raw scores; its released code normalises both first, as this class does.
     """
 
     needs = ("influence", "effort")
@@ -22,7 +22,7 @@ class DEALRecSampler(CoverageSampler):
 
 @register_sampler("InfluenceOnly")
 class InfluenceOnlySampler(CoverageSampler):
-    """DEALRec without the effort: coverage-enhanced selection on the influence alone; the paper's figure 4."""
+    """DEALRec without the effort: coverage-enhanced selection on the influence; the paper's figure 4."""
 
     needs = ("influence",)
     ranked_by = "influence"
@@ -30,7 +30,7 @@ class InfluenceOnlySampler(CoverageSampler):
 
 @register_sampler("EffortOnly")
 class EffortOnlySampler(CoverageSampler):
-    """DEALRec without the influence: coverage-enhanced selection on the effort alone; the paper's figure 4."""
+    """DEALRec without the influence: coverage-enhanced selection on the effort; the paper's figure 4."""
 
     needs = ("effort",)
     ranked_by = "effort"
@@ -40,8 +40,7 @@ class EffortOnlySampler(CoverageSampler):
 class GreedySampler(HighestSampler):
     """DEALRec without coverage: the highest overall scores; the paper's figure 4.
 
-    Nothing is pruned: the hard prune is part of coverage-enhanced selection, and without the highest scores this would
-    not be greedy.
+    There is no hard prune, which is part of coverage-enhanced selection.
     """
 
     needs = DEALRecSampler.needs
@@ -55,6 +54,7 @@ def overall_score(influence: np.ndarray, effort: np.ndarray, effort_weight: floa
 
 
 def _minmax(values: np.ndarray) -> np.ndarray:
+    """Scale values to [0, 1], float64 [n]; NaN where one is not finite."""
     values = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
     if np.isnan(values).all():
         return values

@@ -1,4 +1,4 @@
-"""What a few-shot sampler is, and how one is registered."""
+"""Base class and registry of few-shot samplers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -13,19 +13,19 @@ from recbole_dealrec.errors import InputError
 
 
 class FewShotSampler(ABC):
-    """Choose the samples a language model is fine-tuned on.
+    """Base class of samplers that choose the samples to fine-tune a language model on.
 
-    Not to be confused with RecBole's samplers, which draw negative items.
+    RecBole's own samplers are something else: they draw negative items.
 
     Args:
         config: reads ``n_fewshot``, ``seed`` and the sampler's own keys.
 
     Attributes:
         needs: names of the scores that ``sample`` reads. Numbers, float64 [n]: ``influence``, ``effort``, ``grand``,
-            ``el2n``. Rows, float32 [n, d]: ``loss_trajectory``, ``surrogate_representation``, ``llm_representation``,
-            ``valid_distance``.
+            ``el2n``. Vectors, float32 [n, d]: ``loss_trajectory``, ``surrogate_representation``,
+            ``llm_representation``, ``valid_distance``.
         scores: those scores by name, set before ``sample`` is called.
-        columns: after ``sample``, what is worth keeping of each candidate, arrays [n] by name.
+        columns: values of each candidate to store, arrays [n] by name; set by ``sample``.
         ranked_by: name of the column that the sampler ranks the candidates by; None if it ranks by none.
     """
 
@@ -60,7 +60,7 @@ class FewShotSampler(ABC):
 
 
 def report_excluded(finite: np.ndarray) -> None:
-    """Log how many samples cannot be chosen because of what their scores are.
+    """Log how many samples are excluded because a score is not finite.
 
     Args:
         finite: bool [n], whether all scores of a sample are finite.
@@ -71,18 +71,18 @@ def report_excluded(finite: np.ndarray) -> None:
 
 
 def register_sampler(name: str, keys: Iterable[Key] = ()) -> Callable[[type[FewShotSampler]], type[FewShotSampler]]:
-    """Register a sampler as ``--sampler=name``; a class decorator.
+    """Return a class decorator that registers a sampler for ``--sampler=name``.
 
-    Packages of their own name the class in the entry-point group ``recbole_dealrec.samplers``.
+    Other packages name the class in the entry-point group ``recbole_dealrec.samplers``.
 
     Args:
         name: name of the sampler.
-        keys: configuration keys of its own, with their defaults. The sampler finds them in ``config``, and ``--help``,
-            checks of values and the names of run folders know them.
+        keys: configuration keys of the sampler, with their defaults. They are in ``config`` and ``--help``, their
+            values are checked, and they are part of the names of run folders.
 
     Raises:
         TypeError: the class is not a ``FewShotSampler``.
-        ValueError: the name is taken by another class, or a key is declared by somebody else.
+        ValueError: the name is taken by another class, or a key is declared elsewhere.
     """
     return SAMPLERS.register(name, keys)
 
@@ -91,11 +91,11 @@ def get_sampler(name: str) -> type[FewShotSampler]:
     """Return a sampler class by its registered or entry-point name.
 
     Raises:
-        InputError: no such sampler, the known ones are listed; or its package cannot be loaded.
+        InputError: there is no such sampler (the message lists all), or its package cannot be loaded.
     """
     return SAMPLERS.get(name)
 
 
 def sampler_names() -> list[str]:
-    """Return the names of all samplers, those of other packages included."""
+    """Return the names of all samplers, including those of other packages."""
     return SAMPLERS.names()

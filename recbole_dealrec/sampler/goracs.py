@@ -1,4 +1,4 @@
-"""GORACS: the subset of the candidates that is closest to the validation samples in optimal transport."""
+"""GORACS: select the candidates that are closest to the validation samples in optimal transport."""
 
 import numpy as np
 
@@ -7,28 +7,28 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler, report_excluded
 
-_CHUNK = 4096  # rows of the cost matrix in one temporary
-_LAZY_ROWS = 64  # gains measured at a time; the first of these batches settles most choices
-_MOST_SWAPS = 100  # of the released code
-_MOST_TRIALS = 30  # transports solved for one swap; the released code's 900 take 18 times as long for 1 to 2 % less
+_CHUNK = 4096  # most rows of a temporary array
+_LAZY_ROWS = 64  # gains computed at a time; most choices need only the first of these batches
+_MOST_SWAPS = 100  # as in the released code
+_MOST_TRIALS = 30  # transports solved for a swap; the released code's 900 take 18 times as long to lower it by 1 to 2 %
 
 
 @register_sampler("GORACS")
 class GORACSSampler(FewShotSampler):
-    """Optimal-transport coreset, greedy and then by swaps (GORACS, KDD 2025, and its released code).
+    """Optimal-transport coreset by greedy choice and swaps (GORACS, KDD 2025, and its released code).
 
     Moving a candidate to a validation sample costs their distance minus ``effort_weight`` times the candidate's
     gradient norm, each as a share of its maximum. The objective is the exact transport distance between the uniform
     distributions on the chosen and on the validation samples. Facility location gives a first subset; then chosen
-    samples change places with others as long as that lowers the objective.
+    samples are exchanged for others as long as that lowers the objective.
 
-    Distances are the scorer ``valid_distance``, gradient norms the ``effort``. Two things are not as published: samples
-    are represented by the language model itself, where the authors take a second encoder; and the greedy stage begins
-    to cover the validation samples anew once each has its nearest candidate, where the authors go on with arbitrary
-    ones. The validation part, targets included, decides the selection. Memory: twice the distances.
+    The distances are the scores ``valid_distance``, the gradient norms ``effort``. There are two differences from the
+    publication: samples are represented by the language model itself, not by a second encoder; and once each validation
+    sample has its nearest candidate, the greedy choice covers them again, while the authors add arbitrary candidates.
+    The selection depends on the validation part, including its targets. Memory: twice the distances.
 
     Raises:
-        InputError: POT, which solves the transport, is not installed.
+        InputError: POT, which solves the transport problem, is not installed.
     """
 
     needs = ("effort", "valid_distance")
@@ -53,7 +53,7 @@ class GORACSSampler(FewShotSampler):
 
 
 def transport_cost(distance: np.ndarray, effort: np.ndarray, effort_weight: float) -> np.ndarray:
-    """Return the cost of each candidate for each validation sample, in [0, 1]; [n, m], of the distances' type.
+    """Return the cost of each candidate for each validation sample, in [0, 1]; [n, m], dtype as ``distance``.
 
     Args:
         distance: [n, m].
@@ -74,7 +74,7 @@ def transport_distance(cost: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]
         cost: [k, m].
 
     Returns:
-        The distance, and potentials f [k] and g [m]: f_i + g_j is at most cost_ij, and mean(f) + mean(g) the distance.
+        The distance, and potentials f [k] and g [m]: f_i + g_j <= cost_ij, and mean(f) + mean(g) is the distance.
     """
     import ot
 
@@ -84,10 +84,10 @@ def transport_distance(cost: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]
 
 
 def cover_greedily(cost: np.ndarray, n_fewshot: int) -> np.ndarray:
-    """Choose rows by greedy facility location: each next row lowers the sum of the columns' minima most.
+    """Choose rows by greedy facility location: each lowers the sum of the columns' minima most.
 
-    Once no row lowers it, the minima are forgotten and further rows cover the columns again. A gain can only fall while
-    rows are added, so an older one is a bound, and few gains are measured at each step.
+    Once no row lowers the sum, the minima are reset, and further rows cover the columns again. Gains only fall while
+    rows are added, so a gain computed earlier is an upper bound, and each choice computes few gains.
 
     Args:
         cost: [n, m].
@@ -112,7 +112,7 @@ def cover_greedily(cost: np.ndarray, n_fewshot: int) -> np.ndarray:
 
 
 def _largest_gain(cost: np.ndarray, minima: np.ndarray, bounds: np.ndarray) -> int:
-    """Return the row of the largest gain; ``bounds`` is updated where a gain had to be measured."""
+    """Return the row of the largest gain; update ``bounds`` where a gain is computed."""
     stale = bounds.copy()
     rows = np.flatnonzero(stale == np.inf)
     while True:
@@ -127,10 +127,10 @@ def _largest_gain(cost: np.ndarray, minima: np.ndarray, bounds: np.ndarray) -> i
 
 
 def improve_by_swaps(cost: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Exchange chosen rows for others as long as that lowers ``transport_distance``; int64 [k].
+    """Exchange chosen rows for others as long as that lowers ``transport_distance``; return int64 [k].
 
-    With the columns' potentials g held, row e may have the potential min_j (cost_ej - g_j), so putting e in the place
-    of i changes the distance by at least (that - f_i) / k. The pairs that this bound lets hope for most are tried.
+    With the columns' potentials g fixed, row e has the potential min_j (cost_ej - g_j), so replacing row i by e changes
+    the distance by at least (min_j (cost_ej - g_j) - f_i) / k. The pairs with the lowest bounds are tried.
     """
     value, f, g = transport_distance(cost[chosen])
     for _ in range(_MOST_SWAPS):
@@ -147,7 +147,7 @@ def improve_by_swaps(cost: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def _promising_swaps(cost: np.ndarray, chosen: np.ndarray, f: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """Return pairs (place among the chosen, row to put there), the most promising first; int64 [p, 2]."""
+    """Return pairs (place in ``chosen``, new row) that may lower the distance, lowest bound first; int64 [p, 2]."""
     potential = np.concatenate([(cost[rows] - g).min(axis=1) for rows in _chunks(np.arange(len(cost)))])
     potential[chosen] = np.inf
     rows, places = np.argsort(potential)[:_MOST_TRIALS], np.argsort(-f)[:_MOST_TRIALS]
@@ -158,4 +158,5 @@ def _promising_swaps(cost: np.ndarray, chosen: np.ndarray, f: np.ndarray, g: np.
 
 
 def _chunks(rows: np.ndarray) -> list[np.ndarray]:
+    """Split row indices into chunks of at most ``_CHUNK``."""
     return np.array_split(rows, len(rows) // _CHUNK + 1)

@@ -1,4 +1,4 @@
-"""Random, the baseline that every selection has to beat, and Full, which selects nothing."""
+"""Random, a uniform draw, and Full, all candidates."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler
 
 @register_sampler("Random")
 class RandomSampler(FewShotSampler):
-    """Uniform without replacement."""
+    """Uniform draw without replacement."""
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         random = np.random.default_rng(self.config["seed"])
@@ -17,10 +17,10 @@ class RandomSampler(FewShotSampler):
 
 @register_sampler("Full")
 class FullSampler(FewShotSampler):
-    """All candidates, whatever ``n_fewshot`` is: the fine-tuning that few samples are to replace."""
+    """All candidates, whatever ``n_fewshot`` is."""
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         return np.arange(len(samples))
 
     def check(self, n_candidates: int) -> None:
-        """Accept a pool of any size."""
+        """Accept any number of candidates."""

@@ -1,4 +1,4 @@
-"""Samplers that select by one score: the highest ones, or all over its range."""
+"""Base classes of samplers by one score: the highest scores, or its whole range."""
 
 from abc import abstractmethod
 
@@ -10,7 +10,7 @@ from recbole_dealrec.sampler.few_shot import FewShotSampler, report_excluded
 
 
 class ScoreSampler(FewShotSampler):
-    """Select by one score: the one the sampler needs, unless ``ranking`` says otherwise."""
+    """Base class of samplers by one score, ``ranked_by`` unless ``ranking`` is overridden."""
 
     def ranking(self) -> np.ndarray:
         """Return the score to select by, float64 [n]; larger is more important."""
@@ -24,21 +24,18 @@ class ScoreSampler(FewShotSampler):
 
     @abstractmethod
     def select(self, score: np.ndarray) -> np.ndarray:
-        """Return the indices of the chosen samples, int64 [n_fewshot], sorted; none whose score is not finite."""
+        """Return the indices of the chosen samples, int64 [n_fewshot], sorted; all have finite scores."""
 
 
 class HighestSampler(ScoreSampler):
-    """Select the ``n_fewshot`` highest scores; of equal ones the earlier samples."""
+    """The ``n_fewshot`` highest scores; of equal scores the earlier samples."""
 
     def select(self, score: np.ndarray) -> np.ndarray:
         return highest(score, self.config["n_fewshot"])
 
 
 class CoverageSampler(ScoreSampler):
-    """Coverage-enhanced selection, as ``coverage_enhanced_selection`` describes it.
-
-    Reads ``n_groups`` and ``hard_prune_ratio``.
-    """
+    """``coverage_enhanced_selection`` with the keys ``n_groups`` and ``hard_prune_ratio``."""
 
     def usable(self, n_candidates: int) -> int:
         return n_after_pruning(n_candidates, self.config["hard_prune_ratio"])

@@ -1,4 +1,4 @@
-"""What a sampler chose, and by what."""
+"""The chosen samples of a run, and their scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ _COLUMN = "column-"
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen samples of a run.
+    """The chosen samples of a run, with the sampler's columns.
 
     Attributes:
-        indices: int64 [n_fewshot], among the candidates, sorted.
-        columns: what the sampler keeps of each candidate, arrays [n] by name.
-        ranked_by: name of the column that it ranks the candidates by, if any.
+        indices: int64 [n_fewshot], indices of candidates, sorted.
+        columns: the sampler's values of each candidate, arrays [n] by name.
+        ranked_by: name of the column that the sampler ranks the candidates by; None if it ranks by none.
     """
 
     indices: np.ndarray
@@ -26,14 +26,14 @@ class Selection:
     ranked_by: str | None
 
     def save(self, folder: RunFolder) -> None:
-        """Keep the selection in a run folder."""
+        """Save the selection in a run folder."""
         columns = {_COLUMN + name: values for name, values in self.columns.items()}
         with folder.output(_FILE) as path, open(path, "wb") as stream:
             np.savez(stream, indices=self.indices, ranked_by=self.ranked_by or "", **columns)
 
     @classmethod
     def load(cls, folder: RunFolder) -> "Selection":
-        """Return the selection that was kept in a run folder."""
-        with np.load(folder / _FILE) as kept:
-            columns = {name.removeprefix(_COLUMN): kept[name] for name in kept if name.startswith(_COLUMN)}
-            return cls(kept["indices"], columns, str(kept["ranked_by"]) or None)
+        """Return the selection that is saved in a run folder."""
+        with np.load(folder / _FILE) as arrays:
+            columns = {name.removeprefix(_COLUMN): arrays[name] for name in arrays if name.startswith(_COLUMN)}
+            return cls(arrays["indices"], columns, str(arrays["ranked_by"]) or None)

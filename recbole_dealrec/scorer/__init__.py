@@ -1,4 +1,4 @@
-"""Scores of samples: influence, effort, and what the baseline samplers go by."""
+"""Scores of samples: influence, effort, and the scores of the baseline samplers."""
 
 from recbole_dealrec.scorer.difficulty import (
     EL2NScorer,

@@ -1,4 +1,4 @@
-"""What the surrogate makes of each sample: error, gradient norm, losses while it is trained, representation."""
+"""Scores on surrogates: error, gradient norm, losses during training, representation."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progres
 
 
 class _MeanScorer(Scorer):
-    """Mean over several surrogates."""
+    """Base class of scorers that average over several surrogates."""
 
     needs = (SURROGATES,)
 
@@ -31,13 +31,13 @@ class _MeanScorer(Scorer):
         return cls(inputs.surrogates, inputs.config)
 
     def _mean(self, samples: CandidateSamples, measure: Callable, description: str) -> np.ndarray:
-        values = [measured(surrogate, samples, self.config, measure, description) for surrogate in self.surrogates]
+        values = [measure_samples(model, samples, self.config, measure, description) for model in self.surrogates]
         return np.mean(values, axis=0)
 
 
 @register_scorer("el2n")
 class EL2NScorer(_MeanScorer):
-    """||p - y||_2, p the softmax over all items and y the target's indicator (Paul et al., arXiv 2107.07075).
+    """EL2N, ||p - y||_2 with p the softmax over all items and y the one-hot target (Paul et al., arXiv 2107.07075).
 
     Larger is harder. The authors average over several models early in training; here the models are the trained
     surrogates, as in the DEALRec paper, ``n_surrogates`` of them.
@@ -54,10 +54,10 @@ class EL2NScorer(_MeanScorer):
 
 @register_scorer("grand")
 class GraNdScorer(_MeanScorer):
-    """Norm of each sample's gradient by the output layer's weights (Paul et al., arXiv 2107.07075).
+    """Norm of each sample's gradient with respect to the output layer's weights (Paul et al., arXiv 2107.07075).
 
     Larger is more important. A logit is the product of the last hidden state h and an item's embedding, so the norm is
-    ||p - y|| * ||h|| and needs no backward pass; DeepCore (arXiv 2204.08499) takes the last layer alone, too. The
+    ||p - y|| * ||h|| and needs no backward pass; DeepCore (arXiv 2204.08499) uses only the last layer, too. The
     authors average over several models early in training; here the models are the trained surrogates, as in the
     DEALRec paper, ``n_surrogates`` of them.
 
@@ -70,7 +70,7 @@ class GraNdScorer(_MeanScorer):
         """Return the mean gradient norm of each sample, float64 [n].
 
         Raises:
-            InputError: the surrogate's logits are no such products.
+            InputError: the surrogate's logits are not such products.
         """
         return self._mean(samples, _gradient_norms, "GraNd")
 
@@ -80,7 +80,7 @@ class LossTrajectoryScorer(Scorer):
     """Loss of each sample at each evaluation of a surrogate's training, ``surrogate_eval_step`` epochs apart.
 
     Args:
-        train: trains a surrogate, and after each evaluation calls what it is given with the surrogate.
+        train: trains a surrogate, and calls its argument with the surrogate after each evaluation.
         config: reads ``show_progress`` and the names of the data's columns.
     """
 
@@ -110,13 +110,13 @@ class LossTrajectoryScorer(Scorer):
 
     def _losses(self, samples: CandidateSamples) -> list[np.ndarray]:
         losses: list[np.ndarray] = []
-        self.train(lambda surrogate: losses.append(measured(surrogate, samples, self.config, _losses)))
+        self.train(lambda surrogate: losses.append(measure_samples(surrogate, samples, self.config, _losses)))
         return losses
 
 
 @register_scorer("surrogate_representation")
 class SurrogateRepresentationScorer(Scorer):
-    """Last hidden state of the surrogate for each history; the target has no part in it.
+    """Last hidden state of the surrogate for each history, without the target.
 
     Args:
         surrogate: RecBole sequential model.
@@ -137,20 +137,20 @@ class SurrogateRepresentationScorer(Scorer):
         """Return hidden states, float32 [n, d].
 
         Raises:
-            InputError: the surrogate does not turn histories and their lengths into one hidden state each.
+            InputError: the surrogate does not compute one hidden state per history from histories and their lengths.
         """
-        return measured(self.surrogate, samples, self.config, _last_hidden, "Surrogate representations")
+        return measure_samples(self.surrogate, samples, self.config, _last_hidden, "Surrogate representations")
 
 
 @torch.no_grad()
-def measured(
+def measure_samples(
     surrogate: nn.Module,
     samples: CandidateSamples,
     config: Config,
     measure: Callable[[nn.Module, Interaction], Tensor],
     description: str | None = None,
 ) -> np.ndarray:
-    """Return ``measure`` of all samples in eval mode, batch by batch; float64 [n] or float32 [n, d]."""
+    """Return ``measure`` of all samples, [B] or [B, d] a batch, in eval mode; float64 [n] or float32 [n, d]."""
     hidden = description is None or not config["show_progress"]
     batches = with_progress(surrogate_batches(surrogate, samples, config), len(samples), description, hidden)
     was_training = surrogate.training
@@ -164,9 +164,9 @@ def measured(
 
 
 def losses_and_error_norms(surrogate: nn.Module, batch: Interaction) -> Tensor:
-    """Return the full-softmax loss of each sample and the norm of its gradient by the logits (EL2N), [B, 2]."""
+    """Return the full-softmax loss and the EL2N of each sample, [B, 2]."""
     logits, targets = surrogate.full_sort_predict(batch), batch[surrogate.POS_ITEM_ID]
-    return torch.stack([_cross_entropies(logits, targets), _norms_of_error(logits, targets)], dim=-1)
+    return torch.stack([_cross_entropies(logits, targets), _el2n(logits, targets)], dim=-1)
 
 
 def _losses(surrogate: nn.Module, batch: Interaction) -> Tensor:
@@ -174,21 +174,22 @@ def _losses(surrogate: nn.Module, batch: Interaction) -> Tensor:
 
 
 def _error_norms(surrogate: nn.Module, batch: Interaction) -> Tensor:
-    return _norms_of_error(surrogate.full_sort_predict(batch), batch[surrogate.POS_ITEM_ID])
+    return _el2n(surrogate.full_sort_predict(batch), batch[surrogate.POS_ITEM_ID])
 
 
 def _cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
-def _norms_of_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return ||softmax(z) - y||_2, [B]."""
+def _el2n(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return ||softmax(logits) - one-hot target||_2 of each sample, [B]."""
     error = logits.softmax(dim=-1)
     error[torch.arange(len(error), device=error.device), targets] -= 1
     return error.norm(dim=-1)
 
 
 def _gradient_norms(surrogate: nn.Module, batch: Interaction) -> Tensor:
+    """Return GraNd of each sample, [B]; raise InputError if the logits are not products with item embeddings."""
     hidden = _last_hidden(surrogate, batch)
     logits = surrogate.full_sort_predict(batch)
     if not isinstance(surrogate, EveryPosition) and not _are_products(surrogate, hidden, logits):
@@ -196,10 +197,11 @@ def _gradient_norms(surrogate: nn.Module, batch: Interaction) -> Tensor:
             f"surrogate_model '{type(surrogate).__name__}' does not score items by products with their embeddings, "
             "which GraNd needs; SASRec and GRU4Rec do"
         )
-    return _norms_of_error(logits, batch[surrogate.POS_ITEM_ID]) * hidden.norm(dim=-1)
+    return _el2n(logits, batch[surrogate.POS_ITEM_ID]) * hidden.norm(dim=-1)
 
 
 def _are_products(surrogate: nn.Module, hidden: Tensor, logits: Tensor) -> bool:
+    """Return whether the logits are products of the hidden states and the item embeddings."""
     items = getattr(surrogate, "item_embedding", None)
     if items is None or items.weight.shape != (logits.shape[1], hidden.shape[1]):
         return False
@@ -207,11 +209,12 @@ def _are_products(surrogate: nn.Module, hidden: Tensor, logits: Tensor) -> bool:
 
 
 def _last_hidden(surrogate: nn.Module, batch: Interaction) -> Tensor:
+    """Return the last hidden state of each history, [B, d]; raise InputError if the surrogate has none."""
     if list(inspect.signature(surrogate.forward).parameters) == ["item_seq", "item_seq_len"]:
         hidden = surrogate(batch[surrogate.ITEM_SEQ], batch[surrogate.ITEM_SEQ_LEN])
         if hidden.dim() == 2:
             return hidden
     raise InputError(
-        f"surrogate_model '{type(surrogate).__name__}' has no one hidden state of a history, which the sampler needs; "
-        "SASRec, GRU4Rec and NARM have"
+        f"surrogate_model '{type(surrogate).__name__}' does not compute one hidden state per history, which the "
+        "sampler needs; SASRec, GRU4Rec and NARM do"
     )

@@ -20,15 +20,15 @@ from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progres
 
 
 class EffortScorer(Scorer):
-    """E(s) = ||grad_phi l_LLM(s)||_2 over what is fine-tuned, exact and batched; the paper's effort score.
+    """The paper's effort score E(s) = ||grad_phi l_LLM(s)||_2 over the fine-tuned parameters phi, exact and batched.
 
-    Larger means that the sample asks for more change of the model.
+    Larger means that the sample requires more change of the model.
 
     Args:
-        llm: recommender as fine-tuning will start from it.
-        config: reads ``effort_parameters``: ``all`` (the paper), ``last`` (the last layer's), or patterns of
+        llm: recommender before fine-tuning.
+        config: reads ``effort_parameters``: ``all`` (the paper), ``last`` (the last layer), or patterns of
             parameter names (the released code: ``*.31.self_attn.v_proj.lora_B.*``).
-        cache: keeps the scores as they come, for any later pass with the same network; None keeps nothing.
+        cache: stores scores while they are computed, for later runs with the same network; None stores nothing.
     """
 
     needs = (LLM,)
@@ -45,37 +45,37 @@ class EffortScorer(Scorer):
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Return the effort of each sample, float64 [n].
 
-        A score depends in its last digits on the samples that it is computed with, so one from the cache may differ in
-        them from one that is computed anew.
+        The last digits of a score depend on the other samples of its batch, so a cached score may differ in them from
+        a newly computed one.
 
         Raises:
-            InputError: ``effort_parameters`` matches no parameter that trains.
+            InputError: ``effort_parameters`` matches no trained parameter.
         """
         choice = self.config["effort_parameters"]
         names = chosen_parameters(self.llm.network, choice)
         if self.cache:
-            return self.cache.score(self.llm, samples, choice, self._norms(names))
+            return self.cache.score(self.llm, samples, choice, self._gradient_norms(names))
         hidden = not self.config["show_progress"]
         batches = with_progress(self.llm.batches(samples), len(samples), "Effort", hidden)
-        with self._norms(names) as norms:
+        with self._gradient_norms(names) as norms:
             return ScoreCheckpoint().score("", samples.rows, batches, norms)
 
     @contextmanager
-    def _norms(self, names: Sequence[str]) -> Iterator[Callable[[dict[str, Tensor]], np.ndarray]]:
-        """Give a function of a batch: gradient norms by these parameters, [B], in parts if memory runs out."""
+    def _gradient_norms(self, names: Sequence[str]) -> Iterator[Callable[[dict[str, Tensor]], np.ndarray]]:
+        """Give a function of a batch's gradient norms by these parameters, [B], in parts if the memory is too small."""
         with gradient_norms(self.llm.network, names) as norms_of:
-            yield lambda batch: in_fitting_parts(norms_of, batch, len(batch["labels"]), _rows, np.concatenate)
+            yield lambda batch: in_fitting_parts(norms_of, batch, len(batch["labels"]), _select_rows, np.concatenate)
 
 
-def _rows(batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
+def _select_rows(batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
     return {name: values[rows] for name, values in batch.items()}
 
 
 def chosen_parameters(network: nn.Module, choice: str | Sequence[str]) -> list[str]:
-    """Return the names of the trained parameters that ``effort_parameters`` means.
+    """Return the names of the trained parameters that ``effort_parameters`` selects.
 
     Raises:
-        InputError: the patterns match none.
+        InputError: the patterns match no parameter.
     """
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     if choice == "all":

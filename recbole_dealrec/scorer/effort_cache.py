@@ -1,4 +1,4 @@
-"""Effort scores of any runs, found again by all that they depend on: the network and the tokens of the sample."""
+"""Effort scores shared by runs, with a hash of the network and the sample's tokens as key."""
 
 import hashlib
 import json
@@ -22,17 +22,17 @@ from recbole_dealrec.store.score_checkpoint import Pace, computed, joined, with_
 from recbole_dealrec.store.step import stopwatch
 
 KEY_BYTES = 16
-_FOLDER_DIGITS = 16  # of a network's fingerprint, which the keys have whole
+_FOLDER_DIGITS = 16  # of a network's fingerprint; the keys depend on all of it
 _FILE, _LOCK = "scores.npz", ".lock"
 
 
 class Entries(NamedTuple):
-    """Scores with what they are found by.
+    """Scores with their keys.
 
     Attributes:
         keys: from :func:`sample_keys`, uint8 [n, ``KEY_BYTES``].
-        scores: effort, float64 [n]; NaN is one too.
-        seconds: what each cost when it was computed, float32 [n].
+        scores: effort, float64 [n]; NaN is a valid score.
+        seconds: computing time of each score, float32 [n].
     """
 
     keys: np.ndarray
@@ -40,7 +40,7 @@ class Entries(NamedTuple):
     seconds: np.ndarray
 
     def of(self, index: np.ndarray) -> "Entries":
-        """Return the entries at ``index``."""
+        """Return the entries at ``index``, an integer or boolean array."""
         return Entries(*(values[index] for values in self))
 
 
@@ -48,14 +48,14 @@ _NO_ENTRIES = Entries(np.empty((0, KEY_BYTES), np.uint8), np.empty(0), np.empty(
 
 
 class EffortCache:
-    """Effort scores in a folder that any number of runs read and write at the same time.
+    """Effort scores in a folder that several runs can read and write at the same time.
 
-    There is a file for each network. Every pass finds in it what an earlier one has scored: one on data that have grown
-    since, of another sampler, or that was interrupted. What those cost counts for the step that is going on. The folder
-    can be deleted at any time.
+    There is one file per network. A run reads from it the scores of earlier runs, such as those on fewer data, with
+    another sampler, or interrupted. Their computing time counts towards the current step. The folder can be deleted at
+    any time.
 
     Args:
-        folder: made if absent.
+        folder: folder of the cache; created if absent.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,20 +66,20 @@ class EffortCache:
         llm: LLMRecommender,
         samples: CandidateSamples,
         effort_parameters: str | list[str],
-        opened: AbstractContextManager[Callable[[dict[str, Tensor]], np.ndarray]],
+        compute_context: AbstractContextManager[Callable[[dict[str, Tensor]], np.ndarray]],
     ) -> np.ndarray:
-        """Return the effort of each sample, float64 [n]: what is known, and what the processes compute and keep.
+        """Return the effort of each sample, float64 [n]; compute and store the missing scores.
 
         Args:
             llm: the recommender.
             samples: the samples.
-            effort_parameters: of whose parameters the gradient is taken.
-            opened: entered if a score is missing; gives what computes a batch's scores, [B].
+            effort_parameters: value of the configuration key.
+            compute_context: gives a function of a batch's scores, [B]; entered only if a score is missing.
         """
         fingerprint = llm.fingerprint()
         path = self.folder / fingerprint[:_FOLDER_DIGITS] / _FILE
         entries, known = processes.on_main(
-            lambda: self._found(path, sample_keys(llm, fingerprint, samples, effort_parameters))
+            lambda: self._look_up(path, sample_keys(llm, fingerprint, samples, effort_parameters))
         )
         count = int(known.sum())
         getLogger().info(f"effort: {count} of {len(known)} scores are known, {len(known) - count} to compute")
@@ -87,18 +87,18 @@ class EffortCache:
             return entries.scores
         batches = _missing_batches(llm, samples, ~known)
         hidden = not llm.config["show_progress"]
-        with opened as compute:
+        with compute_context as compute:
             new = _compute(path, entries, with_progress(batches, len(known) - count, "Effort", hidden), compute)
         return joined(entries.scores, known | new)
 
-    def _found(self, path: Path, keys: np.ndarray) -> tuple[Entries, np.ndarray]:
-        """Return the entries of these keys (NaN and 0 seconds for unknown ones), and which are known."""
-        kept = _read(path)
-        place = np.searchsorted(_comparable(kept.keys), _comparable(keys))
-        known = place < len(kept.keys)
-        known[known] = (kept.keys[place[known]] == keys[known]).all(axis=1)
+    def _look_up(self, path: Path, keys: np.ndarray) -> tuple[Entries, np.ndarray]:
+        """Return entries of these keys, NaN and 0 seconds where none is stored, and whether one is stored, bool [n]."""
+        stored = _read(path)
+        place = np.searchsorted(_as_single_values(stored.keys), _as_single_values(keys))
+        known = place < len(stored.keys)
+        known[known] = (stored.keys[place[known]] == keys[known]).all(axis=1)
         entries = Entries(keys, np.full(len(keys), np.nan), np.zeros(len(keys), np.float32))
-        entries.scores[known], entries.seconds[known] = kept.scores[place[known]], kept.seconds[place[known]]
+        entries.scores[known], entries.seconds[known] = stored.scores[place[known]], stored.seconds[place[known]]
         stopwatch.add(float(entries.seconds.sum(dtype=np.float64)))
         return entries, known
 
@@ -106,10 +106,9 @@ class EffortCache:
 def sample_keys(
     llm: LLMRecommender, fingerprint: str, samples: CandidateSamples, effort_parameters: str | list[str]
 ) -> np.ndarray:
-    """Return the BLAKE2b hash of all that the effort of each sample depends on, uint8 [n, ``KEY_BYTES``].
+    """Return a BLAKE2b hash of everything that the effort of each sample depends on, uint8 [n, ``KEY_BYTES``].
 
-    That is the language model, by its ``fingerprint``, of whose parameters the gradient is taken, and the tokens that
-    are read and written.
+    These are the ``fingerprint`` of the language model, ``effort_parameters``, and the tokens read and written.
     """
     of_model = hashlib.blake2b(f"{fingerprint}\n{json.dumps(effort_parameters)}\n".encode(), digest_size=KEY_BYTES)
     keys = np.empty((len(samples), KEY_BYTES), dtype=np.uint8)
@@ -126,10 +125,10 @@ def sample_keys(
 def _missing_batches(
     llm: LLMRecommender, samples: CandidateSamples, missing: np.ndarray
 ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-    """Yield indices and batches of the samples without a score.
+    """Yield indices and batches of the missing scores.
 
-    A batch of which all is missing stays as it is, so that an interrupted pass comes out as a whole one, to the last
-    digit; what is missing of the others is put into batches of its own.
+    A batch whose scores are all missing is unchanged, so that an interrupted run gives the same scores as an
+    uninterrupted one, to the last digit. The missing samples of the other batches are batched anew.
     """
     rest = []
     for index, batch in llm.batches(samples):
@@ -143,10 +142,10 @@ def _missing_batches(
 
 
 def _compute(path: Path, entries: Entries, batches: Iterator, compute: Callable) -> np.ndarray:
-    """Enter what this process computes and keep it as it comes; returns which of the entries these are, bool [n]."""
+    """Compute this process's share, set and store its entries, and return which of them these are, bool [n]."""
     new, pace, start = np.zeros(len(entries.keys), dtype=bool), Pace(), perf_counter()
     for index, values in computed(batches, compute):
-        # While it computed, each of the others did too.
+        # The other processes compute at the same time.
         entries.seconds[index] = (perf_counter() - start) / len(index) / processes.world_size()
         entries.scores[index], new[index] = values, True
         pace.write(_add, path, entries, new)
@@ -156,13 +155,13 @@ def _compute(path: Path, entries: Entries, batches: Iterator, compute: Callable)
     return new
 
 
-def _comparable(keys: np.ndarray) -> np.ndarray:
+def _as_single_values(keys: np.ndarray) -> np.ndarray:
     """Return each key as one comparable value, [n]."""
     return np.ascontiguousarray(keys).view(f"V{KEY_BYTES}").ravel()
 
 
 def _add(path: Path, entries: Entries, new: np.ndarray) -> None:
-    """Write the new entries beside those that are in the file by now.
+    """Add the new entries to those in the file.
 
     Raises:
         InputError: the disk is full.
@@ -171,25 +170,26 @@ def _add(path: Path, entries: Entries, new: np.ndarray) -> None:
     with FileLock(path.parent / _LOCK):
         remove_scratch(path.parent)
         together = Entries(*map(np.concatenate, zip(_read(path), entries.of(new), strict=True)))
-        _, first = np.unique(_comparable(together.keys), return_index=True)
+        _, first = np.unique(_as_single_values(together.keys), return_index=True)
         with atomic_path(path) as file, open(file, "wb") as stream:
             np.savez(stream, **together.of(first)._asdict())
 
 
 def _read(path: Path) -> Entries:
-    """Return the entries of a file in the order of their keys; none if the file is missing or broken."""
+    """Return the entries of a file, sorted by key; none if it is missing or broken."""
     if not path.exists():
         return _NO_ENTRIES
     try:
         with np.load(path) as arrays:
             entries = Entries(*(arrays[name] for name in Entries._fields))
-        if not all(map(_alike, entries, _NO_ENTRIES)) or len({len(values) for values in entries}) > 1:
-            raise ValueError("other arrays than effort scores have")
-    except Exception as error:  # NumPy and zipfile meet a broken file with errors of many kinds
+        if not all(map(_same_layout, entries, _NO_ENTRIES)) or len({len(values) for values in entries}) > 1:
+            raise ValueError("its arrays are not those of effort scores")
+    except Exception as error:  # NumPy and zipfile raise many kinds of errors for a broken file
         getLogger().warning(f"{path}: cannot be read and is ignored ({error}); its scores are computed again")
         return _NO_ENTRIES
     return entries
 
 
-def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+def _same_layout(one: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two arrays agree in dtype and in all dimensions but the first."""
     return one.dtype == other.dtype and one.shape[1:] == other.shape[1:] and one.ndim == other.ndim

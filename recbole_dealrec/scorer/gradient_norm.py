@@ -1,8 +1,8 @@
 """Exact per-sample gradient norms of a language model from one backward pass per batch.
 
 The backward pass stops at the outputs of the modules that own the chosen parameters; the per-sample weight gradients
-follow from those modules' inputs and output gradients. Tokens that all samples of a batch begin with run forward once,
-and backward once for each sample.
+follow from those modules' inputs and output gradients. The prefix that all samples of a batch share runs forward once,
+and backward once per sample.
 """
 
 from collections import Counter, defaultdict
@@ -24,7 +24,7 @@ _Call = tuple[nn.Module, Tensor, GradientEdge]
 
 
 class _Target(NamedTuple):
-    """A chosen parameter, with a rule for every module that holds it."""
+    """A chosen parameter, with a rule for every module that owns it."""
 
     name: str
     parameter: nn.Parameter
@@ -34,21 +34,21 @@ class _Target(NamedTuple):
 def per_sample_gradient_norms(
     model: nn.Module, batches: Iterable[Mapping[str, Tensor]], parameters: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Return the L2 norm of every sample's gradient of its own loss, without a backward pass per sample.
+    """Return the L2 norm of each sample's gradient of its own loss, without a backward pass per sample.
 
     This is the effort score ``||grad_phi L_LLM(s)||_2`` of DEALRec (Lin et al., SIGIR 2024, arXiv 2401.17197), computed
     by the "ghost norm" (Goodfellow 2015, arXiv 1510.01799). The model runs in eval mode; its modes and
-    ``requires_grad`` flags are as before when the function returns or raises. Where ``model/prefix.py`` can split it
-    off, the prefix that the samples of a batch share is not run for each; that is exact for any choice of parameters.
+    ``requires_grad`` flags are restored when the function returns or raises. If ``model/decoding/prefix.py`` can split
+    off the prefix that the samples of a batch share, it runs once; that is exact for any choice of parameters.
 
     Args:
         model: Causal language model or encoder-decoder, see ``sample_losses`` of ``model/loss.py``; any float dtype,
             with or without PEFT.
         batches: Mappings of [B, T] tensors with ``input_ids``, ``attention_mask`` and ``labels``, also ``position_ids``
-            where a prefix is to be shared; read one at a time.
-        parameters: Names out of ``model.named_parameters()``; None means all that require grad. They may belong to
-            linear (also GPT-2's Conv1D), embedding, LayerNorm and RMSNorm modules, T5's relative position biases among
-            them.
+            for a shared prefix; read one at a time.
+        parameters: Names in ``model.named_parameters()``; None means all that require grad. They may belong to
+            linear (also GPT-2's Conv1D), embedding, LayerNorm and RMSNorm modules, including T5's relative position
+            biases.
 
     Returns:
         float64 [n], in the order of the samples; accumulated in float32 at least.
@@ -67,7 +67,7 @@ def per_sample_gradient_norms(
 def gradient_norms(
     model: nn.Module, parameters: Sequence[str] | None = None
 ) -> Iterator[Callable[[Mapping[str, Tensor]], np.ndarray]]:
-    """Give ``per_sample_gradient_norms`` as a function of one batch; the model is prepared until the block ends.
+    """Give a function of one batch that does what ``per_sample_gradient_norms`` does; valid while the context is open.
 
     Raises:
         ValueError: as ``per_sample_gradient_norms``.
@@ -83,11 +83,12 @@ def gradient_norms(
         checked = True
         return norms
 
-    with _prepared(model, {target.parameter for target in targets}):
+    with _eval_mode_with_grad(model, {target.parameter for target in targets}):
         yield norms_of
 
 
 def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[_Target]:
+    """Return the named parameters (None: all that require grad) with their rules, or raise as the callers do."""
     known = dict(model.named_parameters(remove_duplicate=False))
     if names is None:
         names = [name for name, parameter in known.items() if parameter.requires_grad]
@@ -105,8 +106,8 @@ def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[_Target
 
 
 @contextmanager
-def _prepared(model: nn.Module, chosen: set[nn.Parameter]) -> Iterator[None]:
-    """Use eval mode and gradients of the chosen parameters only, so that the graph starts at the first of them."""
+def _eval_mode_with_grad(model: nn.Module, chosen: set[nn.Parameter]) -> Iterator[None]:
+    """Set eval mode, and grad for the chosen parameters only, so that the graph starts at the first of them."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -122,20 +123,20 @@ def _prepared(model: nn.Module, chosen: set[nn.Parameter]) -> Iterator[None]:
 
 
 @contextmanager
-def _recorded(model: nn.Module, owners: set[nn.Module], batch_size: int) -> Iterator[list[_Call]]:
-    """Collect the calls of ``owners`` while the context is open."""
+def _record_calls(model: nn.Module, owners: set[nn.Module], batch_size: int) -> Iterator[list[_Call]]:
+    """Give a list that collects the calls of ``owners`` while the context is open."""
     calls: list[_Call] = []
 
     def record(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
         if not output.requires_grad:
             return output
         inputs = (args[0] if args else next(iter(kwargs.values()))).detach()
-        # An in-place operation on a view takes the view's own node out of the graph; on any other tensor the node stays
-        # and keeps its meaning, which is why the edge is recorded and not the tensor.
+        # An in-place operation removes the node of a view from the graph, but keeps the node of any other tensor valid;
+        # therefore the edge is recorded, not the tensor.
         if output._is_view():
             output = torch.ops.aten._unsafe_view(output, output.shape)
         if output.shape[0] == 1 < batch_size:
-            # Shared by all samples, like GPT-2's default positions: its gradient would be summed over them.
+            # An output shared by all samples, like GPT-2's default positions, would get the sum of their gradients.
             inputs, output = (x.expand(batch_size, *x.shape[1:]) for x in (inputs, output))
         calls.append((module, inputs, get_gradient_edge(output)))
         return output
@@ -156,13 +157,14 @@ def _recorded(model: nn.Module, owners: set[nn.Module], batch_size: int) -> Iter
 def _batch_norms(
     model: nn.Module, batch: Mapping[str, Tensor], targets: list[_Target], longest: int, check: bool
 ) -> np.ndarray:
+    """Return the gradient norms of a batch, float64 [B]; with ``check``, check first that no use is missed."""
     size = len(batch["labels"])
     owners = {module for target in targets for module in target.rules}
     prefix, rest = split_prefix(batch, longest)
-    with _recorded(model, owners, 1) as prefix_calls:
+    with _record_calls(model, owners, 1) as prefix_calls:
         states = [] if prefix is None else prefix_states(model, prefix)
     copies = [state.detach().expand(size, *state.shape[1:]).requires_grad_(state.requires_grad) for state in states]
-    with _recorded(model, owners, size) as calls, biases_of_samples(model, owners, size):
+    with _record_calls(model, owners, size) as calls, biases_of_samples(model, owners, size):
         losses = sample_losses(model, rest, prefix_cache(copies) if copies else None)
     if not calls or not losses.requires_grad:
         raise ValueError(f"no chosen parameter takes part in the loss, {targets[0].name} for one")
@@ -184,12 +186,12 @@ def _batch_norms(
 def _prefix_uses(
     calls: list[_Call], states: list[Tensor], gradients: Sequence[Tensor]
 ) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
-    """Return module, inputs and output gradients, for each sample, of the calls on the prefix.
+    """Yield the module, inputs and output gradients per sample of each call on the prefix.
 
     Args:
         calls: calls with one row for all samples.
-        states: what the samples took from the prefix, [1, ...].
-        gradients: the samples' gradients of the states, [B, ...].
+        states: tensors of the prefix that the samples use, [1, ...].
+        gradients: the samples' gradients with respect to the states, [B, ...].
     """
     if states:
         edges, upstream = [edge for _, _, edge in calls], [gradient[:, None] for gradient in gradients]
@@ -201,7 +203,7 @@ def _prefix_uses(
 
 
 def _check_uses(roots: list[Tensor], targets: list[_Target], calls: list[_Call]) -> None:
-    """Raise an error if the graph uses a parameter more often than its modules were called."""
+    """Raise TypeError if the graph uses a parameter more often than its modules were called."""
     edges, stack, seen = Counter(), [root.grad_fn for root in roots], set()
     while stack:
         for node, _ in stack.pop().next_functions:
@@ -218,7 +220,7 @@ def _check_uses(roots: list[Tensor], targets: list[_Target], calls: list[_Call])
 
 
 def _squares(target: _Target, uses: Mapping[nn.Module, list[tuple[Tensor, Tensor]]], size: int) -> Tensor:
-    """Return the squared norms [B] of one parameter's gradients, which are the sums over all its uses."""
+    """Return the squared norms [B] of one parameter's gradients, each summed over all uses of the parameter."""
     parts = []
     for module, rule in target.rules.items():
         for inputs, gradient in uses[module]:

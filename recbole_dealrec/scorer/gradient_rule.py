@@ -1,4 +1,4 @@
-"""Squared norms of per-sample gradients from what the modules saw: their inputs and output gradients."""
+"""Squared norms of per-sample gradients from the modules' inputs and output gradients."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,18 +18,18 @@ class Outer(NamedTuple):
     cols: Tensor
 
 
-# A parameter's gradients, whole [B, ...] or in factors, from its module, the module's inputs and output gradients.
+# Computes a parameter's gradients, dense [B, ...] or factored, from the module, its inputs and its output gradients.
 Rule = Callable[[nn.Module, Tensor, Tensor], Tensor | Outer]
 
 
 def find_rule(module: nn.Module, attribute: str, name: str) -> Rule:
-    """Return the rule for the parameter that is ``module.attribute`` and called ``name`` in the model.
+    """Return the rule for the parameter ``module.attribute``, which is called ``name`` in the model.
 
     Raises:
-        TypeError: there is none for such a module.
+        TypeError: there is no rule for such a module.
     """
     kind = type(module).__name__
-    # Keyed by the forward: a subclass that computes something else must not pass for its base.
+    # Keyed by the forward, so that a subclass with another forward does not get the rule of its base.
     rules = _RULES.get(type(module).forward, {})
     if kind.endswith(("RMSNorm", "T5LayerNorm")):
         rules = {"weight": _norm_weight} if len(list(module.parameters())) == 1 else {}
@@ -39,43 +39,43 @@ def find_rule(module: nn.Module, attribute: str, name: str) -> Rule:
 
 
 def squared_norms(parts: list[Tensor] | list[Outer], height: int) -> Tensor:
-    """Return the squared norms [B] of the sums of what a rule made of each use of a parameter of ``height`` rows."""
+    """Return the squared norms [B] of the sums of a rule's results over all uses of a parameter of ``height`` rows."""
     if isinstance(parts[0], Tensor):
         return sum(parts[1:], parts[0]).flatten(1).square().sum(1)
     return _outer_squares(parts, height)
 
 
 def _outer_squares(parts: list[Outer], height: int) -> Tensor:
-    """Return the squared norms [B] of the sums of ``parts``, whose rows are ``height`` wide when written out."""
-    dense = _joined([part for part in parts if part.rows.is_floating_point()])
-    one_hot = _joined([part for part in parts if not part.rows.is_floating_point()])
+    """Return the squared norms [B] of the sums of ``parts``, whose dense rows have width ``height``."""
+    dense = _concatenate_uses([part for part in parts if part.rows.is_floating_point()])
+    one_hot = _concatenate_uses([part for part in parts if not part.rows.is_floating_point()])
     if one_hot is None:
         return _dense_squares(dense)
     squares = _one_hot_squares(one_hot, height)
     return squares if dense is None else squares + _dense_squares(dense) + 2 * _inner(one_hot, dense)
 
 
-def _joined(parts: list[Outer]) -> Outer | None:
-    """Return several uses as one use with more tokens."""
+def _concatenate_uses(parts: list[Outer]) -> Outer | None:
+    """Concatenate several uses to one use with more tokens; None for no use."""
     if len(parts) < 2:
         return parts[0] if parts else None
     return Outer(*(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)))
 
 
 def _dense_squares(outer: Outer, ghost: bool | None = None) -> Tensor:
-    """Return the squared norms [B] in the form of fewer flops, in no more memory than ``outer`` takes."""
+    """Compute squared norms [B] in the form with fewer flops, which needs at most the memory of ``outer``."""
     (_, tokens, height), width = outer.rows.shape, outer.cols.shape[2]
     if ghost is None:
         ghost = tokens * (height + width) < height * width
     if ghost:
         return _inner(outer, outer)
-    # bmm is several times slower with the long side first.
+    # bmm is several times slower with the wider factor first.
     short, long = sorted(outer, key=lambda factor: factor.shape[2])
     return (short.mT @ long).square().sum((1, 2))
 
 
 def _one_hot_squares(outer: Outer, height: int, ghost: bool | None = None) -> Tensor:
-    """Return the squared norms [B] in the form that takes less memory."""
+    """Compute squared norms [B] in the form that needs less memory."""
     size, tokens, width = outer.cols.shape
     if ghost is None:
         ghost = tokens * tokens < height * width
@@ -86,7 +86,7 @@ def _one_hot_squares(outer: Outer, height: int, ghost: bool | None = None) -> Te
 
 
 def _inner(left: Outer, right: Outer) -> Tensor:
-    """Return the inner products [B] of the samples' gradients; ``right`` is one-hot only if ``left`` is."""
+    """Compute inner products [B] of gradients without forming these; ``right`` is one-hot only if ``left`` is."""
     if left.rows.is_floating_point():
         rows = left.rows @ right.rows.mT
     elif right.rows.is_floating_point():
@@ -96,8 +96,8 @@ def _inner(left: Outer, right: Outer) -> Tensor:
     return (rows * (left.cols @ right.cols.mT)).sum((1, 2))
 
 
-def _tokens(tensor: Tensor) -> Tensor:
-    """Return [B, ..., n] as [B, T, n], float32 at least."""
+def _by_token(tensor: Tensor) -> Tensor:
+    """Reshape [B, ..., n] to [B, T, n], float32 at least."""
     return widened(tensor).reshape(len(tensor), -1, tensor.shape[-1])
 
 
@@ -106,14 +106,14 @@ def _bias(module: nn.Module, _inputs: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _embedding_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Outer:
-    ids, cols = inputs.flatten(1), _tokens(gradient)
+    ids, cols = inputs.flatten(1), _by_token(gradient)
     if module.padding_idx is not None:
         cols = cols.masked_fill((ids == module.padding_idx)[:, :, None], 0.0)
     return Outer(ids, cols)
 
 
 def _norm_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Tensor:
-    """Rerun the module in float32 instead of a formula: RMS norms differ in epsilon, offset and order."""
+    """Differentiate the module itself in float32, as RMS norms differ in epsilon, offset and order."""
     state = {name: widened(parameter.detach()) for name, parameter in module.named_parameters()}
 
     def one_sample(x: Tensor, d: Tensor) -> Tensor:
@@ -123,8 +123,8 @@ def _norm_weight(module: nn.Module, inputs: Tensor, gradient: Tensor) -> Tensor:
 
 
 _RULES: dict[Callable, dict[str, Rule]] = {
-    nn.Linear.forward: {"weight": lambda _, x, d: Outer(_tokens(d), _tokens(x)), "bias": _bias},
-    Conv1D.forward: {"weight": lambda _, x, d: Outer(_tokens(x), _tokens(d)), "bias": _bias},
+    nn.Linear.forward: {"weight": lambda _, x, d: Outer(_by_token(d), _by_token(x)), "bias": _bias},
+    Conv1D.forward: {"weight": lambda _, x, d: Outer(_by_token(x), _by_token(d)), "bias": _bias},
     nn.Embedding.forward: {"weight": _embedding_weight},
     nn.LayerNorm.forward: {"weight": _norm_weight, "bias": _bias},
 }

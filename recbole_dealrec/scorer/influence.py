@@ -1,6 +1,6 @@
 """Influence of each sample on the empirical risk, on a surrogate; DEALRec, arXiv 2401.17197."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from logging import getLogger
@@ -26,19 +26,19 @@ _MOST_DAMPING_DOUBLINGS = 12
 
 @register_scorer("influence")
 class InfluenceScorer(Scorer):
-    """I(s) = v^T (H + delta I)^-1 grad l(s): the rise of the empirical risk when s is removed, up to the constant 1/n.
+    """I(s) = v^T (H + delta I)^-1 grad l(s): the increase of the empirical risk when s is removed, times n.
 
     Larger is more useful. v is the mean gradient over the risk's samples, H the Hessian (or Gauss-Newton matrix) of the
-    mean loss of the candidates, l the full-softmax loss of the target given the history. One solve
+    mean loss of the candidates, l the full-softmax loss of the target given the history. One solution
     x = (H + delta I)^-1 v serves all samples: a score is the derivative of the sample's loss in direction x, which
-    forward-mode differentiation gives for a whole batch in one pass. The paper's influence score, algorithm 1.
+    forward-mode differentiation computes for a batch in one pass. This is the paper's influence score, algorithm 1.
 
     Args:
         surrogate: trained RecBole sequential model, or several whose scores are averaged.
         config: reads ``hessian_solver``, ``hessian_damping``, ``hessian_samples``, ``curvature``,
             ``influence_parameters``, ``seed`` and the ``lissa_*`` keys.
         risk_samples: samples whose mean loss is the risk; the candidates themselves by default (the paper).
-        checkpoint: keeps each surrogate's solution x, and the scores as they come.
+        checkpoint: stores each surrogate's solution x, and the scores while they are computed.
     """
 
     needs = (SURROGATES,)
@@ -73,18 +73,18 @@ class InfluenceScorer(Scorer):
         return np.mean(scores, axis=0)
 
     def _score(self, number: int, samples: CandidateSamples, risk: CandidateSamples) -> np.ndarray:
-        surrogate, keep = self.surrogates[number], self.checkpoint
+        surrogate, checkpoint = self.surrogates[number], self.checkpoint
         with _differentiable(surrogate):
             problem = Problem(surrogate, self.config)
             solve = lambda: problem.solve(samples, problem.mean_gradient(risk)).cpu().numpy()  # noqa: E731
-            solution = keep.compute_once(f"influence-solution-{number}", samples.rows, solve)
+            solution = checkpoint.compute_once(f"influence-solution-{number}", samples.rows, solve)
             x = torch.from_numpy(solution).to(problem.flat)
             batches = problem.batches(samples, "Influence")
-            return keep.score(f"influence-{number}", samples.rows, batches, problem.derivative(x))
+            return checkpoint.score(f"influence-{number}", samples.rows, batches, problem.derivative(x))
 
 
 class _Batch(NamedTuple):
-    """Some samples: what the surrogate's chosen part takes, and the targets, int64 [B]."""
+    """Inputs of the surrogate's differentiated part, and targets, int64 [B]."""
 
     inputs: Any
     targets: Tensor
@@ -92,13 +92,13 @@ class _Batch(NamedTuple):
 
 @contextmanager
 def _differentiable(surrogate: nn.Module) -> Iterator[None]:
-    """Use evaluation mode, in which forward and second derivatives exist."""
+    """Set evaluation mode, in which forward-mode and second derivatives can be computed."""
     was_training = surrogate.training
     surrogate.eval()
     try:
         # cuDNN's recurrent kernels have no second derivative.
         recurrent = any(isinstance(module, nn.RNNBase) for module in surrogate.modules())
-        # Outside the transforms of torch.func no graph is wanted; they differentiate all the same.
+        # No graph is needed outside the transforms of torch.func, which differentiate under no_grad, too.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=not recurrent):
             yield
     finally:
@@ -106,7 +106,7 @@ def _differentiable(surrogate: nn.Module) -> Iterator[None]:
 
 
 class Problem:
-    """Gradient, curvature and directional derivatives of one surrogate's losses in the chosen parameters."""
+    """Gradient, curvature and directional derivatives of one surrogate's losses by the chosen parameters."""
 
     def __init__(self, surrogate: nn.Module, config: Config) -> None:
         self.config = config
@@ -117,14 +117,14 @@ class Problem:
         self.flat, self.unravel = solver.ravel(self.parameters)
 
     def batches(self, samples: CandidateSamples, description: str = "") -> Iterator[tuple[np.ndarray, _Batch]]:
-        """Yield indices and batch, in batches of similar length; a description shows a progress bar."""
+        """Yield indices and batches of samples of similar length; show progress if there is a description."""
         hidden = not (description and self.config["show_progress"])
         batches = surrogate_batches(self.surrogate, samples, self.config)
         for index, batch in with_progress(batches, len(samples), description, hidden):
             yield index, _Batch(self.outputs.inputs(batch), batch[self.surrogate.POS_ITEM_ID])
 
     def mean_gradient(self, samples: CandidateSamples) -> Tensor:
-        """Return v, flat."""
+        """Return the mean gradient of the samples' losses, flat."""
         total = torch.zeros_like(self.flat)
         for _, batch in self.batches(samples, "Mean gradient"):
             total += solver.ravel(self._gradient(self.parameters, batch))[0]
@@ -135,7 +135,7 @@ class Problem:
         return ScoreCheckpoint().score("", samples.rows, self.batches(samples, "Influence"), self.derivative(x))
 
     def derivative(self, x: Tensor) -> Callable[[_Batch], np.ndarray]:
-        """Return a function of a batch: the derivatives of its losses in direction x, float64 [B]."""
+        """Return a function that computes the derivatives of a batch's losses in direction x, float64 [B]."""
         direction = self.unravel(x)
 
         def derivatives(batch: _Batch) -> np.ndarray:
@@ -146,36 +146,37 @@ class Problem:
         return derivatives
 
     def hessian_product(self, batch: _Batch, direction: dict[str, Tensor]) -> Tensor:
-        """Return the Hessian of the batch's summed loss times a direction, flat; forward over reverse."""
+        """Compute the Hessian of the batch's summed loss times a direction, flat; forward over reverse."""
         gradient = lambda parameters: self._gradient(parameters, batch)  # noqa: E731
         return solver.ravel(jvp(gradient, (self.parameters,), (direction,))[1])[0]
 
     def gauss_newton_product(self, batch: _Batch, direction: dict[str, Tensor]) -> Tensor:
-        """Return J^T (second derivative of the losses by the outputs) J times a direction, flat."""
+        """Compute J^T L J times a direction, flat; J is the outputs' Jacobian, L the losses' Hessian by the outputs."""
         outputs, tangent = self._outputs_and_tangent(batch, direction)
         loss_gradient = lambda values: self.outputs.loss_gradient(values, batch.targets)  # noqa: E731
-        bent = jvp(loss_gradient, (outputs,), (tangent,))[1]
+        product = jvp(loss_gradient, (outputs,), (tangent,))[1]
         pull_back = vjp(lambda parameters: self._outputs(parameters, batch), self.parameters)[1]
-        return solver.ravel(pull_back(bent)[0])[0]
+        return solver.ravel(pull_back(product)[0])[0]
 
     def _outputs(self, parameters: dict[str, Tensor], batch: _Batch) -> Tensor:
         return functional_call(self.outputs, parameters, (batch.inputs,))
 
     def _outputs_and_tangent(self, batch: _Batch, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the outputs and their derivative in a direction."""
         return jvp(lambda parameters: self._outputs(parameters, batch), (self.parameters,), (direction,))
 
     def _gradient(self, parameters: dict[str, Tensor], batch: _Batch) -> dict[str, Tensor]:
-        """Return the gradient of the batch's summed loss."""
+        """Compute the gradient of the batch's summed loss."""
         outputs, pull_back = vjp(lambda values: self._outputs(values, batch), parameters)
         return pull_back(self.outputs.loss_gradient(outputs, batch.targets))[0]
 
     def solve(self, samples: CandidateSamples, v: Tensor) -> Tensor:
-        """Return x = (H + delta I)^-1 v; delta is doubled, with a warning, until the curvature is positive definite."""
+        """Return x = (H + delta I)^-1 v; double delta, with a warning, until the matrix is positive definite."""
         hidden = not self.config["show_progress"]
         with tqdm(desc="Curvature", unit=" products", ncols=100, disable=hidden) as progress:
-            return self._solve(Curvature(self, self.curvature_samples(samples), progress), v)
+            return self._solve_with_enough_damping(Curvature(self, self.curvature_samples(samples), progress), v)
 
-    def _solve(self, curvature: "Curvature", v: Tensor) -> Tensor:
+    def _solve_with_enough_damping(self, curvature: "Curvature", v: Tensor) -> Tensor:
         largest = solver.largest_eigenvalue(curvature.product, v, self.config["seed"])
         damping = self.config["hessian_damping"] * largest
         if self.config["hessian_solver"] == "lissa" and self.config["lissa_damping"] is not None:
@@ -183,7 +184,7 @@ class Problem:
         getLogger().info(f"largest eigenvalue of the curvature {largest:.3e}, damping {damping:.3e}")
         for _ in range(_MOST_DAMPING_DOUBLINGS):
             try:
-                solution = self._solve_once(curvature, v, damping)
+                solution = self._solve_with_damping(curvature, v, damping)
                 break
             except solver.IndefiniteCurvatureError as error:
                 getLogger().warning(f"the curvature is indefinite ({error}); the damping is doubled")
@@ -195,7 +196,7 @@ class Problem:
         getLogger().info(f"sampling error of the curvature along the solution {error:.2e}")
         return solution.x
 
-    def _solve_once(self, curvature: "Curvature", v: Tensor, damping: float) -> solver.Solution:
+    def _solve_with_damping(self, curvature: "Curvature", v: Tensor, damping: float) -> solver.Solution:
         method = self.config["hessian_solver"]
         if method == "cg":
             return solver.conjugate_gradients(curvature.product, v, damping, tolerance=1e-3, max_iterations=100)
@@ -205,7 +206,7 @@ class Problem:
         return solver.lissa(curvature.single_sample_product(), v, damping, scale, depth, repeats)
 
     def curvature_samples(self, samples: CandidateSamples) -> CandidateSamples:
-        """Return the ``hessian_samples`` that the curvature is measured on."""
+        """Draw the ``hessian_samples`` samples on which the curvature is computed."""
         count = self.config["hessian_samples"]
         if count == 0 or count >= len(samples):
             return samples
@@ -225,11 +226,11 @@ class Curvature:
         self._product = products[problem.config["curvature"]]
 
     def product(self, vector: Tensor) -> Tensor:
-        """Return the curvature of the mean loss times a flat vector."""
-        return self._sum(self.batches, vector) / len(self.samples)
+        """Compute the curvature of the mean loss times a flat vector."""
+        return self._sum_products(self.batches, vector) / len(self.samples)
 
     def single_sample_product(self) -> solver.MatVec:
-        """Return the product with the curvature of one sample, drawn anew at each call from one seeded stream."""
+        """Return a function that multiplies by the curvature of one sample, drawn at random at each call."""
         draws = np.random.default_rng(self.problem.config["seed"])
 
         def product(vector: Tensor) -> Tensor:
@@ -241,18 +242,19 @@ class Curvature:
         return product
 
     def sampling_error(self, x: Tensor, damping: float) -> float:
-        """Return the relative standard error of (H + delta I) x for these samples, from two interleaved halves."""
+        """Estimate the relative standard error of (H + delta I) x due to sampling H, from two interleaved halves."""
         if len(self.samples) < 2:
             return 0.0
         halves = []
         for start in (0, 1):
             part = self.samples[np.arange(start, len(self.samples), 2)]
             batches = (batch for _, batch in self.problem.batches(part))
-            halves.append(self._sum(batches, x) / len(part))
+            halves.append(self._sum_products(batches, x) / len(part))
         mean = (halves[0] + halves[1]) / 2 + damping * x
         return float((halves[0] - halves[1]).norm() / (2 * mean.norm()))
 
-    def _sum(self, batches, vector: Tensor) -> Tensor:
+    def _sum_products(self, batches: Iterable[_Batch], vector: Tensor) -> Tensor:
+        """Compute the curvature of the summed loss of the batches times a flat vector."""
         direction = self.problem.unravel(vector)
         total = torch.zeros_like(vector)
         self.progress.update()
@@ -262,7 +264,7 @@ class Curvature:
 
 
 def _chosen_parameters(surrogate: nn.Module, patterns: Sequence[str] | None) -> dict[str, Tensor]:
-    """Return detached parameters by name."""
+    """Return detached parameters by name: those that match, or all but embeddings; raise InputError for none."""
     embeddings = {id(m.weight) for m in surrogate.modules() if isinstance(m, nn.Embedding)}
     chosen = {}
     for name, parameter in surrogate.named_parameters():

@@ -1,4 +1,4 @@
-"""Effort of the language model on a part of the samples, predicted for the rest."""
+"""Effort computed by the language model for a part of the samples, and predicted for the rest."""
 
 from logging import getLogger
 
@@ -10,31 +10,31 @@ from torch import nn
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.scorer.difficulty import losses_and_error_norms, measured
+from recbole_dealrec.scorer.difficulty import losses_and_error_norms, measure_samples
 from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.scorer import LLM, SURROGATE, Scorer, ScorerInputs, register_scorer
 
-LEAST_SPEARMAN = 0.5  # of the held-out prediction; below it the language model scores all samples
-FEWEST_SCORED = 100  # samples; four fifths of them, which each fold fits, are a few leaves of the regressor
+LEAST_SPEARMAN = 0.5  # held-out correlation below which the language model scores all samples
+FEWEST_SCORED = 100  # samples; each fold fits four fifths of them, a few leaves of the regressor
 _FOLDS = 5
 
 
 @register_scorer("effort")
 class PartialEffortScorer(Scorer):
-    """The effort score of a stratified part of the samples, and a regressor's prediction of it for the rest.
+    """Effort of a stratified part of the samples, and a regressor's prediction for the rest.
 
-    The regressor (gradient-boosted trees) knows of each sample the surrogate's loss and gradient norm, the influence,
-    the number of items in the history, and how many tokens of the history the language model reads and of the target it
-    writes. How well it ranks samples it has not seen is measured by cross-validation on the part and logged as
-    Spearman's correlation; below ``LEAST_SPEARMAN`` the language model scores the rest as well. The paper scores all
-    samples.
+    The features of the regressor (gradient-boosted trees) are the surrogate's loss and gradient norm, the influence,
+    the number of items in the history, and the numbers of history tokens that the language model reads and of target
+    tokens that it writes. Cross-validation on the part measures how well the regressor ranks held-out samples, and
+    Spearman's correlation is logged; below ``LEAST_SPEARMAN`` the language model scores the rest, too. The paper scores
+    all samples.
 
     Args:
         effort: scores samples by the language model.
         surrogate: trained RecBole sequential model.
         influence: influence of each sample, float64 [n].
-        config: reads ``effort_sample_ratio``, the share of samples in the part, which has ``FEWEST_SCORED`` at least
-            where there are as many, and ``seed``.
+        config: reads ``seed`` and ``effort_sample_ratio``, the share of samples in the part, which has at least
+            ``FEWEST_SCORED`` samples if there are as many.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PartialEffortScorer(Scorer):
         return cls(effort, inputs.surrogates[0], inputs.scores["influence"], inputs.config)
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Measured or predicted effort of each sample, float64 [n].
+        """Return the computed or predicted effort of each sample, float64 [n].
 
         Raises:
             InputError: as ``EffortScorer.score``.
@@ -79,17 +79,18 @@ class PartialEffortScorer(Scorer):
         return scores
 
     def features(self, samples: CandidateSamples) -> np.ndarray:
-        """Return loss, gradient norm, influence, items of the history, tokens read and written, float64 [n, 6]."""
+        """Return loss, gradient norm, influence, items in the history, tokens read and written, float64 [n, 6]."""
         features = np.empty((len(samples), 6))
-        # The gradient is that by the logits: those by the parameters are linear in it, and it needs no backward pass.
-        features[:, :2] = measured(self.surrogate, samples, self.config, losses_and_error_norms, "Surrogate losses")
+        # The gradient by the logits needs no backward pass, and those by the parameters are linear in it.
+        on_surrogate = measure_samples(self.surrogate, samples, self.config, losses_and_error_norms, "Surrogate losses")
+        features[:, :2] = on_surrogate
         features[:, 2] = self.influence
         features[:, 3] = samples.item_length
         features[:, 4:] = self.effort.llm.token_lengths(samples)
         return features
 
     def _predict(self, x: np.ndarray, y: np.ndarray, x_rest: np.ndarray) -> np.ndarray | None:
-        """Predict the effort of the rest from features ``x`` and effort ``y`` of the part; None if that goes badly."""
+        """Predict the rest's effort from features ``x`` and effort ``y`` of the part; None if the prediction is bad."""
         seed, known = self.config["seed"], np.isfinite(y)
         regressor = HistGradientBoostingRegressor(learning_rate=0.05, random_state=seed)
         spearman = _held_out_spearman(regressor, x[known], y[known], seed)
@@ -111,14 +112,14 @@ def part_size(n: int, ratio: float) -> int:
 
 
 def stratified_part(values: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Return one sample from each of ``count`` equal runs of ranks by ``values``; int64, sorted."""
+    """Draw one sample from each of ``count`` equally long ranges of ranks by ``values``; int64 [count], sorted."""
     order = np.argsort(values, kind="stable")
     edges = np.arange(count + 1) * len(values) // count
     return np.sort(order[np.random.default_rng(seed).integers(edges[:-1], edges[1:])])
 
 
 def _held_out_spearman(regressor: HistGradientBoostingRegressor, x: np.ndarray, y: np.ndarray, seed: int) -> float:
-    """Return Spearman's correlation of ``y`` with predictions by regressors that have not seen it, else NaN."""
+    """Return Spearman's correlation of ``y`` with its cross-validated predictions; NaN for too few samples."""
     if len(y) < _FOLDS:
         return np.nan
     folds = KFold(_FOLDS, shuffle=True, random_state=seed)

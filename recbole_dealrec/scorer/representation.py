@@ -1,4 +1,4 @@
-"""How the language model represents samples, and how far they are from the validation samples."""
+"""Representations of samples by the language model, and their distances to validation samples."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,11 +19,11 @@ _MOST_DISTANCES = 500_000_000  # 2 GB of float32
 
 @register_scorer("llm_representation")
 class LLMRepresentationScorer(Scorer):
-    """What the language model makes of each history before it is fine-tuned; the target has no part in it.
+    """Hidden state of the language model before fine-tuning for each history, without the target.
 
     Args:
-        llm: recommender, whose ``represent`` says which hidden state this is.
-        checkpoint: keeps the representations as they come.
+        llm: recommender, whose ``represent`` defines the hidden state.
+        checkpoint: stores the representations while they are computed.
     """
 
     needs = (LLM,)
@@ -44,16 +44,16 @@ class LLMRepresentationScorer(Scorer):
 
 @register_scorer("valid_distance")
 class ValidDistanceScorer(Scorer):
-    """Euclidean distance of each sample to each of some validation samples.
+    """Euclidean distance of each sample to each of at most 1,000 validation samples.
 
-    A sample is represented by what the language model, before it is fine-tuned, makes of its history and target.
+    A sample is represented by the hidden state of the language model before fine-tuning for history and target.
 
     Args:
-        llm: recommender, whose ``represent`` says which hidden state this is.
-        valid_samples: of the validation part.
-        config: reads ``seed``, which draws at most 1,000 of them, and fewer where there would be over 500 million
-            distances.
-        checkpoint: keeps the distances as they come.
+        llm: recommender, whose ``represent`` defines the hidden state.
+        valid_samples: samples of the validation part.
+        config: reads ``seed``, with which the validation samples are drawn, fewer than 1,000 if there would be over 500
+            million distances.
+        checkpoint: stores the distances while they are computed.
     """
 
     needs = (LLM,)
@@ -77,12 +77,13 @@ class ValidDistanceScorer(Scorer):
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Return distances, float32 [n, m]."""
-        goals = self._goals(min(_MOST_VALID, max(1, _MOST_DISTANCES // len(samples))))
-        compute = lambda batch: torch.cdist(self.llm.represent(batch), goals).cpu().numpy()  # noqa: E731
+        valid = self._represent_valid(min(_MOST_VALID, max(1, _MOST_DISTANCES // len(samples))))
+        compute = lambda batch: torch.cdist(self.llm.represent(batch), valid).cpu().numpy()  # noqa: E731
         batches = _batches(self.llm, samples, with_targets=True)
         return self.checkpoint.score("valid_distance", samples.rows, batches, compute)
 
-    def _goals(self, most: int) -> Tensor:
+    def _represent_valid(self, most: int) -> Tensor:
+        """Return representations of at most ``most`` validation samples, [m, d]."""
         count = len(self.valid_samples)
         drawn = np.random.default_rng(self.config["seed"]).choice(count, min(count, most), replace=False)
         batches = self.llm.representation_batches(self.valid_samples[np.sort(drawn)], with_targets=True)

@@ -1,4 +1,4 @@
-"""What a scorer is, what it is made from, and how one is registered."""
+"""Base class, inputs and registry of scorers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,21 +14,21 @@ from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.store.run_folder import RunFolder
 
-# What a scorer can need beside scores: the first surrogate, all of them, the first one's training, the language model.
+# Inputs that a scorer can need besides scores: first surrogate, all surrogates, training of the first, language model.
 SURROGATE, SURROGATES, TRAINING, LLM = MADE = "surrogate", "surrogates", "training", "language model"
 
 
 @dataclass(frozen=True)
 class ScorerInputs:
-    """What a scorer is made from.
+    """Inputs that a scorer can be created from.
 
     Attributes:
         config: configuration of the run.
-        splits: training, validation and test part.
+        splits: training, validation and test parts.
         folder: run folder for unfinished scores.
-        effort_folder: folder of the effort scores that are known.
-        watch_training: trains the first surrogate, and calls what it is given with it after each evaluation.
-        surrogates: trained surrogates: all, the first alone, or none, as the scorer needs them.
+        effort_folder: folder of the ``EffortCache``.
+        watch_training: trains the first surrogate, and calls its argument with it after each evaluation.
+        surrogates: trained surrogates: all, only the first, or none, as the scorer needs.
         llm: the recommender before fine-tuning, if the scorer needs it.
         scores: the scores that the scorer needs, by name.
     """
@@ -44,42 +44,42 @@ class ScorerInputs:
 
 
 class Scorer(ABC):
-    """Give every candidate one number, or one row of numbers.
+    """Base class of scorers, which compute one number or one vector per candidate.
 
     Attributes:
-        needs: what has to be there before: ``SURROGATE``, ``SURROGATES``, ``TRAINING``, ``LLM``, or names of scores.
+        needs: required inputs: ``SURROGATE``, ``SURROGATES``, ``TRAINING``, ``LLM``, or names of scores.
     """
 
     needs: tuple[str, ...] = ()
 
     @classmethod
     def needed(cls, config: Config) -> tuple[str, ...]:
-        """Return what the scorer needs as configured."""
+        """Return the required inputs under a configuration."""
         return cls.needs
 
     @classmethod
     @abstractmethod
     def from_inputs(cls, inputs: ScorerInputs) -> "Scorer":
-        """Make the scorer from what a run has."""
+        """Create the scorer from the inputs of a run."""
 
     @abstractmethod
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Return scores, float64 [n], or rows, float32 [n, d], in the order of the samples."""
+        """Return numbers, float64 [n], or vectors, float32 [n, d], in the order of the samples."""
 
 
 def register_scorer(name: str, keys: Iterable[Key] = ()) -> Callable[[type[Scorer]], type[Scorer]]:
-    """Register a scorer under a name; a class decorator.
+    """Return a class decorator that registers a scorer by its name.
 
-    Packages of their own name the class in the entry-point group ``recbole_dealrec.scorers``.
+    Other packages name the class in the entry-point group ``recbole_dealrec.scorers``.
 
     Args:
         name: name of the scores.
-        keys: configuration keys of its own, each with its default and its step: ``influence`` for scores on surrogates,
-            ``effort`` for scores by the language model.
+        keys: configuration keys of the scorer, each with its default and its step: ``influence`` for scores on
+            surrogates, ``effort`` for scores by the language model.
 
     Raises:
         TypeError: the class is not a ``Scorer``.
-        ValueError: the name is taken by another class, a key names no step, or is declared by somebody else.
+        ValueError: the name is taken by another class, a key names no step, or a key is declared elsewhere.
     """
     return SCORERS.register(name, keys)
 
@@ -88,11 +88,11 @@ def get_scorer(name: str) -> type[Scorer]:
     """Return a scorer class by its registered or entry-point name.
 
     Raises:
-        InputError: no such scorer, the known ones are listed; or its package cannot be loaded.
+        InputError: there is no such scorer (the message lists all), or its package cannot be loaded.
     """
     return SCORERS.get(name)
 
 
 def scorer_names() -> list[str]:
-    """Return the names of all registered scorers, those of other packages included."""
+    """Return the names of all scorers, including those of other packages."""
     return SCORERS.names()

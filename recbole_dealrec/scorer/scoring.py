@@ -1,4 +1,4 @@
-"""The scores of a run's candidates and what they are computed on, each made once for all runs of a seed."""
+"""Scores of the candidates, and the models that they are computed with, shared by all runs of a seed."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -46,16 +46,16 @@ class Training(Protocol):
 
 
 class Scoring:
-    """Surrogates, language model and scores, for the runs of one seed.
+    """Surrogates, language model and scores of the runs of one seed.
 
-    What lies in a folder is loaded, what does not is made and kept there.
+    Surrogates and scores are loaded from their folders, or made and saved there.
 
     Args:
-        config: configuration of one of the runs; they differ in keys of selection and fine-tuning alone.
-        splits: training, validation and test part.
+        config: configuration of one of the runs; they differ only in keys of selection and fine-tuning.
+        splits: training, validation and test parts.
         samples: candidate samples of the training part.
-        folders: where surrogates and scores are kept.
-        training: makes the training of a surrogate of a number, which keeps its weights in a folder.
+        folders: folders of surrogates and scores.
+        training: creates the training of the surrogate of a number, which saves its weights in a folder.
 
     Attributes:
         records: seconds and memory of each step, by name.
@@ -79,10 +79,10 @@ class Scoring:
         self._untuned: dict[str, Tensor] = {}
 
     def scores(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the scores of these names, and make what they need before, in order."""
+        """Return the scores of these names; load or make all that they need first."""
         scores: dict[str, np.ndarray] = {}
         if names:
-            with self._opened() as folders:
+            with self._open_folders() as folders:
                 for name in score_names(self.config, names):
                     scores[name] = self._score(name, scores, *folders)
         return {name: scores[name] for name in names}
@@ -91,7 +91,7 @@ class Scoring:
         """Return the recommender before fine-tuning, from which effort is measured and fine-tuning starts.
 
         Args:
-            folder: keeps the record of the step that loads or builds it.
+            folder: folder for the record of the step that loads or creates it.
         """
         if self._llm is None:
             with step(folder, LLM):
@@ -100,19 +100,19 @@ class Scoring:
                 processes.broadcast_parameters(self._llm.network)
                 fsdp.shard(self._llm.network, self.config["device"].type, self.config["mixed_precision"])
             self.records[LLM] = records(folder)[LLM]
-            self._untuned = {name: value.detach().clone() for name, value in self._trained()}
+            self._untuned = {name: value.detach().clone() for name, value in self._trained_parameters()}
         else:
-            for name, value in self._trained():
+            for name, value in self._trained_parameters():
                 value.data.copy_(self._untuned[name])
         return self._llm
 
-    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+    def _trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
         named = self._llm.network.named_parameters()
         return [(name, parameter) for name, parameter in named if parameter.requires_grad]
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[RunFolder, RunFolder, RunFolder]]:
-        """Open the folders of surrogates, of their scores and of the language model's; no other run uses them then."""
+    def _open_folders(self) -> Iterator[tuple[RunFolder, RunFolder, RunFolder]]:
+        """Lock and give the folders of surrogates, of scores on surrogates, and of scores by the language model."""
         paths = self.folders.surrogates, self.folders.surrogate_scores, self.folders.llm_scores
         with ExitStack() as stack:
             yield tuple(stack.enter_context(opened(path)) for path in paths)
@@ -120,24 +120,24 @@ class Scoring:
     def _score(
         self, name: str, scores: dict[str, np.ndarray], of_surrogates: RunFolder, *of_scores: RunFolder
     ) -> np.ndarray:
-        """Load or compute a score whose needs are among ``scores``."""
+        """Load or compute a score; ``scores`` has to contain those that it needs."""
         numbers = surrogate_numbers(self.config, get_scorer(name).needed(self.config))
         folder, file = of_scores[needs_llm(self.config, name)], f"{name}.npy"
         if not folder.has(file):
-            scorer = self._scorer(name, scores, folder, [self._surrogate(n, of_surrogates) for n in numbers])
+            scorer = self._create_scorer(name, scores, folder, [self._load_or_train(n, of_surrogates) for n in numbers])
             with step(folder, name):
                 values = scorer.score(self.samples)
                 with folder.output(file) as path, open(path, "wb") as stream:
                     np.save(stream, values)
         discard_unfinished(folder, name)
-        self._note(name, folder)
+        self._read_record(name, folder)
         for files in map(SurrogateFiles, numbers):
-            self._note(files.step, of_surrogates)
+            self._read_record(files.step, of_surrogates)
             if training := of_surrogates.read_json(files.curve):
                 self.curves[files.step] = training["curve"]
         return np.load(folder / file)
 
-    def _scorer(
+    def _create_scorer(
         self, name: str, scores: dict[str, np.ndarray], folder: RunFolder, surrogates: Sequence[nn.Module]
     ) -> Scorer:
         scorer = get_scorer(name)
@@ -149,8 +149,8 @@ class Scoring:
             )  # fmt: skip
         )
 
-    def _surrogate(self, number: int, folder: RunFolder) -> nn.Module:
-        """Load or train a surrogate."""
+    def _load_or_train(self, number: int, folder: RunFolder) -> nn.Module:
+        """Return the surrogate of a number; load it, or train and save it."""
         if number not in self._surrogates:
             files = SurrogateFiles(number)
             training = self._training(self.config, self.splits, folder, number)
@@ -159,18 +159,19 @@ class Scoring:
             else:
                 with step(folder, files.step):
                     training.fit()
-                training.finish()  # after the record is kept: what is there of a finished training is whole
+                training.finish()  # after the record is saved, so that a finished training always has its record
             discard_unfinished(folder, files.weights)
             self._surrogates[number] = training.model
         return self._surrogates[number]
 
-    def _note(self, name: str, folder: RunFolder) -> None:
-        if name in (kept := records(folder)):
-            self.records[name] = kept[name]
+    def _read_record(self, name: str, folder: RunFolder) -> None:
+        """Add the record of a step, if its folder has one, to ``records``."""
+        if name in (stored := records(folder)):
+            self.records[name] = stored[name]
 
 
 def scoring_steps(config: Config, names: Iterable[str]) -> list[str]:
-    """Return the steps that some scores take, in order: surrogates, language model, scores that others need."""
+    """Return the steps that some scores require, in order: surrogates, language model, scores that others need."""
     steps: dict[str, None] = {}
     for name in names:
         needs = get_scorer(name).needed(config)
@@ -196,7 +197,7 @@ def step_outputs(config: Config, folders: Folders, name: str) -> tuple[Path, tup
 
 
 def score_names(config: Config, names: Iterable[str]) -> list[str]:
-    """Return some scores and those that they need, in order."""
+    """Return the names of some scores and of those that they need, in order."""
     return [name for name in scoring_steps(config, names) if name in scorer_names()]
 
 

@@ -1,4 +1,4 @@
-"""Solves (H + damping * I) x = v by Hessian-vector products: conjugate gradients, LiSSA, or the dense matrix."""
+"""Solvers of (H + damping * I) x = v by Hessian-vector products: conjugate gradients, LiSSA, dense matrix."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ EXACT_LIMIT = 5000
 
 
 class IndefiniteCurvatureError(ArithmeticError):
-    """H + damping * I is not positive definite, so its inverse orders nothing; more damping is needed."""
+    """H + damping * I is not positive definite, so more damping is needed."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Solution:
     Attributes:
         x: flat vector.
         residual: relative residual ||(H + damping I) x - v|| / ||v||.
-        iterations: matrix-vector products used.
-        converged: whether the residual reached the tolerance (LiSSA: whether the recursion came to rest).
+        iterations: number of matrix-vector products.
+        converged: whether the residual reached the tolerance (LiSSA: whether the recursion settled).
     """
 
     x: Tensor
@@ -38,7 +38,7 @@ class Solution:
 
 
 def ravel(tree: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """Return the flat vector of all tensors of a nested structure, and the way back."""
+    """Return a flat vector of all tensors of a nested structure, and the inverse function."""
     leaves, spec = tree_flatten(tree)
     sizes = [leaf.numel() for leaf in leaves]
 
@@ -50,7 +50,7 @@ def ravel(tree: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
 
 
 def hessian_vector_product(loss: Callable[[Any], Tensor], parameters: Any, direction: Any) -> Any:
-    """Return the Hessian of a scalar function times a direction, in the structure of ``parameters``."""
+    """Compute the Hessian of a scalar function times a direction, forward over reverse; structure of ``parameters``."""
     return jvp(grad(loss), (parameters,), (direction,))[1]
 
 
@@ -69,32 +69,33 @@ def inverse_hvp(
     repeats: int = 1,
     seed: int = 0,
 ) -> Any:
-    """Return x = (H + damping * I)^-1 v, with H the Hessian of a mean loss; paper, algorithm 1 (there by LiSSA).
+    """Compute x = (H + damping * I)^-1 v, with H the Hessian of a mean loss; LiSSA is the paper's algorithm 1.
 
     Args:
         loss_fn: ``loss_fn(parameters)`` returns the scalar mean loss; with ``batches``,
-            ``loss_fn(parameters, batch)``, and the Hessian is the mean over the batches, which are taken as equal.
+            ``loss_fn(parameters, batch)``, and the Hessian is the mean over the batches, which have equal weight.
         parameters: tensor, or nested lists, tuples and dicts of tensors.
         v: same structure as ``parameters``.
-        method: ``cg`` (deterministic), ``lissa`` (one batch drawn per step), ``exact`` (dense, up to 5,000 parameters).
+        method: ``cg`` (deterministic), ``lissa`` (draws one batch per iteration), ``exact`` (dense, at most 5,000
+            parameters).
         damping: delta itself. LiSSA's own damping is ``damping / scale``.
         batches: see ``loss_fn``.
         tolerance: relative residual at which ``cg`` stops.
         max_iterations: most products of ``cg``.
-        recursion_depth: steps of a LiSSA recursion.
+        recursion_depth: iterations of a LiSSA recursion.
         scale: LiSSA's scale; it diverges below half the largest eigenvalue of a single batch's Hessian.
-        repeats: LiSSA recursions to average.
-        seed: of the batches LiSSA draws.
+        repeats: number of LiSSA recursions to average.
+        seed: seed of LiSSA's draws of batches.
 
     Returns:
-        x, same structure as ``v``. Failure to reach ``tolerance`` is warned about with the residual.
+        x, same structure as ``v``. If it has not converged, a warning with the residual is logged.
 
     Raises:
         IndefiniteCurvatureError: H + damping * I has a direction of negative curvature.
         ArithmeticError: the solution is not finite.
-        ValueError: unknown method, ``exact`` with too many parameters, or ``v`` built otherwise than ``parameters``.
+        ValueError: unknown method, ``exact`` with too many parameters, or ``v`` is not structured like ``parameters``.
     """
-    v = tree_map(lambda _, part: part, parameters, v)  # mappings in the order of the parameters
+    v = tree_map(lambda _, part: part, parameters, v)  # mappings in the order of ``parameters``
     flat_v, unravel = ravel(v)
 
     def product(batch: Any, vector: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ def inverse_hvp(
 
 
 def report(solution: Solution, method: str) -> None:
-    """Log a solution; a residual above the tolerance is a warning.
+    """Log a solution, as a warning if it has not converged.
 
     Raises:
         ArithmeticError: the solution is not finite.
@@ -136,10 +137,10 @@ def report(solution: Solution, method: str) -> None:
 
 
 def conjugate_gradients(matvec: MatVec, v: Tensor, damping: float, tolerance: float, max_iterations: int) -> Solution:
-    """Run conjugate gradients on H + damping * I, from zero.
+    """Solve by conjugate gradients on H + damping * I, from zero.
 
     Raises:
-        IndefiniteCurvatureError: a search direction of negative curvature was met.
+        IndefiniteCurvatureError: a search direction has negative curvature.
     """
     x, r = torch.zeros_like(v), v.clone()
     p, rr, target = r.clone(), r @ r, tolerance * v.norm()
@@ -147,24 +148,25 @@ def conjugate_gradients(matvec: MatVec, v: Tensor, damping: float, tolerance: fl
     while rr.sqrt() > target and iterations < max_iterations:
         product = matvec(p) + damping * p
         iterations += 1
-        bend = p @ product
-        if bend <= 0:
-            raise IndefiniteCurvatureError(f"negative curvature {float(bend / (p @ p)):.3e} with damping {damping:.3e}")
-        step = rr / bend
+        curvature = p @ product
+        if curvature <= 0:
+            quotient = float(curvature / (p @ p))
+            raise IndefiniteCurvatureError(f"negative curvature {quotient:.3e} with damping {damping:.3e}")
+        step = rr / curvature
         x += step * p
         r -= step * product
         rr, previous = r @ r, rr
         p = r + (rr / previous) * p
-    residual = _relative(rr.sqrt(), v)
+    residual = _relative_norm(rr.sqrt(), v)
     return Solution(x, residual, iterations, residual <= tolerance)
 
 
 def lissa(stochastic: MatVec, v: Tensor, damping: float, scale: float, depth: int, repeats: int) -> Solution:
-    """Run the paper's recursion h <- v + (1 - damping / scale) h - H_t h / scale, averaged, divided by ``scale``.
+    """Solve by the paper's recursion h <- v + (1 - damping / scale) h - H_t h / scale; x = mean(h) / scale.
 
-    ``stochastic`` multiplies by the Hessian of a sample drawn anew at each call. The residual is estimated from the
-    drift of h over the last tenth of the recursion, since the mean Hessian itself is never formed: the mean step is the
-    residual, but the drift relative to h where that is greater, for then h is noise.
+    ``stochastic`` multiplies by the Hessian of a sample drawn at random at each call. As the mean Hessian is unknown,
+    the residual is estimated from the drift of h over the last tenth of the recursion: the drift per iteration, or the
+    drift relative to h if that is greater, as h is noise then.
     """
     total, residual = torch.zeros_like(v), 0.0
     tail = max(depth // 10, 1)
@@ -175,13 +177,13 @@ def lissa(stochastic: MatVec, v: Tensor, damping: float, scale: float, depth: in
                 before = h
             h = v + (1 - damping / scale) * h - stochastic(h) / scale
         drift = (h - before).norm()
-        residual += max(_relative(drift / tail, v), _relative(drift, h)) / repeats
+        residual += max(_relative_norm(drift / tail, v), _relative_norm(drift, h)) / repeats
         total += h / (scale * repeats)
     return Solution(total, residual, depth * repeats, residual <= 0.1)
 
 
 def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
-    """Form H column by column and solve by Cholesky.
+    """Compute H column by column and solve by Cholesky.
 
     Raises:
         IndefiniteCurvatureError: H + damping * I is not positive definite.
@@ -199,14 +201,14 @@ def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
     if failed:
         raise IndefiniteCurvatureError(f"smallest eigenvalue {float(torch.linalg.eigvalsh(matrix)[0]):.3e}")
     x = torch.cholesky_solve(v[:, None], factor)[:, 0]
-    residual = _relative((matrix @ x - v).norm(), v)
+    residual = _relative_norm((matrix @ x - v).norm(), v)
     return Solution(x, residual, n, residual <= 1e-2)
 
 
 def largest_eigenvalue(
     matvec: MatVec, like: Tensor, seed: int, tolerance: float = 2e-2, max_iterations: int = 30
 ) -> float:
-    """Return the largest absolute eigenvalue of a symmetric operator, by power iteration to ``tolerance``."""
+    """Estimate a symmetric operator's largest absolute eigenvalue by power iteration to a change of ``tolerance``."""
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(like.numel(), generator=generator, dtype=like.dtype).to(like.device)
     value = 0.0
@@ -219,6 +221,7 @@ def largest_eigenvalue(
     return value
 
 
-def _relative(size: Tensor, reference: Tensor) -> float:
+def _relative_norm(size: Tensor, reference: Tensor) -> float:
+    """Return a norm divided by the norm of a reference vector; 0 if that is 0."""
     norm = float(reference.norm())
     return 0.0 if norm == 0 else float(size) / norm

@@ -1,4 +1,4 @@
-"""What a surrogate's loss is a function of: the less of the model that is, the cheaper its derivatives."""
+"""Differentiable parts of surrogates; derivatives of a smaller part are cheaper."""
 
 from collections.abc import Collection
 from typing import Any
@@ -15,28 +15,28 @@ _AFTER_ATTENTION = ("multi_head_attention.dense.", "multi_head_attention.LayerNo
 
 
 class Logits(nn.Module):
-    """The full-softmax loss as a function of the logits of all items, [B, n_items]; holds for any RecBole model."""
+    """Logits of all items, [B, n_items], and their full-softmax loss; for any RecBole model."""
 
     def __init__(self, surrogate: nn.Module) -> None:
         super().__init__()
         self.surrogate = surrogate
 
     def inputs(self, batch: Interaction) -> Any:
-        """Return what ``forward`` takes: all that comes before the first chosen parameter."""
+        """Return the inputs of ``forward``, which do not depend on the chosen parameters."""
         return batch
 
     def forward(self, inputs: Any) -> Tensor:
         return self.surrogate.full_sort_predict(inputs)
 
     def loss_gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the gradient of each sample's loss by its outputs; differentiable in turn."""
+        """Return the gradient of each sample's loss by its outputs; it can be differentiated again."""
         return outputs.softmax(dim=-1) - nn.functional.one_hot(targets, outputs.shape[-1])
 
 
 class LastHidden(Logits):
-    """The same loss as a function of the last hidden state, [B, d], where the item embeddings are held fixed.
+    """Last hidden state, [B, d], and its full-softmax loss under fixed item embeddings.
 
-    Its gradient is the expected item embedding minus the target's, so that no logit outlives its chunk.
+    The gradient is the expected item embedding minus the target's, so logits are computed in chunks and not kept.
     """
 
     def forward(self, inputs: Interaction) -> Tensor:
@@ -48,14 +48,14 @@ class LastHidden(Logits):
         return torch.cat(expected) - items[targets]
 
 
-class _Reached(Exception):
-    """Ends a forward pass whose rest is not needed."""
+class _StopForward(Exception):
+    """Ends a forward pass before its unneeded rest."""
 
 
 class AfterAttention(LastHidden):
-    """The same where only layers after SASRec's last attention are chosen: these see one position, the last.
+    """Last hidden state where only layers after SASRec's last attention are chosen; these need only the last position.
 
-    All before them is computed once and without derivatives.
+    Everything before them is computed once, without derivatives.
     """
 
     @property
@@ -63,19 +63,19 @@ class AfterAttention(LastHidden):
         return self.surrogate.trm_encoder.layer[-1]
 
     def inputs(self, batch: Interaction) -> tuple[Tensor, Tensor]:
-        """Return what the last attention read from the sequence and what it is added to, [B, d] each."""
+        """Return the last attention's context and residual, [B, d] each."""
         seen = []
 
-        def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        def record(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             seen.append(args[0])
             if len(seen) == 2:
-                raise _Reached
+                raise _StopForward
 
         modules = self._layer, self._layer.multi_head_attention.dense
-        handles = [module.register_forward_pre_hook(keep) for module in modules]
+        handles = [module.register_forward_pre_hook(record) for module in modules]
         try:
             super().forward(batch)
-        except _Reached:
+        except _StopForward:
             residual, context = seen
         finally:
             for handle in handles:
@@ -90,7 +90,7 @@ class AfterAttention(LastHidden):
 
 
 def outputs_of(surrogate: nn.Module, chosen: Collection[str]) -> Logits:
-    """Return the cheapest form that derivatives in the parameters named in ``chosen`` allow."""
+    """Return the smallest part of the surrogate that contains the parameters named in ``chosen``."""
     if not isinstance(surrogate, EveryPosition) or "item_embedding.weight" in chosen:
         return Logits(surrogate)
     from recbole.model.sequential_recommender import SASRec  # Config has imported it, see compat.py

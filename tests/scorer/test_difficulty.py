@@ -133,7 +133,7 @@ def test_a_surrogate_without_one_hidden_state_is_refused(setting, model, scorer)
     config, splits, build = setting(model)
     samples = CandidateSamples.from_dataset(splits.train)
     made = GraNdScorer([build()], config) if scorer == "grand" else SurrogateRepresentationScorer(build(), config)
-    with pytest.raises(InputError, match=f"surrogate_model '{model}' has no one hidden state of a history"):
+    with pytest.raises(InputError, match=f"surrogate_model '{model}' does not compute one hidden state per history"):
         made.score(samples)
 
 
