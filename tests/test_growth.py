@@ -1,5 +1,6 @@
 """Runs on a dataset that has grown, with another sampler or unfinished, find the effort that is scored already."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_a_run_that_is_not_kept_leaves_no_scores(run, computed, tmp_path):
     assert not list((tmp_path / "saved").rglob("scores.npz"))
 
 
-def test_the_seconds_of_a_run_count_what_its_scores_cost(run, monkeypatch):
+def test_the_seconds_of_a_run_count_what_its_scores_cost(run, tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("recbole_dealrec.scorer.effort_cache.perf_counter", lambda: clock[0])
     parts = effort.in_fitting_parts
@@ -115,5 +116,7 @@ def test_the_seconds_of_a_run_count_what_its_scores_cost(run, monkeypatch):
     monkeypatch.setattr(effort, "in_fitting_parts", slow)
     run(BEFORE)
     assert clock[0] >= 1000
+    (scores,) = (tmp_path / "saved").glob("growing-BIGRec-scores-*")
+    shutil.rmtree(scores)
     again = run(BEFORE, n_groups=4)
     assert clock[0] < again["seconds"]["effort"] < clock[0] + 500

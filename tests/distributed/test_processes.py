@@ -62,7 +62,7 @@ def assert_same(result, alone):
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_several_processes_do_what_one_does(together, keys, alone, tmp_path, count):
-    results = together(count, _run, {**keys, "checkpoint_dir": str(tmp_path)})
+    results = together(count, _run, {**keys, "checkpoint_dir": str(tmp_path / "saved")})
     for result in results:
         assert_same(result, alone)
 
