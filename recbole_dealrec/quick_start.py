@@ -222,6 +222,7 @@ def _root(config: Config, saved: bool) -> Iterator[Path]:
             return
         enter = lambda: stack.enter_context(tempfile.TemporaryDirectory())  # noqa: E731
         yield Path(processes.on_main(enter))
+        processes.gather(None)  # none reads there any more
 
 
 def _start_logging(config: Config) -> None:

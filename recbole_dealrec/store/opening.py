@@ -48,7 +48,7 @@ def process_folder(folder: RunFolder) -> RunFolder:
 
 
 def discard_unfinished(folder: RunFolder, beginning: str = "") -> None:
-    """Remove what only an interrupted run needs, that of the other processes included.
+    """Remove what only an interrupted run needs, that of the other processes included; these wait until it is gone.
 
     Args:
         folder: run folder.
@@ -61,6 +61,7 @@ def discard_unfinished(folder: RunFolder, beginning: str = "") -> None:
             own.discard_unfinished(beginning)
             if not own.checksums:
                 shutil.rmtree(path)
+    agree(folder)
 
 
 @contextmanager

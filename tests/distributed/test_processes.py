@@ -17,6 +17,7 @@ from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.distributed.launch import launch
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.pipeline import Pipeline
 from recbole_dealrec.store.files import read_json
 
 LONG = 600  # seconds; a busy machine takes its time
@@ -65,6 +66,24 @@ def test_several_processes_do_what_one_does(together, keys, alone, tmp_path, cou
     results = together(count, _run, {**keys, "checkpoint_dir": str(tmp_path / "saved")})
     for result in results:
         assert_same(result, alone)
+
+
+def _unsaved(keys):
+    with pytest.MonkeyPatch.context() as patch:
+        report = Pipeline.report
+
+        def late(self, *arguments):
+            time.sleep(0 if processes.is_main() else 5)
+            return report(self, *arguments)
+
+        patch.setattr(Pipeline, "report", late)
+        return run_recbole_dealrec(dataset="movies", sampler="Random", config_dict=keys, saved=False)
+
+
+def test_a_folder_that_is_not_kept_is_there_until_the_last_process_has_read_it(together, keys, tmp_path):
+    results = together(2, _unsaved, {**keys, "checkpoint_dir": str(tmp_path), "epochs": 1})
+    assert results[0]["test_result"] == results[1]["test_result"]
+    assert not list(tmp_path.glob("movies-*")) and results[0]["run_dir"] == ""
 
 
 def _gathered():

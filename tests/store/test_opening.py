@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store import opening
 from recbole_dealrec.store.opening import agree, discard_unfinished, opened, process_folder
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 
@@ -90,6 +92,34 @@ def test_what_the_main_process_writes_all_see(together, tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.name[0] != ".") == [
         "a.json", "checksums.json",
     ]  # fmt: skip
+
+
+def _discarded(path):
+    with processes.process_group(cpu=True), opened(path) as folder, pytest.MonkeyPatch.context() as patch:
+        remove = opening.shutil.rmtree
+        patch.setattr(opening.shutil, "rmtree", lambda path, **named: time.sleep(0.5) or remove(path, **named))
+        process_folder(folder).output_json(f"done{UNFINISHED}", 1)
+        processes.gather(None)
+        discard_unfinished(folder, "done")
+        process_folder(folder).output_json(f"next{UNFINISHED}", 2)
+        processes.gather(None)
+        own = process_folder(folder)
+        return own.has(f"done{UNFINISHED}"), own.read_json(f"next{UNFINISHED}")
+
+
+def test_what_a_process_keeps_next_is_not_removed_with_what_is_done(together, tmp_path):
+    assert together(2, _discarded, tmp_path / "run") == [(False, 2), (False, 2)]
+
+
+def test_unfinished_outputs_of_other_beginnings_stay(tmp_path):
+    main = RunFolder(tmp_path)
+    own = process_folder(RunFolder(tmp_path, written=False))
+    for folder in (main, own):
+        for name in ("influence-0", "el2n"):
+            folder.output_json(name + UNFINISHED, 1)
+    discard_unfinished(main, "el2n")
+    for folder in (RunFolder(tmp_path), process_folder(RunFolder(tmp_path, written=False))):
+        assert folder.has(f"influence-0{UNFINISHED}") and not folder.has(f"el2n{UNFINISHED}")
 
 
 def _unseen(path):
