@@ -17,7 +17,6 @@ from recbole_dealrec.scorer.scoring import needs_llm
 
 _POOL = 512  # candidates that a batch is taken from
 _MOST_GOALS = 1000  # validation samples that valid_distance takes in a run
-_INFLUENCE_ROWS = 64  # a solve passes over its rows up to a hundred times
 
 
 class PartScoring:
@@ -53,7 +52,7 @@ class PartScoring:
         rows = batches[len(batches) // 2]
         scored = run["n_surrogates"] if SURROGATES in get_scorer(name).needed(self.config) else 1
         if name == "influence":
-            return scored * self._influence_seconds(pool[rows[:2]], pool[rows[:_INFLUENCE_ROWS]])
+            return scored * self._influence_seconds(pool[rows[:2]], pool[rows])
         goals = min(_MOST_GOALS, len(self.splits.valid))
         shares = {"effort": part_size(self.n, run["effort_sample_ratio"]), "valid_distance": (self.n + goals) / 2}
         seconds = timed(lambda rows: self._score(name, self._scorer(name, pool[rows]), pool[rows]), rows)
@@ -75,7 +74,7 @@ class PartScoring:
         if run["hessian_solver"] == "lissa":
             solve *= run["lissa_depth"] * run["lissa_repeats"] / self.config["lissa_depth"]
         else:
-            solve *= min(run["hessian_samples"] or self.n, self.n) / count
+            solve *= min(run["hessian_samples"] or self.n, self.n) / min(self.config["hessian_samples"], count)
         risk = len(self.splits.valid) if run["influence_on"] == "valid" else self.n
         return again * (self.n + risk) / count + solve
 
@@ -86,9 +85,8 @@ class PartScoring:
         kind, valid = get_scorer(name), self.splits.valid
         few = valid.copy(valid.inter_feat[typical(lengths_of(valid), len(samples), self.config)])
         others = {need: self.tiled(need, len(samples)) for need in kind.needed(self.config) if need not in MADE}
-        return kind.from_inputs(
-            ScorerInputs(
-                self.config, Splits(self.splits.train, few, self.splits.test), self._folder(), self._folder().path,
-                lambda watch: watch(self.surrogate), [self.surrogate], self.llm, others,
-            )  # fmt: skip
-        )
+        inputs = ScorerInputs(
+            self.config, Splits(self.splits.train, few, self.splits.test), self._folder(), self._folder().path,
+            lambda watch: watch(self.surrogate), [self.surrogate], self.llm, others,
+        )  # fmt: skip
+        return kind.from_inputs(inputs)

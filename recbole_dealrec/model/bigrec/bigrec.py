@@ -36,7 +36,7 @@ _ADAPTER_FILE = "adapter_model.safetensors"
 # models of 100 million parameters and 300,000 for those of 8 billion.
 _LOGITS_PER_TOKEN = 65_536
 _WINDOW = 4096  # samples tokenised at a time
-_REHEARSED_TITLES = 64
+_REHEARSED_TITLES = 128
 
 
 class BIGRec(LLMRecommender):
@@ -133,8 +133,9 @@ class BIGRec(LLMRecommender):
     def rehearse_ranking(self) -> float:
         if self.config["grounding"] == "trie":
             self._title_trie()
-        titles = self.encoder.titles
-        embedded = self.embed_titles(titles[:: math.ceil(len(titles) / _REHEARSED_TITLES)])
+        titles = sorted(self.encoder.titles, key=len)
+        start = max(0, (len(titles) - _REHEARSED_TITLES) // 2)
+        embedded = self.embed_titles(titles[start : start + _REHEARSED_TITLES])  # of similar length, as in a full pass
         self._item_embeddings = embedded.repeat(math.ceil(len(titles) / len(embedded)), 1)[: len(titles)]
         return len(titles) / len(embedded)
 
