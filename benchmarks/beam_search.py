@@ -2,7 +2,7 @@
 
     python benchmarks/beam_search.py [--dataset games --data_path PATH] [--num_beams 4 10 20] [--batches 4]
 
-Both write titles of the catalogue for the same test queries, by turns, with the embedded language model before
+Both write titles of the catalogue for the same test queries, by turns, with the tiny language model before
 fine-tuning. Any configuration key can follow. Prints a table and writes it to benchmarks/results/beam-search.md.
 """
 
@@ -116,7 +116,7 @@ def report(config: Config, batches: int, rows: list[list]) -> str:
     ]
     return f"""# Beam search over the titles of {config["dataset"]}
 
-{common.header()}. {batches} batches of {config["eval_batch_size"]} test queries; the embedded language model.
+{common.header()}. {batches} batches of {config["eval_batch_size"]} test queries; the tiny language model.
 
 {common.table(columns, body)}
 """

@@ -55,7 +55,7 @@ PAPER = {
     },
 }  # fmt: skip
 NOTES = {
-    "BIGRec": "The language model is the embedded one, about a million parameters made of the catalogue's titles. "
+    "BIGRec": "The language model is the tiny one, about a million parameters made of the catalogue's titles. "
     "It compares samplers on equal terms and says nothing about what a large language model would reach.",
     "TIGER": "TIGER starts from random weights; nothing is downloaded.",
 }

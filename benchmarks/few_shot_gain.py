@@ -42,7 +42,7 @@ def results(run: dict) -> list[float]:
 
 def report(rows: list[tuple], sampler: str) -> str:
     means = ["mean", *(mean(column) for column in list(zip(*rows, strict=True))[1:])]
-    columns = ["seed", "Recall@10", "NDCG@10", "Recall@10 untuned", "NDCG@10 untuned", "seconds of all stages"]
+    columns = ["seed", "Recall@10", "NDCG@10", "Recall@10 untuned", "NDCG@10 untuned", "seconds of all steps"]
     body = common.table(columns, [[*row[:-1], f"{row[-1]:.0f}"] for row in [*rows, means]])
     return f"""# Few-shot fine-tuning on ml-100k, sampler {sampler}
 

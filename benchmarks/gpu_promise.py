@@ -48,7 +48,7 @@ def keys(setup: Setup) -> dict[str, Any]:
 
 
 def run(setup: Setup, sampler: str, own: dict[str, Any]) -> Row:
-    """A whole run; its cost is that of all stages but loading the language model and the evaluation."""
+    """A whole run; its cost is that of all steps but loading the language model and the evaluation."""
     result = run_recbole_dealrec(sampler=sampler, dataset="games", config_dict={**keys(setup), **own})
     seconds = dict(result["seconds"])
     evaluation = seconds.pop("evaluation")

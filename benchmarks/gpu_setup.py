@@ -46,7 +46,7 @@ class Setup:
         """Random data and a Llama with random weights in ``folder``, made unless they are there."""
         games, llm = small_games(folder), folder / "llm"
         if not llm.is_dir():
-            keys = {"data_path": games, "llm_path": str(llm)}  # the prompt is not that of the embedded model
+            keys = {"data_path": games, "llm_path": str(llm)}  # the prompt is not that of the tiny model
             prompt = PromptTemplate(Config("BIGRec", "games", config_dict=keys)).render([]).text
             tokenizer = train_tokenizer([prompt, "game number 0123456789"] * 20, 1000, 1024)
             save(llm, create_model(tokenizer, hidden_size=32, n_layers=2, n_heads=2, seed=0), tokenizer)

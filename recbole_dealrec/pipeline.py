@@ -72,7 +72,7 @@ class Job:
 
     @cached_property
     def _contents(self) -> dict[str, str]:
-        return {DATA: self.splits.fingerprint(), **checkpoint_contents(self.config)}
+        return {DATA: self.splits.fingerprint, **checkpoint_contents(self.config)}
 
 
 def configure(

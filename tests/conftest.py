@@ -152,7 +152,7 @@ def folders(tmp_path):
     """``folders(config)``: the folders of a run of this configuration on the data that it names."""
 
     def make(config):
-        contents = {DATA: load_splits(config).fingerprint(), **checkpoint_contents(config)}
+        contents = {DATA: load_splits(config).fingerprint, **checkpoint_contents(config)}
         return Folders.of(config, contents, tmp_path)
 
     return make

@@ -126,7 +126,8 @@ def test_how_many_items_the_recommender_ranks_is_checked_where_it_ranks_some(key
 
 
 def test_a_job_needs_no_files_of_the_language_model_where_none_are_asked_for(keys):
-    prepare([configure("BIGRec", "movies", None, {**keys, "llm_path": "absent"})], check_llm=False)
+    (job,) = prepare([configure("BIGRec", "movies", None, {**keys, "llm_path": "absent"})], check_llm=False)
+    assert job.config["llm_path"] == "absent" and len(job.samples) > 0
 
 
 def test_scores_of_an_earlier_run_are_loaded_with_what_they_cost(keys, monkeypatch):

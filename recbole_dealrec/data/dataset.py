@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from logging import getLogger
 from pathlib import Path
@@ -118,6 +119,7 @@ class Splits:
     valid: SequentialDataset
     test: SequentialDataset
 
+    @cached_property
     def fingerprint(self) -> str:
         """Return the SHA-256 of samples, item tokens and titles."""
         hashed = hashlib.sha256()

@@ -141,11 +141,12 @@ class Scoring:
         self, name: str, scores: dict[str, np.ndarray], folder: RunFolder, surrogates: Sequence[nn.Module]
     ) -> Scorer:
         scorer = get_scorer(name)
-        train_first = self._training(self.config, self.splits, folder, 0) if TRAINING in scorer.needs else None
+        needs = scorer.needed(self.config)
+        train_first = self._training(self.config, self.splits, folder, 0) if TRAINING in needs else None
         return scorer.from_inputs(
             ScorerInputs(
                 self.config, self.splits, folder, self.folders.effort, train_first and train_first.watch, surrogates,
-                self.llm(folder) if LLM in scorer.needed(self.config) else None, scores,
+                self.llm(folder) if LLM in needs else None, scores,
             )  # fmt: skip
         )
 
