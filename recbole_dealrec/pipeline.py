@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from recbole.data.dataloader import TrainDataLoader
 from recbole.utils import init_seed
 
 from recbole_dealrec.config import Config
@@ -30,9 +31,11 @@ from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import add_records, records, step
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
+from recbole_dealrec.yardstick import UNTUNED, ItemKinds, Yardsticks, recall_parts, verdict, yardstick_row
 
 LAST_STEPS = ("score", "select", "finetune", "evaluate")
 SELECTION, FINE_TUNING, EVALUATION = "selection", "fine-tuning", "evaluation"
+YARDSTICKS, UNTUNED_EVALUATION = "yardsticks", "evaluation before fine-tuning"
 SELECTION_OUTPUTS = ("selection.npz", "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json")
 
 
@@ -156,7 +159,7 @@ class Pipeline:
             result["best_valid_result"] = self.fine_tune(selection.indices)
         if last == "evaluate":
             result |= self.evaluate()
-            result = self.report(selection, result)
+            result = self.report(selection, {**result, "yardsticks": self.measure_yardsticks()})
         return {**result, "seconds": self.seconds()}
 
     def score(self) -> dict[str, np.ndarray]:
@@ -209,23 +212,60 @@ class Pipeline:
             trainer = self._trainer()
             with step(self.folder, EVALUATION):
                 self._reset_seed()
-                train_data = train_loader(self.config, self.splits.train, self.samples.rows)
-                trainer.eval_collector.data_collect(train_data)
-                test_data = QueryDataLoader(self.config, self.splits.test, self.config["n_test"])
+                test_data = self._test_data(trainer)
                 evaluation = {
                     "test_result": trainer.test(test_data, self.config["show_progress"]),
                     "test_standard_error": trainer.evaluator.standard_errors(),
+                    "recall_parts": recall_parts(trainer.evaluator, self._kinds),
                     "n_test_queries": len(test_data.positives),
                 }
                 self.folder.output_json("test_result.json", evaluation)
         return self.folder.read_json("test_result.json")
 
+    def measure_yardsticks(self) -> list[dict[str, Any]]:
+        """Return the rows of what costs seconds, on the same test queries, and of the model before fine-tuning."""
+        if not self.config["yardsticks"]:
+            return []
+        if not self.folder.has("yardsticks.json"):
+            surrogates = self.scoring.surrogates(scoring_steps(self.config, self.job.sampler.needs))
+            with step(self.folder, YARDSTICKS):
+                yardsticks = Yardsticks(self.config, self.splits, self._kinds, self._train_data)
+                self.folder.output_json("yardsticks.json", list(yardsticks.rows(surrogates)))
+        if self._untuned_is_due():
+            trainer = self._trainer()
+            with step(self.folder, UNTUNED_EVALUATION):
+                result = trainer.evaluate(self._test_data(trainer), load_best_model=False)
+                row = yardstick_row(UNTUNED, result, trainer.evaluator, self._kinds)
+                self.folder.output_json("untuned.json", row)
+        untuned = [self.folder.read_json("untuned.json")] if self.folder.has("untuned.json") else []
+        return self.folder.read_json("yardsticks.json") + untuned
+
+    def _untuned_is_due(self) -> bool:
+        """Return whether to evaluate the model before fine-tuning: as ``untuned`` says, or if it is cheap."""
+        seconds, wanted = self.seconds(), self.config["untuned"]
+        if wanted == "auto":
+            wanted = seconds[EVALUATION] < sum(seconds.values()) / 10
+        return processes.broadcast(wanted and not self.folder.has("untuned.json"))
+
+    def _test_data(self, trainer: LLMTrainer) -> QueryDataLoader:
+        """Return the test queries, after the trainer has collected what metrics need of the training part."""
+        trainer.eval_collector.data_collect(self._train_data)
+        return QueryDataLoader(self.config, self.splits.test, self.config["n_test"])
+
+    @cached_property
+    def _train_data(self) -> TrainDataLoader:
+        return train_loader(self.config, self.splits.train, self.samples.rows)
+
+    @cached_property
+    def _kinds(self) -> ItemKinds:
+        return ItemKinds.of(self.splits.train, self.samples)
+
     def report(self, selection: Selection, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result and the report, and remove unfinished outputs."""
         table = selection.table(self.splits.train, self.samples)
-        counts = item_counts(self.splits.train)
         result = {
             **result,
+            **verdict(self.config, result),
             "n_candidates": len(self.samples),
             "seconds": self.seconds(),
             "memory_mib": {name: record["memory"] for name, record in records(self.folder).items()},
@@ -233,7 +273,7 @@ class Pipeline:
                 FINE_TUNING: self.folder.read_json("fine_tuning.json")["curve"],
                 **self.folder.read_json("surrogates.json"),
             },
-            "selection": selection_statistics(table, selection.ranked_by, self.samples, counts),
+            "selection": selection_statistics(table, selection.ranked_by, self.samples, item_counts(self.splits.train)),
         }
         self.folder.output_json("result.json", {**result, "selected": selection.indices.tolist()})
         write_report(self.folder, self.config, result, table, self.folder.read_json("examples.json"))

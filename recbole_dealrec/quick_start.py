@@ -17,7 +17,17 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data.frame import FRAME, dataset_written, selection_frame
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, Job, Pipeline, configure, prepare
+from recbole_dealrec.pipeline import (
+    EVALUATION,
+    FINE_TUNING,
+    LAST_STEPS,
+    UNTUNED_EVALUATION,
+    YARDSTICKS,
+    Job,
+    Pipeline,
+    configure,
+    prepare,
+)
 from recbole_dealrec.report import write_comparison_report
 from recbole_dealrec.report.comparison_table import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.scorer.scorer import LLM
@@ -204,7 +214,7 @@ def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
 
 def _costs(seconds: Mapping[str, float]) -> dict[str, float]:
     """Return the seconds of selection (without loading the language model, which every run needs) and later steps."""
-    others = (LLM, FINE_TUNING, EVALUATION)
+    others = (LLM, FINE_TUNING, EVALUATION, YARDSTICKS, UNTUNED_EVALUATION)
     return {
         "selection seconds": sum(value for name, value in seconds.items() if name not in others),
         "fine-tuning seconds": seconds.get(FINE_TUNING, float("nan")),

@@ -142,6 +142,8 @@ _ROWS = [
     *_unchecked("fine-tuning", "derived", "valid_metric_bigger"),
     # Evaluation
     Key("n_test", kind.COUNT_OR_ZERO, "evaluation", "overall"),
+    Key("yardsticks", kind.FLAG, NOTHING, "overall"),
+    Key("untuned", kind.AUTO_OR_FLAG, NOTHING, "overall"),
     *_unchecked("evaluation", "given", "tail_ratio"),
 ]
 KEYS = {key.name: key for key in _ROWS}
