@@ -35,6 +35,9 @@ from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.opening import opened
 
 
+FREE_SAMPLERS = ("Random", "TargetFrequency")  # part of every comparison with yardsticks
+
+
 def run_recbole_dealrec(
     model: str = "BIGRec",
     dataset: str = "ml-100k",
@@ -91,7 +94,8 @@ def compare_samplers(
     result as ``run_recbole_dealrec``, and resumes after its finished steps.
 
     Args:
-        samplers: names of few-shot samplers; the first one is tested against the best of the others.
+        samplers: names of few-shot samplers; the first one is tested against the best of the others. Beside
+            several, with the key ``yardsticks``, Random and TargetFrequency are compared, too: they cost nothing.
         seeds: seeds, each used for all samplers; None for the configured one.
         model: recommender to fine-tune.
         dataset: name of the dataset's folder and files.
@@ -175,6 +179,9 @@ def configure_comparison(
     if seeds is not None:
         _check_named_once("seed", seeds, config_dict)
     keys_of_seeds = [config_dict] if seeds is None else [{**config_dict, "seed": seed} for seed in seeds]
+    first = configure(model, dataset, config_file_list, {**keys_of_seeds[0], "sampler": samplers[0]})
+    if first["yardsticks"] and len(samplers) > 1:
+        samplers = [*samplers, *(name for name in FREE_SAMPLERS if name not in samplers)]
     return [
         [configure(model, dataset, config_file_list, {**keys, "sampler": name}) for name in samplers]
         for keys in keys_of_seeds

@@ -57,6 +57,9 @@ def assert_same(result, alone):
         torch.testing.assert_close(weights[name], value, rtol=1e-2, atol=1e-4)
     assert result["best_valid_result"] == pytest.approx(alone["best_valid_result"], rel=1e-4)
     assert result["test_result"] == pytest.approx(alone["test_result"], abs=0.011)  # 1 of 100 queries, and rounding
+    for mine, other in zip(result["yardsticks"], alone["yardsticks"], strict=True):
+        assert mine["name"] == other["name"]
+        assert mine["test_result"] == pytest.approx(other["test_result"], abs=0.011)
     kept, whole = ({str(path.relative_to(run.parent)) for path in run.parent.rglob("*")} for run in (folder, expected))
     assert kept == whole
 
@@ -124,7 +127,7 @@ def test_what_processes_tell_one_another(together):
 
 
 def _compared(keys):
-    return compare_samplers(SHARDED, dataset="movies", config_dict=keys)["runs"]
+    return compare_samplers(SHARDED, dataset="movies", config_dict={**keys, "yardsticks": False})["runs"]
 
 
 SHARDED = ["EL2N", "S2L", "TF-DCon"]
