@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from recbole.data.dataloader import TrainDataLoader
 from recbole.utils import init_seed
 
 from recbole_dealrec.config import Config
@@ -20,7 +19,7 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS, LLMRecommender
 from recbole_dealrec.model.checkpoint import checkpoint_contents
 from recbole_dealrec.model.surrogate import build_surrogate
-from recbole_dealrec.report import example_prompts, log_summary, selection_statistics, write_report
+from recbole_dealrec.report import example_prompts, log_summary, ranked_queries, selection_statistics, write_report
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
@@ -31,7 +30,7 @@ from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import add_records, records, step
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
-from recbole_dealrec.yardstick import UNTUNED, ItemKinds, Yardsticks, recall_parts, verdict, yardstick_row
+from recbole_dealrec.yardstick import Evaluation, verdict
 
 LAST_STEPS = ("score", "select", "finetune", "evaluate")
 SELECTION, FINE_TUNING, EVALUATION = "selection", "fine-tuning", "evaluation"
@@ -66,7 +65,7 @@ class Job:
     def outputs(self) -> dict[str, tuple[str, ...]]:
         """Return the names of each step's outputs in the run folder."""
         fine_tuned = "fine_tuning.json", self.config.model_class.weights_folder
-        return {SELECTION: SELECTION_OUTPUTS, FINE_TUNING: fine_tuned, EVALUATION: ("test_result.json",)}
+        return {SELECTION: SELECTION_OUTPUTS, FINE_TUNING: fine_tuned, EVALUATION: ("users.json", "test_result.json")}
 
     def folders(self, root: Path | None = None) -> Folders:
         """Return the folders of this job under ``root``, None for ``checkpoint_dir``."""
@@ -141,6 +140,7 @@ class Pipeline:
     def __init__(self, job: Job, scoring: Scoring, folder: RunFolder) -> None:
         self.job, self.scoring, self.folder = job, scoring, folder
         self.config, self.splits, self.samples = job.config, job.splits, job.samples
+        self._evaluation = Evaluation(job.config, job.splits, job.samples)
 
     def run(self, last: str = LAST_STEPS[-1]) -> dict[str, Any]:
         """Run the steps up to and including the ``last`` one.
@@ -212,14 +212,11 @@ class Pipeline:
             trainer = self._trainer()
             with step(self.folder, EVALUATION):
                 self._reset_seed()
-                test_data = self._test_data(trainer)
-                evaluation = {
-                    "test_result": trainer.test(test_data, self.config["show_progress"]),
-                    "test_standard_error": trainer.evaluator.standard_errors(),
-                    "recall_parts": recall_parts(trainer.evaluator, self._kinds),
-                    "n_test_queries": len(test_data.positives),
-                }
-                self.folder.output_json("test_result.json", evaluation)
+                result = self._evaluation.tuned(trainer)
+                with trainer.accelerator.autocast():
+                    users = ranked_queries(trainer.model, self.splits)
+                self.folder.output_json("users.json", users)
+                self.folder.output_json("test_result.json", result)
         return self.folder.read_json("test_result.json")
 
     def measure_yardsticks(self) -> list[dict[str, Any]]:
@@ -229,14 +226,11 @@ class Pipeline:
         if not self.folder.has("yardsticks.json"):
             surrogates = self.scoring.surrogates(scoring_steps(self.config, self.job.sampler.needs))
             with step(self.folder, YARDSTICKS):
-                yardsticks = Yardsticks(self.config, self.splits, self._kinds, self._train_data)
-                self.folder.output_json("yardsticks.json", list(yardsticks.rows(surrogates)))
+                self.folder.output_json("yardsticks.json", self._evaluation.yardsticks(surrogates))
         if self._untuned_is_due():
             trainer = self._trainer()
             with step(self.folder, UNTUNED_EVALUATION):
-                result = trainer.evaluate(self._test_data(trainer), load_best_model=False)
-                row = yardstick_row(UNTUNED, result, trainer.evaluator, self._kinds)
-                self.folder.output_json("untuned.json", row)
+                self.folder.output_json("untuned.json", self._evaluation.untuned(trainer))
         untuned = [self.folder.read_json("untuned.json")] if self.folder.has("untuned.json") else []
         return self.folder.read_json("yardsticks.json") + untuned
 
@@ -246,19 +240,6 @@ class Pipeline:
         if wanted == "auto":
             wanted = seconds[EVALUATION] < sum(seconds.values()) / 10
         return processes.broadcast(wanted and not self.folder.has("untuned.json"))
-
-    def _test_data(self, trainer: LLMTrainer) -> QueryDataLoader:
-        """Return the test queries, after the trainer has collected what metrics need of the training part."""
-        trainer.eval_collector.data_collect(self._train_data)
-        return QueryDataLoader(self.config, self.splits.test, self.config["n_test"])
-
-    @cached_property
-    def _train_data(self) -> TrainDataLoader:
-        return train_loader(self.config, self.splits.train, self.samples.rows)
-
-    @cached_property
-    def _kinds(self) -> ItemKinds:
-        return ItemKinds.of(self.splits.train, self.samples)
 
     def report(self, selection: Selection, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result and the report, and remove unfinished outputs."""
@@ -276,7 +257,7 @@ class Pipeline:
             "selection": selection_statistics(table, selection.ranked_by, self.samples, item_counts(self.splits.train)),
         }
         self.folder.output_json("result.json", {**result, "selected": selection.indices.tolist()})
-        write_report(self.folder, self.config, result, table, self.folder.read_json("examples.json"))
+        write_report(self.folder, self.config, result, table)
         log_summary(self.config, result)
         discard_unfinished(self.folder)
         return result

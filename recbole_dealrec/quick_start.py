@@ -34,7 +34,6 @@ from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.opening import opened
 
-
 FREE_SAMPLERS = ("Random", "TargetFrequency")  # part of every comparison with yardsticks
 
 

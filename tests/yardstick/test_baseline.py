@@ -7,9 +7,9 @@ from recbole.data.interaction import Interaction
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, train_loader
 from recbole_dealrec.pipeline import configure
-from recbole_dealrec.yardstick import ItemKinds, Yardsticks, recall_parts
 from recbole_dealrec.yardstick.baseline import ConstantList, ItemKNN, popularity_order
-from recbole_dealrec.yardstick.yardsticks import KNN, POPULAR, RANDOM, VALID_POPULAR
+from recbole_dealrec.yardstick.recall_part import ItemKinds, recall_parts
+from recbole_dealrec.yardstick.yardsticks import KNN, POPULAR, RANDOM, VALID_POPULAR, Yardsticks
 
 
 def test_ties_go_to_the_next_count_and_then_to_the_id():
