@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import init_seed
 
 from recbole_dealrec.config import Config
@@ -18,6 +19,7 @@ from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS, LLMRecommender
 from recbole_dealrec.model.checkpoint import checkpoint_contents
+from recbole_dealrec.model.reweighting import Reweighting
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.report import example_prompts, log_summary, ranked_queries, selection_statistics, write_report
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
@@ -28,13 +30,16 @@ from recbole_dealrec.store.names import DATA, Folders
 from recbole_dealrec.store.opening import discard_unfinished, synchronize
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import add_records, records, step
+from recbole_dealrec.training.exponent import choose_exponents
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
 from recbole_dealrec.yardstick import Evaluation, verdict
 
 LAST_STEPS = ("score", "select", "finetune", "evaluate")
 SELECTION, FINE_TUNING, EVALUATION = "selection", "fine-tuning", "evaluation"
-YARDSTICKS, UNTUNED_EVALUATION = "yardsticks", "evaluation before fine-tuning"
+REWEIGHTING, YARDSTICKS = "re-weighting", "yardsticks"
+UNTUNED_EVALUATION = "evaluation before fine-tuning"
+EVALUATION_OUTPUTS = ("reweighting", "users.json", "test_result.json")
 SELECTION_OUTPUTS = ("selection.npz", "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json")
 
 
@@ -65,7 +70,7 @@ class Job:
     def outputs(self) -> dict[str, tuple[str, ...]]:
         """Return the names of each step's outputs in the run folder."""
         fine_tuned = "fine_tuning.json", self.config.model_class.weights_folder
-        return {SELECTION: SELECTION_OUTPUTS, FINE_TUNING: fine_tuned, EVALUATION: ("users.json", "test_result.json")}
+        return {SELECTION: SELECTION_OUTPUTS, FINE_TUNING: fine_tuned, EVALUATION: EVALUATION_OUTPUTS}
 
     def folders(self, root: Path | None = None) -> Folders:
         """Return the folders of this job under ``root``, None for ``checkpoint_dir``."""
@@ -209,37 +214,51 @@ class Pipeline:
     def evaluate(self) -> dict[str, Any]:
         """Return the metrics on the test part, their standard errors and the number of queries."""
         if not self.folder.has(*self.job.outputs()[EVALUATION]):
-            trainer = self._trainer()
+            reweighting, trainer = self.reweighting(), self._trainer()
             with step(self.folder, EVALUATION):
                 self._reset_seed()
-                result = self._evaluation.tuned(trainer)
+                result = self._evaluation.tuned(trainer, reweighting)
                 with trainer.accelerator.autocast():
                     users = ranked_queries(trainer.model, self.splits)
                 self.folder.output_json("users.json", users)
                 self.folder.output_json("test_result.json", result)
         return self.folder.read_json("test_result.json")
 
+    def reweighting(self) -> Reweighting:
+        """Return the re-weighting of rankings; its exponents are as configured, or the best on the validation part."""
+        if self.folder.has("reweighting"):
+            return Reweighting.restored(self.config, self.splits.train, self.folder / "reweighting")
+        reweighting = Reweighting(item_counts(self.splits.train), list(self._surrogates().values()))
+        trainer = self._trainer()
+        trainer.load(self.folder / self.config.model_class.weights_folder)
+        with step(self.folder, REWEIGHTING):
+            valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
+            choose_exponents(trainer, reweighting, valid_data)
+            with self.folder.output("reweighting") as folder:
+                reweighting.save(folder)
+        return reweighting
+
     def measure_yardsticks(self) -> list[dict[str, Any]]:
         """Return the rows of what costs seconds, on the same test queries, and of the model before fine-tuning."""
         if not self.config["yardsticks"]:
             return []
         if not self.folder.has("yardsticks.json"):
-            surrogates = self.scoring.surrogates(scoring_steps(self.config, self.job.sampler.needs))
+            surrogates = self._surrogates()
             with step(self.folder, YARDSTICKS):
                 self.folder.output_json("yardsticks.json", self._evaluation.yardsticks(surrogates))
         if self._untuned_is_due():
             trainer = self._trainer()
             with step(self.folder, UNTUNED_EVALUATION):
                 self.folder.output_json("untuned.json", self._evaluation.untuned(trainer))
-        untuned = [self.folder.read_json("untuned.json")] if self.folder.has("untuned.json") else []
-        return self.folder.read_json("yardsticks.json") + untuned
+        return [*self.folder.read_json("yardsticks.json"), *filter(None, [self.folder.read_json("untuned.json")])]
+
+    def _surrogates(self) -> dict[str, SequentialRecommender]:
+        return self.scoring.surrogates(scoring_steps(self.config, self.job.sampler.needs))
 
     def _untuned_is_due(self) -> bool:
-        """Return whether to evaluate the model before fine-tuning: as ``untuned`` says, or if it is cheap."""
         seconds, wanted = self.seconds(), self.config["untuned"]
-        if wanted == "auto":
-            wanted = seconds[EVALUATION] < sum(seconds.values()) / 10
-        return processes.broadcast(wanted and not self.folder.has("untuned.json"))
+        cheap = seconds.get(EVALUATION, 0) < sum(seconds.values()) / 10
+        return processes.broadcast((cheap if wanted == "auto" else wanted) and not self.folder.has("untuned.json"))
 
     def report(self, selection: Selection, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result and the report, and remove unfinished outputs."""

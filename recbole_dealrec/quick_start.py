@@ -21,6 +21,7 @@ from recbole_dealrec.pipeline import (
     EVALUATION,
     FINE_TUNING,
     LAST_STEPS,
+    REWEIGHTING,
     UNTUNED_EVALUATION,
     YARDSTICKS,
     Job,
@@ -220,7 +221,7 @@ def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
 
 def _costs(seconds: Mapping[str, float]) -> dict[str, float]:
     """Return the seconds of selection (without loading the language model, which every run needs) and later steps."""
-    others = (LLM, FINE_TUNING, EVALUATION, YARDSTICKS, UNTUNED_EVALUATION)
+    others = (LLM, FINE_TUNING, REWEIGHTING, EVALUATION, YARDSTICKS, UNTUNED_EVALUATION)
     return {
         "selection seconds": sum(value for name, value in seconds.items() if name not in others),
         "fine-tuning seconds": seconds.get(FINE_TUNING, float("nan")),

@@ -61,7 +61,8 @@ def answer(result: dict[str, Any]) -> dict[str, Any]:
         return {}
     metric = result["headline"]
     own = {"test_result": result["test_result"], "standard_error": result["test_standard_error"]}
-    rows = [{"name": "this run", **own, "recall_parts": result["recall_parts"]}, *result["yardsticks"]]
+    again = {"name": "this run, re-weighted", **result["reweighting"], "recall_parts": {}}
+    rows = [{"name": "this run", **own, "recall_parts": result["recall_parts"]}, again, *result["yardsticks"]]
     drawn = [row for row in rows if metric in row["test_result"]]
     values = np.array([row["test_result"][metric] for row in drawn])
     errors = _NORMAL * np.array([row["standard_error"].get(metric, np.nan) for row in drawn])

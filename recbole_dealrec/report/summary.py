@@ -41,7 +41,8 @@ def _yardstick_table(result: dict[str, Any]) -> str:
     table.set_header_align(["l"] + ["r"] * len(shown))
     table.header(["", *shown])
     run = {"name": "this run", "test_result": result["test_result"], "standard_error": result["test_standard_error"]}
-    for row in [run, *result["yardsticks"]]:
+    again = {"name": "this run, re-weighted", **result["reweighting"]}
+    for row in [run, again, *result["yardsticks"]]:
         values, errors = row["test_result"], row["standard_error"]
         cells = [with_error(values[name], errors.get(name)) if name in values else "" for name in shown]
         table.add_row([row["name"], *cells])

@@ -10,6 +10,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, train_loader
+from recbole_dealrec.model.reweighting import Reweighting
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.yardstick.recall_part import ItemKinds, recall_parts
 from recbole_dealrec.yardstick.yardsticks import UNTUNED, Yardsticks, yardstick_row
@@ -27,11 +28,15 @@ class Evaluation:
     def __init__(self, config: Config, splits: Splits, samples: CandidateSamples) -> None:
         self.config, self.splits, self.samples = config, splits, samples
 
-    def tuned(self, trainer: LLMTrainer) -> dict[str, Any]:
+    def tuned(self, trainer: LLMTrainer, reweighting: Reweighting) -> dict[str, Any]:
         """Return metrics, errors and parts of Recall of the fine-tuned model, the number of queries, and the date."""
         queries = self._queries(trainer)
+        result = trainer.test(queries, self.config["show_progress"], reweighting)
+        reweighted, errors = trainer.reweighted_result()
+        exponents = {"popularity": reweighting.popularity, "collaborative": reweighting.collaborative}
         return {
-            "test_result": trainer.test(queries, self.config["show_progress"]),
+            "test_result": result,
+            "reweighting": {**exponents, "test_result": reweighted, "standard_error": errors},
             "test_standard_error": trainer.evaluator.standard_errors(),
             "recall_parts": recall_parts(trainer.evaluator, self._kinds),
             "n_test_queries": len(queries.positives),

@@ -58,14 +58,20 @@ def verdict(config: Config, result: Mapping[str, Any]) -> dict[str, str]:
     metric = headline_metric(config, result["test_result"])
     if not metric or not result["yardsticks"]:
         return {}
-    return {"headline": metric, "verdict": _sentence(metric, result)}
-
-
-def _sentence(metric: str, result: Mapping[str, Any]) -> str:
-    value, error = result["test_result"][metric], result["test_standard_error"].get(metric)
     rows = {row["name"]: row for row in result["yardsticks"] if metric in row["test_result"]}
     if SURROGATE_MEAN in rows:
         rows.pop("surrogate", None)
+    told, of_lists = _standing(metric, result["test_result"], result["test_standard_error"], rows)
+    again = result["reweighting"]
+    told_again, _ = _standing(metric, again["test_result"], again["standard_error"], rows)
+    return {"headline": metric, "verdict": f"{told} {_conclusion(of_lists)} Re-weighted: {told_again}"}
+
+
+def _standing(
+    metric: str, result: Mapping[str, float], errors: Mapping[str, float], rows: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, list[str]]:
+    """Return a metric beside the yardsticks in words, and how it stands to each of the lists."""
+    value, error = result[metric], errors.get(metric)
     relations: dict[str, list[str]] = {_BELOW: [], _EQUAL: [], _ABOVE: []}
     of_lists = []
     for name in filter(rows.__contains__, _COMPARED):
@@ -75,7 +81,7 @@ def _sentence(metric: str, result: Mapping[str, Any]) -> str:
         of_lists += [found] if name in _LISTS else []
     told = "; ".join(f"{word} {_listed(names)}" for word, names in relations.items() if names)
     with_error = f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
-    return f"{_shown(metric)} {with_error}: {told}. {_conclusion(of_lists)}"
+    return f"{_shown(metric)} {with_error}: {told}.", of_lists
 
 
 def _conclusion(of_lists: Sequence[str]) -> str:

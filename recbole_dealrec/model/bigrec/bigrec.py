@@ -18,11 +18,10 @@ from tqdm import tqdm
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
-from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
-from recbole_dealrec.model.bigrec.grounding import distances, popularity_weights, rank_beams_first
+from recbole_dealrec.model.bigrec.grounding import distances, rank_beams_first
 from recbole_dealrec.model.bigrec.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
 from recbole_dealrec.model.bigrec.tiny import tiny_llm, tiny_llm_folder
 from recbole_dealrec.model.checkpoint import checkpoint_content
@@ -60,8 +59,6 @@ class BIGRec(LLMRecommender):
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
         if config["llm_path"] != "tiny":  # whose rotary positions are not limited
             self._check_context_length()
-        weights = popularity_weights(torch.from_numpy(item_counts(dataset)), config["grounding_popularity"])
-        self.register_buffer("popularity", weights.to(self.device), persistent=False)
         self._trie: TokenTrie | None = None
         self._title_of_item: Tensor | None = None
         self._item_embeddings: Tensor | None = None
@@ -197,7 +194,7 @@ class BIGRec(LLMRecommender):
         sequences, _ = self._generate(input_ids, attention_mask, trie=None)
         texts = self.tokenizer.batch_decode(sequences[:, 0], skip_special_tokens=True)
         queries = self.embed_titles([_bare_title(text) for text in texts])
-        return -distances(queries, self.item_embeddings, self.popularity)
+        return -distances(queries, self.item_embeddings)
 
     def _score_by_trie(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         trie, title_of_item = self._title_trie()
@@ -208,7 +205,7 @@ class BIGRec(LLMRecommender):
             nodes = trie.step(nodes.reshape(-1), tokens.reshape(-1)).view_as(nodes)
             titles = torch.maximum(titles, trie.leaf(nodes.reshape(-1)).view_as(nodes))
         first_item = torch.where(titles[:, 0] >= 0, titles[:, 0] + 1, 0)  # row r of the trie is item r + 1
-        fallback = distances(self.item_embeddings[first_item], self.item_embeddings, self.popularity)
+        fallback = distances(self.item_embeddings[first_item], self.item_embeddings)
         return rank_beams_first(titles, scores, title_of_item, fallback)
 
     def _title_trie(self) -> tuple[TokenTrie, Tensor]:
