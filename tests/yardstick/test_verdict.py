@@ -12,9 +12,11 @@ def row(name, value, error=0.003):
     return {"name": name, "test_result": {"recall@10": value}, "standard_error": {"recall@10": error}}
 
 
-def said(value, rows, error=0.004):
-    result = {"test_result": {"recall@10": value}, "test_standard_error": {"recall@10": error}, "yardsticks": rows}
-    return verdict(CONFIG, result)["verdict"]
+def said(value, rows, again=0.9):
+    result = {"test_result": {"recall@10": value}, "test_standard_error": {"recall@10": 0.004}, "yardsticks": rows}
+    reweighted = {"test_result": {"recall@10": again}, "standard_error": {"recall@10": 0.01}}
+    text = verdict(CONFIG, {**result, "reweighting": reweighted})["verdict"]
+    return text.split(" Re-weighted: ")
 
 
 @pytest.mark.parametrize(
@@ -30,24 +32,27 @@ def test_nothing_is_told_apart_without_an_error():
 
 
 def test_below_a_list_nothing_was_learned():
-    assert said(0.0265, [row(RANDOM, 0.0059, 0), row(POPULAR, 0.0498), row(KNN, 0.0583)]) == (
+    rows = [row(RANDOM, 0.0059, 0), row(POPULAR, 0.0498), row(KNN, 0.0583)]
+    assert said(0.0265, rows, again=0.075) == [
         "Recall@10 0.0265 ± 0.0040: below the popularity list (0.0498) and item kNN (0.0583); above the random ranking "
-        "(0.0059). This run shows no sign of learning from histories."
-    )
+        "(0.0059). This run shows no sign of learning from histories.",
+        "Recall@10 0.0750 ± 0.0100: not told apart from item kNN (0.0583); above the popularity list (0.0498) and the "
+        "random ranking (0.0059).",
+    ]
 
 
 @pytest.mark.parametrize(
     "popular, wanted, learned", [(0.05, 0.05, True), (0.05, 0.055, False), (0.07, 0.05, False), (0.055, 0.05, False)]
 )
 def test_only_a_run_above_both_lists_has_learned(popular, wanted, learned):
-    text = said(0.06, [row(POPULAR, popular), row(VALID_POPULAR, wanted)])
+    text, _ = said(0.06, [row(POPULAR, popular), row(VALID_POPULAR, wanted)])
     assert text.endswith("it has learned from histories." if learned else "no sign of learning from histories.")
 
 
 def test_of_several_surrogates_the_mean_is_named():
-    text = said(0.06, [row("surrogate", 0.1), row("surrogate 1", 0.1), row(SURROGATE_MEAN, 0.1)])
+    text, _ = said(0.06, [row("surrogate", 0.1), row("surrogate 1", 0.1), row(SURROGATE_MEAN, 0.1)])
     assert text.startswith("Recall@10 0.0600 ± 0.0040: below the mean of the surrogates (0.1000). ")
-    assert "below the surrogate (0.1000)." in said(0.06, [row("surrogate", 0.1)])
+    assert "below the surrogate (0.1000)." in said(0.06, [row("surrogate", 0.1)])[0]
 
 
 def test_there_is_no_verdict_without_yardsticks():
