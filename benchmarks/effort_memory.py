@@ -21,7 +21,7 @@ from recbole_dealrec.model.decoding.prefix import longest_split, prefix_cache, p
 from recbole_dealrec.pipeline import configure, prepare
 from recbole_dealrec.scorer.effort import chosen_parameters
 from recbole_dealrec.scorer.gradient_norm import gradient_norms, sample_losses
-from recbole_dealrec.store.peak_memory import watched_memory
+from recbole_dealrec.store.peak_memory import peak_memory
 
 BUDGETS = [2048, 8192]
 MIB = 2**20
@@ -67,7 +67,7 @@ def measure(keys: Mapping[str, object], budget: int) -> list:
     batch = max((batch for _, batch in llm.batches(job.samples)), key=lambda batch: batch["input_ids"].numel())
     names = chosen_parameters(llm.network, "all")
     with gradient_norms(llm.network, names) as norms_of:
-        with watched_memory() as peaks:
+        with peak_memory() as peaks:
             before = peaks()["resident"]
             norms_of(batch)
         peak = peaks()["resident"]

@@ -15,7 +15,7 @@ from effort_cost import clock
 
 from recbole_dealrec.model.memory import out_of_memory
 from recbole_dealrec.store.files import atomic_path
-from recbole_dealrec.store.peak_memory import watched_memory
+from recbole_dealrec.store.peak_memory import peak_memory
 
 Row = dict[str, Any]
 
@@ -69,7 +69,7 @@ class Rows:
             return
         start = perf_counter()
         try:
-            with watched_memory() as peaks:
+            with peak_memory() as peaks:
                 row, error = measure(), None
         except Exception as failure:  # whatever it is must not cost the other rows
             traceback.print_exc()
@@ -99,13 +99,13 @@ def device_name() -> str:
 
 def timed(run: Callable[[], object], samples: int) -> Row:
     """Samples a second and peak memory of a call that works on ``samples``; what a GPU holds, else the process."""
-    with watched_memory() as peaks:
+    with peak_memory() as peaks:
         seconds = clock(run)
     return {"samples": samples, "samples/s": samples / seconds, "peak MiB": peak(peaks())}
 
 
 def peak(memory: dict[str, float]) -> float:
-    """The figure of ``watched_memory`` that matters on this device."""
+    """The figure of ``peak_memory`` that matters on this device."""
     return memory.get("gpu", memory["resident"])
 
 

@@ -1,4 +1,4 @@
-"""The one place that makes RecBole 1.2.1 run as it should on current NumPy, pandas and PyTorch."""
+"""Workarounds that let RecBole 1.2.1 run on current NumPy, pandas and PyTorch."""
 
 import importlib
 import warnings
@@ -10,7 +10,7 @@ _REMOVED_ALIASES = {"bool": np.bool_, "float": np.float64, "int": np.int_, "long
 
 
 def prepare_recbole() -> None:
-    """Give NumPy back the aliases that RecBole uses, and silence deprecations in RecBole that no user can mend."""
+    """Restore the NumPy aliases that RecBole uses, and silence RecBole's deprecation warnings."""
     for name, value in _REMOVED_ALIASES.items():
         if name not in np.__dict__:
             setattr(np, name, value)
@@ -19,13 +19,12 @@ def prepare_recbole() -> None:
 
 
 def import_recbole_models() -> None:
-    """Import RecBole's sequential models and leave autograd as it was.
+    """Import RecBole's sequential models without changing autograd's anomaly detection.
 
-    RecBole's SINE switches autograd's anomaly detection on for the whole process: every backward pass then checks every
-    gradient for NaN, and takes two to three times as long.
+    RecBole's SINE enables it for the process, which makes every backward pass two to three times as slow.
     """
     import torch
 
-    wanted = torch.is_anomaly_enabled()
+    enabled = torch.is_anomaly_enabled()
     importlib.import_module("recbole.model.sequential_recommender")
-    torch.autograd.set_detect_anomaly(wanted)
+    torch.autograd.set_detect_anomaly(enabled)

@@ -1,13 +1,13 @@
-"""The error a person can mend: shown as one line, exit code 2."""
+"""The error for invalid input: shown as one line, exit code 2."""
 
-_LONGEST = 1000  # characters; a message may quote what was found in a file
+_LONGEST = 1000  # characters; a message may quote the content of a file
 
 
 class InputError(ValueError):
-    """Input, configuration or environment that cannot be used as given.
+    """Invalid input, configuration or environment.
 
-    The message is one line that names the file, key or row and says what to do. Line breaks in it become blanks, other
-    characters that a terminal does not print are escaped, and what is too long for a line is left out.
+    The message is one line that names the file, key or row and the remedy. Line breaks become blanks, other unprintable
+    characters are escaped, and the middle of a long message is left out.
     """
 
     def __init__(self, message: str) -> None:

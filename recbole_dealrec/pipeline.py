@@ -1,4 +1,4 @@
-"""The job of one run: prepare, score, select, fine-tune, evaluate, report."""
+"""The steps of one run: prepare, score, select, fine-tune, evaluate, report."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 from recbole.utils import init_seed
 
@@ -20,15 +19,15 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import MODELS, LLMRecommender
 from recbole_dealrec.model.checkpoint import checkpoint_contents
 from recbole_dealrec.model.surrogate import build_surrogate
-from recbole_dealrec.report import example_places, log_summary, selection_statistics, write_report
+from recbole_dealrec.report import example_prompts, log_summary, selection_statistics, write_report
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring, needs_surrogate, scoring_steps
 from recbole_dealrec.store.names import DATA, Folders
-from recbole_dealrec.store.opening import agree, discard_unfinished
+from recbole_dealrec.store.opening import discard_unfinished, synchronize
 from recbole_dealrec.store.run_folder import RunFolder
-from recbole_dealrec.store.step import keep, records, step
+from recbole_dealrec.store.step import add_records, records, step
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
 
@@ -39,13 +38,13 @@ SELECTION_OUTPUTS = ("selection.npz", "scores.csv", "fewshot.jsonl", "examples.j
 
 @dataclass(frozen=True)
 class Job:
-    """One run that can be carried out: everything that can be refused has been checked.
+    """The checked input of one run.
 
     Attributes:
         config: its configuration.
         splits: training, validation and test part.
         samples: candidate samples of the training part.
-        sampler: chooses among them.
+        sampler: the few-shot sampler.
     """
 
     config: Config
@@ -54,20 +53,20 @@ class Job:
     sampler: FewShotSampler
 
     def scoring(self, root: Path | None = None) -> Scoring:
-        """Return the scoring of this job and of all that differ from it in the selection alone.
+        """Return the scoring of this job, which jobs that differ in the selection alone can share.
 
         Args:
-            root: folder under which everything is kept; None for ``checkpoint_dir``.
+            root: parent folder of all outputs; None for ``checkpoint_dir``.
         """
         return Scoring(self.config, self.splits, self.samples, self.folders(root), SurrogateTraining)
 
     def outputs(self) -> dict[str, tuple[str, ...]]:
-        """Return the names of what each step leaves in the run folder."""
+        """Return the names of each step's outputs in the run folder."""
         fine_tuned = "fine_tuning.json", self.config.model_class.weights_folder
         return {SELECTION: SELECTION_OUTPUTS, FINE_TUNING: fine_tuned, EVALUATION: ("test_result.json",)}
 
     def folders(self, root: Path | None = None) -> Folders:
-        """Return where everything is kept under ``root``, None for ``checkpoint_dir``."""
+        """Return the folders of this job under ``root``, None for ``checkpoint_dir``."""
         return Folders.of(self.config, self._contents, root or Path(self.config["checkpoint_dir"]))
 
     @cached_property
@@ -87,7 +86,7 @@ def configure(
         config_dict: configuration keys that win over all files.
 
     Raises:
-        InputError: it cannot be used, whatever the data and the language model are.
+        InputError: the configuration is invalid for any data and language model.
     """
     if model not in MODELS:
         raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
@@ -100,15 +99,15 @@ def configure(
 
 
 def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_STEPS[-1]) -> list[Job]:
-    """Check all that can be checked of runs before anything is computed, and read their data.
+    """Load the data of runs, and check all their input before anything is computed.
 
     Args:
         configs: configurations that differ in keys of the selection alone.
-        check_llm: whether the files of the language model are checked, too.
+        check_llm: whether to check the files of the language model, too.
         last: the last step of the runs.
 
     Raises:
-        InputError: input or configuration that cannot be used.
+        InputError: invalid input or configuration.
     """
     first = configs[0]
     if check_llm:
@@ -128,11 +127,11 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
 
 
 class Pipeline:
-    """The steps of one run, in order; a step whose output is in the run folder is not run again.
+    """Run the steps of one run in order, except those whose outputs are in the run folder.
 
     Args:
-        job: the run.
-        scoring: gives scores and the language model; shared with the runs of other samplers.
+        job: the input of the run.
+        scoring: scores and language model, shared with the runs of other samplers.
         folder: run folder.
     """
 
@@ -144,7 +143,7 @@ class Pipeline:
         """Run the steps up to and including the ``last`` one.
 
         Returns:
-            What ``recbole_dealrec.run_recbole_dealrec`` does, but for ``run_dir``.
+            The result of ``recbole_dealrec.run_recbole_dealrec`` without ``run_dir``.
         """
         with self.folder.output("config.yaml") as file:
             file.write_text(yaml.safe_dump(self.config.resolved(), allow_unicode=True), encoding="utf-8")
@@ -161,15 +160,15 @@ class Pipeline:
         return {**result, "seconds": self.seconds()}
 
     def score(self) -> dict[str, np.ndarray]:
-        """Return the scores that the sampler needs, and keep what they cost."""
+        """Return the scores that the sampler needs, and copy the records of their steps to the run folder."""
         needs = self.job.sampler.needs
         scores = self.scoring.scores(needs)
         known = self.scoring.records
-        keep(self.folder, {name: known[name] for name in scoring_steps(self.config, needs) if name in known})
+        add_records(self.folder, {name: known[name] for name in scoring_steps(self.config, needs) if name in known})
         return scores
 
     def select(self, scores: Mapping[str, np.ndarray]) -> Selection:
-        """Choose the few-shot samples, and write them down."""
+        """Choose the few-shot samples, and write the outputs of the selection."""
         sampler, llm = self.job.sampler, self.llm()
         sampler.scores = scores
         with step(self.folder, SELECTION):
@@ -181,23 +180,23 @@ class Pipeline:
         with self.folder.output("fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
             for row in llm.instructions(self.samples[indices]):
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self.folder.output_json("examples.json", self._examples(selection))
+        self.folder.output_json("examples.json", example_prompts(selection, self.samples, llm))
         with self.folder.output("scores.csv") as file:
-            self.score_table(selection).to_csv(file, index=False)
+            selection.table(self.splits.train, self.samples).to_csv(file, index=False)
         selection.save(self.folder)
-        agree(self.folder)
+        synchronize(self.folder)
         return selection
 
     def stored_selection(self) -> Selection | None:
-        """Return the selection that an earlier call has made, if all that it wrote is there."""
+        """Return the selection of an earlier call, None if one of its outputs is missing."""
         return Selection.load(self.folder) if self.folder.has(*SELECTION_OUTPUTS) else None
 
     def fine_tune(self, selected: np.ndarray) -> dict[str, float]:
-        """Fine-tune on the selected samples; return the best validation result."""
+        """Fine-tune on the selected samples, and return the best validation result."""
         if not self.folder.has(*self.job.outputs()[FINE_TUNING]):
             trainer = self._trainer()
             with step(self.folder, FINE_TUNING):
-                self._seed()
+                self._reset_seed()
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
                 valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
                 trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
@@ -205,11 +204,11 @@ class Pipeline:
         return self.folder.read_json("fine_tuning.json")["best_valid_result"]
 
     def evaluate(self) -> dict[str, Any]:
-        """Return metrics on the test part, their standard errors and the number of queries."""
+        """Return the metrics on the test part, their standard errors and the number of queries."""
         if not self.folder.has(*self.job.outputs()[EVALUATION]):
             trainer = self._trainer()
             with step(self.folder, EVALUATION):
-                self._seed()
+                self._reset_seed()
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows)
                 trainer.eval_collector.data_collect(train_data)
                 test_data = QueryDataLoader(self.config, self.splits.test, self.config["n_test"])
@@ -222,8 +221,8 @@ class Pipeline:
         return self.folder.read_json("test_result.json")
 
     def report(self, selection: Selection, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Write result and report, and remove what only an interrupted run needs."""
-        table, examples = self.score_table(selection), self.folder.read_json("examples.json")
+        """Write the result and the report, and remove unfinished outputs."""
+        table = selection.table(self.splits.train, self.samples)
         counts = item_counts(self.splits.train)
         result = {
             **result,
@@ -237,45 +236,25 @@ class Pipeline:
             "selection": selection_statistics(table, selection.ranked_by, self.samples, counts),
         }
         self.folder.output_json("result.json", {**result, "selected": selection.indices.tolist()})
-        write_report(self.folder, self.config, result, table, examples)
+        write_report(self.folder, self.config, result, table, self.folder.read_json("examples.json"))
         log_summary(self.config, result)
         discard_unfinished(self.folder)
         return result
 
     def seconds(self) -> dict[str, float]:
-        """Return the wall time of each step, and of each shared step that the selection needs."""
+        """Return the wall time of each step, including the shared steps that the selection needs."""
         return {name: record["seconds"] for name, record in records(self.folder).items()}
 
     def llm(self) -> LLMRecommender:
         """Return the recommender before fine-tuning."""
         llm = self.scoring.llm(self.folder)
-        keep(self.folder, {LLM: self.scoring.records[LLM]})
+        add_records(self.folder, {LLM: self.scoring.records[LLM]})
         return llm
-
-    def score_table(self, selection: Selection) -> pd.DataFrame:
-        """Return a row for each candidate: user, target, what the sampler kept, and whether it is selected."""
-        dataset = self.splits.train
-        columns = {
-            "user": dataset.id2token(dataset.uid_field, self.samples.user_id),
-            "target": dataset.id2token(dataset.iid_field, self.samples.item_id),
-            **selection.columns,
-            "selected": np.isin(np.arange(len(self.samples)), selection.indices).astype(int),
-        }
-        return pd.DataFrame(columns)
-
-    def _examples(self, selection: Selection) -> dict[str, Any]:
-        """Return samples at both ends and in the middle of what the sampler ranks by, as prompts."""
-        name, places = example_places(selection.ranked_by, selection.columns, self.samples.item_length)
-        named = [(place, index) for place, indices in places.items() for index in indices.tolist()]
-        index = np.array([index for _, index in named], dtype=np.int64)
-        rows = self.llm().instructions(self.samples[index])
-        examples = [{"place": place, "sample": index, **row} for (place, index), row in zip(named, rows, strict=True)]
-        return {"ranked_by": name, "samples": examples}
 
     def _trainer(self) -> LLMTrainer:
         llm = self.llm()
         return LLMTrainer(self.config, llm, self.folder, llm.weights_folder)
 
-    def _seed(self) -> None:
-        """Begin a step from the seed, so that a step whose output is there leaves the next one as it was."""
+    def _reset_seed(self) -> None:
+        """Seed all generators at the beginning of a step, so that it does not depend on which steps ran before."""
         init_seed(self.config["seed"], self.config["reproducibility"])

@@ -1,4 +1,4 @@
-"""Entry points: one run, a comparison of samplers over seeds, and a selection from DataFrames."""
+"""Entry points: a run, a comparison of samplers over seeds, and a selection from DataFrames."""
 
 import sys
 import tempfile
@@ -36,7 +36,7 @@ def run_recbole_dealrec(
 ) -> dict[str, Any]:
     """Score the candidate samples, select few, fine-tune the language model on them and evaluate it.
 
-    Surrogates and scores lie in folders beside the run folder, for all runs that agree in the keys they depend on.
+    Surrogates and scores are stored beside the run folder and shared by all runs with the same relevant keys.
 
     Args:
         model: recommender to fine-tune.
@@ -44,17 +44,17 @@ def run_recbole_dealrec(
         sampler: name of a few-shot sampler; a ``sampler`` in ``config_dict`` wins.
         config_file_list: YAML files of configuration keys.
         config_dict: configuration keys that win over all files.
-        saved: whether the run is kept; a run whose folder is there goes on from its finished steps.
-        last_step: the last step: score, select, finetune or evaluate. A later call goes on from there.
+        saved: whether the outputs are kept; a run with an existing folder resumes after its finished steps.
+        last_step: the last step to run: score, select, finetune or evaluate. A later call resumes after it.
 
     Returns:
         ``best_valid_result`` and ``test_result`` (metric to value), ``test_standard_error`` (metric to its standard
         error over the ``n_test_queries`` test queries), ``selected`` (int64 indices of the candidate samples),
-        ``seconds`` (step to wall time) and ``run_dir`` (empty if not saved); before the last step those of them that
-        are known by then.
+        ``seconds`` (step to wall time) and ``run_dir`` (empty if not saved); with an earlier ``last_step``, the entries
+        known by then.
 
     Raises:
-        InputError: input or configuration that cannot be used, before anything is trained.
+        InputError: invalid input or configuration, before anything is trained.
     """
     check_last_step(last_step)
     config = configure(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
@@ -77,13 +77,12 @@ def compare_samplers(
 ) -> dict[str, Any]:
     """Run every sampler with every seed and compare their metrics and costs.
 
-    The samplers of a seed share surrogates, scores and the language model before fine-tuning; each of these is computed
-    once. A run comes out as ``run_recbole_dealrec`` alone would have it, and one whose folder is there goes on from
-    its finished steps.
+    The samplers of a seed share surrogates, scores and the language model before fine-tuning. Each run gives the same
+    result as ``run_recbole_dealrec``, and resumes after its finished steps.
 
     Args:
         samplers: names of few-shot samplers; the first one is tested against the best of the others.
-        seeds: seeds, each used for all samplers; None for the configured one alone.
+        seeds: seeds, each used for all samplers; None for the configured one.
         model: recommender to fine-tune.
         dataset: name of the dataset's folder and files.
         config_file_list: YAML files of configuration keys.
@@ -91,12 +90,12 @@ def compare_samplers(
         last_step: the last step of each run: score, select, finetune or evaluate.
 
     Returns:
-        ``runs`` (DataFrame, one row a run), ``table`` (DataFrame, as ``comparison_table`` describes it) and
-        ``comparison_dir``, the folder with both as CSV, the table as LaTeX and ``report.html``; before the step
-        evaluate ``runs`` alone, without metrics.
+        ``runs`` (DataFrame, one row per run), ``table`` (DataFrame, see ``comparison_table``) and ``comparison_dir``,
+        the folder with both as CSV, the table as LaTeX and ``report.html``; with a ``last_step`` before evaluate,
+        ``runs`` alone, without metrics.
 
     Raises:
-        InputError: input or configuration that cannot be used, before anything is trained.
+        InputError: invalid input or configuration, before anything is trained.
     """
     check_last_step(last_step)
     by_seed = configure_comparison(samplers, seeds, model, dataset, config_file_list, config_dict or {})
@@ -116,10 +115,10 @@ def compare_samplers(
 def select_fewshot(
     interactions: pd.DataFrame, items: pd.DataFrame, llm_path: str = "tiny", **keys: Any
 ) -> pd.DataFrame:
-    """Choose few-shot samples for a language model from a user's own data; nothing is fine-tuned.
+    """Choose few-shot samples for a language model from DataFrames, without fine-tuning.
 
     The samples come from the training split: with the default ``eval_args``, the last two items of each user are held
-    out. What was computed on the way is kept only if a ``checkpoint_dir`` is given.
+    out. Surrogates and scores are kept only if a ``checkpoint_dir`` is given.
 
     Args:
         interactions: columns ``user_id``, ``item_id`` and ``timestamp``, of any types; times are numbers or datetimes,
@@ -130,13 +129,13 @@ def select_fewshot(
         keys: configuration keys, such as ``sampler``, ``n_fewshot`` and ``prompt_noun``.
 
     Returns:
-        A row for each selected sample: ``user``, ``history`` (list of items, oldest first) and ``target`` as the
-        interactions have them, ``history_titles``, ``target_title``, the columns that the sampler writes to
-        ``scores.csv`` (DEALRec: ``influence``, ``effort``, ``score``, ``group``), and ``instruction``, ``input`` and
-        ``output`` for fine-tuning; with ``chat_template``, ``messages`` too.
+        A row for each selected sample: ``user``, ``history`` (list of items, oldest first) and ``target`` with the
+        values of ``interactions``, ``history_titles``, ``target_title``, the sampler's columns of ``scores.csv``
+        (DEALRec: ``influence``, ``effort``, ``score``, ``group``), and ``instruction``, ``input`` and ``output`` for
+        fine-tuning; with ``chat_template``, ``messages`` too.
 
     Raises:
-        InputError: a column or a value is missing, an item has two titles, or a key cannot be used.
+        InputError: a column or a value is missing, an item has two titles, or a key is invalid.
     """
     with dataset_written(interactions, items, {**keys, "llm_path": llm_path}) as (config_dict, ids):
         (job,) = prepare([configure("BIGRec", FRAME, None, config_dict)], last="select")
@@ -160,7 +159,7 @@ def configure_comparison(
     """Return the configurations of all samplers, seed by seed; arguments as for ``compare_samplers``.
 
     Raises:
-        InputError: one of them cannot be used, or a sampler or seed is named twice.
+        InputError: a configuration is invalid, or a sampler or seed is named twice.
     """
     _check_named_once("sampler", samplers, config_dict)
     if seeds is not None:
@@ -192,7 +191,7 @@ def _run(job: Job, scoring: Scoring, root: Path | None, last: str) -> tuple[dict
 
 
 def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
-    """Run the jobs of a seed; give a row of the comparison for each."""
+    """Run the jobs of a seed, and yield a row of the comparison for each."""
     scoring = jobs[0].scoring()
     for job in jobs:
         named = {"sampler": job.config["sampler"], "seed": job.config["seed"]}
@@ -204,10 +203,10 @@ def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
 
 
 def _costs(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Return the seconds of the selection with all that it needs, but for the language model, which every run needs."""
-    rest = (LLM, FINE_TUNING, EVALUATION)
+    """Return the seconds of selection (without loading the language model, which every run needs) and later steps."""
+    others = (LLM, FINE_TUNING, EVALUATION)
     return {
-        "selection seconds": sum(value for name, value in seconds.items() if name not in rest),
+        "selection seconds": sum(value for name, value in seconds.items() if name not in others),
         "fine-tuning seconds": seconds.get(FINE_TUNING, float("nan")),
         "evaluation seconds": seconds.get(EVALUATION, float("nan")),
     }
@@ -215,25 +214,24 @@ def _costs(seconds: Mapping[str, float]) -> dict[str, float]:
 
 @contextmanager
 def _root(config: Config, saved: bool) -> Iterator[Path]:
-    """Give the folder that everything is kept under, a temporary one if nothing is to be saved."""
+    """Yield the parent folder of all outputs: ``checkpoint_dir``, or a temporary folder if nothing is saved."""
+    if saved:
+        yield Path(config["checkpoint_dir"])
+        return
     with ExitStack() as stack:
-        if saved:
-            yield Path(config["checkpoint_dir"])
-            return
-        enter = lambda: stack.enter_context(tempfile.TemporaryDirectory())  # noqa: E731
-        yield Path(processes.on_main(enter))
-        processes.gather(None)  # none reads there any more
+        yield Path(processes.on_main(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
+        processes.gather(None)  # wait until no process reads from the temporary folder
 
 
 def _start_logging(config: Config) -> None:
-    """Start RecBole's log file and console; those of an earlier run in this process are closed first."""
+    """Start RecBole's logging to file and console, after closing that of an earlier run in this process."""
     root = getLogger()
     for handler in [handler for handler in root.handlers if getattr(handler, "of_recbole", False)]:
         root.removeHandler(handler)
         handler.close()
     others = set(root.handlers)
     if isinstance(sys.stdout, StreamWrapper):
-        colorama.deinit()  # RecBole would wrap the streams once more with every run
+        colorama.deinit()  # RecBole would wrap the streams again in every run
     try:
         init_logger(config)
     except OSError as error:

@@ -25,14 +25,14 @@ from recbole_dealrec.store.run_folder import check_outputs
 def recommend(
     run_dir: str | Path, histories: Sequence[Sequence[str]], k: int = 10, exclude_history: bool = False
 ) -> pd.DataFrame:
-    """Return the best ``k`` items for each history, ranked as the run's evaluation ranks them.
+    """Return the best ``k`` items for each history, ranked as in the run's evaluation.
 
-    Evaluation ranks all items, those of the history too, and so does this unless ``exclude_history`` is set. Read are
-    the run folder and what lies beside it, and the dataset and the language model that its ``config.yaml`` names.
+    Like the evaluation, this ranks items of the history too, unless ``exclude_history`` is set. It reads the run
+    folder, its sibling folders, and the dataset and language model named in its ``config.yaml``.
 
     Args:
         run_dir: folder of a finished run.
-        histories: item tokens of each history as the atomic files have them, oldest first.
+        histories: item tokens of each history as in the atomic files, oldest first.
         k: number of items, at most ``num_beams`` for TIGER with ``scoring: beam``.
         exclude_history: whether items of a history are left out of its ranking.
 
@@ -41,12 +41,12 @@ def recommend(
         1), ``item`` (its token), ``title``, ``score`` (float64, comparable within a history alone).
 
     Raises:
-        InputError: the run is not finished or what it was made from is gone, a history is empty or has an item that the
-            run does not know, or ``k`` is more than the run ranks.
+        InputError: the run is not finished or its data or models are missing, a history is empty or has an unknown
+            item, or ``k`` is more than the number of ranked items.
     """
     path = Path(run_dir)
     check_outputs(path, ["config.yaml", "result.json"])
-    # The language model and the semantic IDs lie beside the run folder, wherever both have been moved to.
+    # The language model and the semantic IDs are siblings of the run folder, which may have been moved with them.
     config = Config(
         config_file_list=[path / "config.yaml"], config_dict={"checkpoint_dir": str(path.absolute().parent)}
     )
@@ -99,25 +99,25 @@ def _check_k(k: int, config: Config, dataset: SequentialDataset, n_excluded: int
 def _best(
     model: LLMRecommender, items: Sequence[np.ndarray], k: int, exclude_history: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores, float64, and internal ids, int64, of the ``k`` best items of each history, [n, k] each."""
+    """Return scores, float64, and internal ids, int64, of the ``k`` best items of each history, [n, k] each."""
     config = model.config
     model.eval()
-    if config["mixed_precision"] != "no":  # a process has one Accelerator; it is left to those who need it
+    if config["mixed_precision"] != "no":  # the Accelerator's state is global, so it is created only if needed
         accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=config["device"].type == "cpu")
         model.network = accelerator.prepare_model(model.network, evaluation_mode=True)
     scores, best = np.empty((len(items), k)), np.empty((len(items), k), dtype=np.int64)
     for rows, interaction in _batches(items, config):
-        of_items = model.full_sort_predict(interaction)
-        of_items[:, 0] = -torch.inf
+        item_scores = model.full_sort_predict(interaction)
+        item_scores[:, 0] = -torch.inf
         if exclude_history:
-            of_items[_pairs([items[row] for row in rows])] = -torch.inf
-        values, found = torch.topk(of_items, k)
+            item_scores[_item_index([items[row] for row in rows])] = -torch.inf
+        values, found = torch.topk(item_scores, k)
         scores[rows], best[rows] = values.cpu().numpy(), found.cpu().numpy()
     return scores, best
 
 
 def _batches(items: Sequence[np.ndarray], config: Config) -> Iterator[tuple[np.ndarray, Interaction]]:
-    """Yield rows of ``items`` and their histories in batches by length, as an evaluation has them."""
+    """Yield rows of ``items`` and their latest items in batches, sorted by length as in an evaluation."""
     fields, size = Fields.of(config), config["eval_batch_size"]
     kept = [torch.from_numpy(row[-config["MAX_ITEM_LIST_LENGTH"] :]) for row in items]
     order = np.argsort([len(row) for row in kept], kind="stable")
@@ -129,8 +129,8 @@ def _batches(items: Sequence[np.ndarray], config: Config) -> Iterator[tuple[np.n
         yield rows, Interaction({fields.history: histories, fields.length: lengths})
 
 
-def _pairs(items: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Return the index of each history and item of it, as two index tensors."""
+def _item_index(items: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Return index tensors of rows and columns for the items of all histories."""
     rows = np.repeat(np.arange(len(items)), [len(row) for row in items])
     return torch.from_numpy(rows), torch.from_numpy(np.concatenate(items))
 
@@ -170,7 +170,7 @@ def _lines(file: str) -> list[str]:
 
 
 class _CallableModule(ModuleType):
-    """Makes ``recbole_dealrec.recommend`` callable: importing this module gives the package its name."""
+    """Make ``recbole_dealrec.recommend`` callable, which is this module as soon as it is imported."""
 
     __call__ = staticmethod(recommend)
 

@@ -1,4 +1,4 @@
-"""Tuning by validation: RecBole's HyperTuning, whose trials share surrogates, scores and the language model.
+"""Tuning by validation with RecBole's HyperTuning; trials share surrogates, scores and the language model.
 
 python -m recbole_dealrec.tuning --params_file=examples/tuning.hyper --dataset=ml-100k [--key=value ...]
 """
@@ -23,11 +23,11 @@ from recbole_dealrec.quick_start import run_recbole_dealrec
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
 _NUMBERS = {"uniform": 2, "quniform": 3, "loguniform": 2}
-_SEED = "HYPEROPT_FMIN_SEED"  # hyperopt's only way to a seed that RecBole leaves open
+_SEED = "HYPEROPT_FMIN_SEED"  # RecBole passes no seed to hyperopt, which then reads this variable
 
 
 class _ExhaustiveTuning(HyperTuning):
-    """RecBole's own exhaustive search draws with a generator that hyperopt no longer takes."""
+    """Exhaustive search; RecBole's uses a random generator that hyperopt no longer accepts."""
 
     def run(self) -> None:
         choices = self.choices
@@ -38,12 +38,10 @@ class _ExhaustiveTuning(HyperTuning):
 def objective_function(
     config_dict: Mapping[str, Any] | None = None, config_file_list: Sequence[str] | None = None, saved: bool = True
 ) -> dict[str, Any]:
-    """Run one trial, as RecBole's HyperTuning asks for it; the test part is not looked at.
-
-    Surrogates, scores and the language model are computed once for all trials that agree in the keys they depend on.
+    """Run one trial of RecBole's HyperTuning, without the test part.
 
     Args:
-        config_dict: configuration keys, ``model`` and ``dataset`` among them or as in ``run_recbole_dealrec``.
+        config_dict: configuration keys; ``model`` and ``dataset`` may be among them.
         config_file_list: YAML files of configuration keys.
         saved: whether the trial's run folder is kept.
 
@@ -51,7 +49,7 @@ def objective_function(
         ``model``, ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, and an empty ``test_result``.
 
     Raises:
-        InputError: input or configuration that cannot be used.
+        InputError: invalid input or configuration.
     """
     keys = {key: _plain(value) for key, value in (config_dict or {}).items()}
     named = {key: keys.pop(key) for key in ("model", "dataset") if key in keys}
@@ -79,31 +77,31 @@ def tune(
     early_stop: int = 10,
     output_file: str | None = None,
 ) -> dict[str, Any]:
-    """Try values of configuration keys, choose by ``valid_metric``, and evaluate the best choice on the test part.
+    """Tune configuration keys by ``valid_metric``, and evaluate the best values on the test part.
 
     Args:
         params_file: values to try, in RecBole's format: see ``parameter_space``.
         config_file_list: YAML files of configuration keys, for all trials.
         config_dict: configuration keys for all trials, ``model`` and ``dataset`` among them.
-        algo: exhaustive (all combinations of choices), random or bayes (a tree of Parzen estimators).
+        algo: exhaustive (all combinations of choices), random or bayes (tree-structured Parzen estimator).
         max_evals: most trials of random and bayes.
         early_stop: trials without improvement before random and bayes stop.
-        output_file: where the trials' validation results are written, if anywhere.
+        output_file: file for the trials' validation results, if any.
 
     Returns:
-        ``best_params``, ``best_valid_score``, ``trials`` (validation results by the trial's parameters), and what
-        ``run_recbole_dealrec`` gives for the best ones.
+        ``best_params``, ``best_valid_score``, ``trials`` (validation results by the trial's parameters), and the result
+        of ``run_recbole_dealrec`` for the best parameters.
 
     Raises:
-        InputError: input or configuration that cannot be used, or hyperopt is not installed.
+        InputError: invalid input or configuration, or hyperopt is not installed.
     """
     fixed, space = dict(config_dict or {}), parameter_space(params_file)
     if algo not in ALGORITHMS:
         raise InputError(f"no algo '{algo}'; known are {', '.join(ALGORITHMS)}")
     if algo == "exhaustive" and space.keys() != {"choice"}:
         raise InputError(f"{params_file}: only choices can be tried exhaustively; take --algo=random or bayes")
-    if twice := {key for keys in space.values() for key in keys} & fixed.keys():
-        raise InputError(f"{params_file}: '{min(twice)}' is given for all trials too; leave one of them out")
+    if duplicates := {key for keys in space.values() for key in keys} & fixed.keys():
+        raise InputError(f"{params_file}: '{min(duplicates)}' is given for all trials too; leave one of them out")
     search = _search(space, fixed, config_file_list, algo=algo, max_evals=max_evals, early_stop=early_stop)
     if output_file:
         search.export_result(output_file)
@@ -120,13 +118,13 @@ def parameter_space(params_file: str) -> dict[str, dict[str, list]]:
     """Read RecBole's parameter file.
 
     Its lines are ``key choice [1, 2]``, ``key uniform low,high``, ``key quniform low,high,step`` and ``key loguniform
-    low,high`` (natural logarithms); others begin with ``#``. RecBole evaluates choices as Python; here they are values.
+    low,high`` (natural logarithms), or begin with ``#``. RecBole evaluates choices as Python; here they are literals.
 
     Returns:
-        Kind of range to key to values or limits, as HyperTuning takes it for ``params_dict``.
+        Kind of range to key to values or limits, the ``params_dict`` of HyperTuning.
 
     Raises:
-        InputError: the file cannot be read, or a line is none of these.
+        InputError: the file cannot be read, or a line has another form.
     """
     try:
         lines = Path(params_file).read_text(encoding="utf-8").splitlines()
@@ -188,7 +186,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that hyperopt drew, as YAML would give it: whole numbers come as floats."""
+    """Return a value that hyperopt drew as a plain value; it draws integers as floats."""
     value = value.item() if hasattr(value, "item") else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

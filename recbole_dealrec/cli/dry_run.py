@@ -18,7 +18,7 @@ from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, SELECT
 from recbole_dealrec.quick_start import check_last_step, configure_comparison
 from recbole_dealrec.scorer.scorer import LLM, get_scorer
 from recbole_dealrec.scorer.scoring import score_names, scoring_steps, step_outputs, surrogate_steps
-from recbole_dealrec.store.run_folder import whole_outputs
+from recbole_dealrec.store.run_folder import intact_outputs
 
 _OWN_STEPS = {SELECTION: "select", FINE_TUNING: "finetune", EVALUATION: "evaluate"}  # the runs of a seed share the rest
 
@@ -67,8 +67,8 @@ def step_states(job: Job, last: str) -> dict[str, str]:
     steps = list(dict.fromkeys([*scoring_steps(config, needs), *[LLM] * bool(own), *own]))
     outputs = {name: (folders.run, job.outputs()[name]) for name in own}
     outputs |= {name: step_outputs(config, folders, name) for name in steps if name not in {LLM, *own}}
-    whole = {folder: whole_outputs(folder) for folder, _ in outputs.values()}
-    there = {name for name, (folder, files) in outputs.items() if set(files) <= whole[folder]}
+    intact = {folder: intact_outputs(folder) for folder, _ in outputs.values()}
+    there = {name for name, (folder, files) in outputs.items() if set(files) <= intact[folder]}
     to_do = own.keys() - there
     scores = () if own and SELECTION not in to_do else score_names(config, needs)
     missing = [name for name in scores if name not in there]

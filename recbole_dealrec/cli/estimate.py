@@ -18,7 +18,7 @@ from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, SELECTION, Job
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.scorer.scorer import LLM, TRAINING, get_scorer, scorer_names
 from recbole_dealrec.scorer.scoring import step_outputs
-from recbole_dealrec.store.peak_memory import watched_memory
+from recbole_dealrec.store.peak_memory import peak_memory
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
@@ -58,7 +58,7 @@ class Estimator:
         kind = name if name in (*own, *scorer_names()) else "surrogate"
         key = kind, {SELECTION: job.config["sampler"], FINE_TUNING: part.n_selected(job)}.get(kind)
         if key not in self.estimates:
-            with watched_memory() as memory:
+            with peak_memory() as memory:
                 if kind in own:
                     seconds = own[kind](job)
                 else:

@@ -1,4 +1,4 @@
-"""Configuration: RecBole's Config with this package's keys, one row for each, and the keys that others declare."""
+"""Configuration: RecBole's Config with this package's keys, one row for each, and the keys of other packages."""
 
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    # RecBole's Config imports PyTorch, which whoever asks for the keys alone can do without.
+    # RecBole's Config imports PyTorch, which the keys alone do not need.
     if name == "Config":
         from recbole_dealrec.config.configuration import Config
 

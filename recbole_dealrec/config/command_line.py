@@ -1,4 +1,4 @@
-"""Configuration keys given as strings, on the command line or in a dictionary. Nothing is evaluated."""
+"""Parsing of configuration keys given as strings, on the command line or in a dictionary, without evaluation."""
 
 import ast
 from collections.abc import Sequence
@@ -12,10 +12,7 @@ from recbole_dealrec.errors import InputError
 
 
 def parse_value(text: str) -> Any:
-    """Return the value of a string: a YAML scalar or collection, else a Python literal, else the text itself.
-
-    Nothing is evaluated. Quotes keep a text a text.
-    """
+    """Return the value of a string: a YAML scalar or collection, else a Python literal, else the text itself."""
     try:
         value = load_yaml(text)
     except yaml.YAMLError:
@@ -29,14 +26,13 @@ def parse_value(text: str) -> Any:
 
 
 def parse_command_line(arguments: Sequence[str]) -> dict[str, Any]:
-    """Read configuration keys from a command line.
+    """Parse configuration keys from a command line.
 
     Args:
-        arguments: ``--key=value``, ``--key value`` or ``--flag`` (true) each; values as ``parse_value`` reads them,
-            but those of keys that hold text as they are.
+        arguments: ``--key=value``, ``--key value`` or ``--flag`` (true) each; values are parsed by ``value_of``.
 
     Raises:
-        InputError: a word that belongs to no key, or a key given twice with different values.
+        InputError: a word belongs to no key, or a key is given twice with different values.
     """
     parsed: dict[str, Any] = {}
     words = list(arguments)
@@ -55,7 +51,7 @@ def parse_command_line(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def value_of(key: str, text: str) -> Any:
-    """Return the value of a key that is given as a string."""
+    """Return the value of a key given as a string: itself for keys that hold text, else parsed by ``parse_value``."""
     if key_of(key) is None:
         load_all()
     known = key_of(key)

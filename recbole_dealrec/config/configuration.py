@@ -1,4 +1,4 @@
-"""RecBole's Config, which also finds this package's models and properties and refuses what it does not know."""
+"""RecBole's Config with this package's models and properties, and with checks of keys and values."""
 
 import copy
 import difflib
@@ -36,8 +36,7 @@ class Config(RecBoleConfig):
     """RecBole's configuration with this package's models, properties and checks.
 
     Precedence: defaults of registered keys < overall < model < tiny LLM < dataset < sampler properties <
-    ``config_file_list`` < ``config_dict``. ``run_recbole_dealrec.py`` hands over its command line as ``config_dict``;
-    ``sys.argv`` is not read here, so a program that imports the package keeps its own command line.
+    ``config_file_list`` < ``config_dict``. ``sys.argv`` is not read; the command line arrives as ``config_dict``.
 
     Args:
         model: model name or class.
@@ -46,8 +45,8 @@ class Config(RecBoleConfig):
         config_dict: keys that win over all files.
 
     Raises:
-        InputError: an unknown key (the closest known one is named), or a value that cannot be used; also from
-            ``config[key]``, but None for a key of RecBole's that is not set.
+        InputError: an unknown key (the closest known one is named), or an invalid value. ``config[key]`` raises it for
+            an unknown key; for a key of RecBole's that is not set it is None.
     """
 
     def __init__(
@@ -72,33 +71,36 @@ class Config(RecBoleConfig):
         return values.get(name)
 
     @property
-    def own_model(self) -> bool:
+    def is_llm_recommender(self) -> bool:
         """Return whether the model is a recommender of this package or derived from one, not one of RecBole's."""
         return issubclass(self.model_class, MODELS.base)
 
     def surrogate(self) -> "Config":
-        """Return the configuration of the surrogate: RecBole's own for ``surrogate_model``, this run's data and
-        evaluation, and every ``surrogate_<key>`` as ``<key>``; ``topk`` with what its ``valid_metric`` needs."""
+        """Return the surrogate's configuration.
+
+        It has RecBole's defaults of ``surrogate_model``, this run's data and evaluation keys, and every
+        ``surrogate_<key>`` as ``<key>``; ``topk`` includes the cut-off of its ``valid_metric``.
+        """
         shared = {*argument_list.general_arguments, *argument_list.dataset_arguments, "repeatable", "eval_args", "topk"}
         inherited = {key: value for key, value in self.final_config_dict.items() if key in shared}
         inherited["data_path"] = os.path.dirname(self["data_path"])
-        own = {
+        specific = {
             key: self[SURROGATE_PREFIX + key]
             for key in _surrogate_keys(self["surrogate_model"])
             if SURROGATE_PREFIX + key in self
         }
-        cutoff = own["valid_metric"].rpartition("@")[2]
+        cutoff = specific["valid_metric"].rpartition("@")[2]
         if cutoff.isdecimal() and int(cutoff) not in self["topk"]:
             inherited["topk"] = [*self["topk"], int(cutoff)]
-        return Config(self["surrogate_model"], self.dataset, config_dict={**inherited, **own})
+        return Config(self["surrogate_model"], self.dataset, config_dict={**inherited, **specific})
 
     def resolved(self) -> dict[str, Any]:
-        """Return all configuration keys as plain values; as a configuration file they give the same run again."""
-        known = _known_keys(self._chosen("surrogate_model"))
+        """Return all configuration keys as plain values, which as a configuration file reproduce the run."""
+        known = _known_keys(self._configured("surrogate_model"))
         given = {name for name in known if key_of(name).place != "derived"}
         values = {name: value for name, value in self.final_config_dict.items() if name in given}
         values["data_path"] = os.path.dirname(self["data_path"])
-        values["train_neg_sample_args"] = None  # as given: RecBole resolves it to a form it does not read
+        values["train_neg_sample_args"] = None  # RecBole resolves it to a form that it cannot read
         return values
 
     def check_valid_metric(self) -> None:
@@ -109,7 +111,7 @@ class Config(RecBoleConfig):
         """
         pairs = [(metric, cutoff) for metric in self["metrics"] for cutoff in self["topk"]]
         given = [metric if metric.lower() == "gauc" else f"{metric}@{cutoff}" for metric, cutoff in pairs]
-        if self.own_model:
+        if self.is_llm_recommender:
             given.append("loss")
         if self["valid_metric"].lower() not in map(str.lower, given):
             listed = ", ".join(given)
@@ -141,7 +143,7 @@ class Config(RecBoleConfig):
     def _get_model_and_dataset(self, model: Any, dataset: str | None) -> tuple[str, type, str]:
         model = model if model is not None else self.external_config_dict.get("model")
         if isinstance(model, str) and (entry := MODELS.find(model)):
-            model = entry.thing
+            model = entry.registered_class
         try:
             name, model_class, dataset = super()._get_model_and_dataset(model, dataset)
         except (ImportError, ValueError, AttributeError) as error:
@@ -150,7 +152,7 @@ class Config(RecBoleConfig):
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-        if self.own_model:
+        if self.is_llm_recommender:
             for file in self._property_files(model, dataset):
                 if file.is_file():
                     self.internal_config_dict.update(read_yaml(file))
@@ -163,28 +165,28 @@ class Config(RecBoleConfig):
         folder = properties_folder()
         yield folder / "overall.yaml"
         yield folder / "model" / f"{model}.yaml"
-        if self._chosen("llm_path") == "tiny":
+        if self._configured("llm_path") == "tiny":
             yield folder / "llm" / "tiny.yaml"
         yield folder / "dataset" / f"{dataset}.yaml"
-        yield folder / "sampler" / f"{self._chosen('sampler')}.yaml"
+        yield folder / "sampler" / f"{self._configured('sampler')}.yaml"
 
-    def _chosen(self, key: str) -> Any:
+    def _configured(self, key: str) -> Any:
         return self.external_config_dict.get(key, self.internal_config_dict.get(key))
 
     def _declared_keys(self, model: str) -> Iterable[Key]:
         """Yield the keys declared with the model, with the sampler, and with the scorers that the sampler needs."""
-        sampler = SAMPLERS.find(str(self._chosen("sampler")))
-        scorers = map(SCORERS.find, sampler.thing.needs if sampler else ())
+        sampler = SAMPLERS.find(str(self._configured("sampler")))
+        scorers = map(SCORERS.find, sampler.registered_class.needs if sampler else ())
         for entry in filter(None, (MODELS.find(model), sampler, *scorers)):
             yield from entry.keys
 
     def _check_keys(self, model: str) -> None:
-        known = _known_keys(self._chosen("surrogate_model")) | set(self.internal_config_dict)
+        known = _known_keys(self._configured("surrogate_model")) | set(self.internal_config_dict)
         if not known.issuperset(self.external_config_dict):
             load_all()
-            known |= _known_keys(self._chosen("surrogate_model"))
+            known |= _known_keys(self._configured("surrogate_model"))
         for name in self.external_config_dict:
-            if self.own_model and (owner := _owner(name)) not in (None, model):
+            if self.is_llm_recommender and (owner := _owner(name)) not in (None, model):
                 raise InputError(f"configuration key '{name}' belongs to {owner}; {model} does not read it")
             if name not in known:
                 raise InputError(f"unknown configuration key '{name}'{_closest(name, known)}")
@@ -192,8 +194,8 @@ class Config(RecBoleConfig):
     def _get_final_config_dict(self) -> dict[str, Any]:
         values = super()._get_final_config_dict()
         for name, value in values.items():
-            if (key := key_of(name)) and not key.kind.holds(value):
-                raise InputError(f"configuration key '{name}' has to be {key.kind.wanted}, not {value!r}")
+            if (key := key_of(name)) and not key.kind.accepts(value):
+                raise InputError(f"configuration key '{name}' has to be {key.kind.description}, not {value!r}")
         return values
 
     def _set_default_parameters(self) -> None:
@@ -230,14 +232,14 @@ def _recbole_keys() -> frozenset[str]:
 
 
 def _known_keys(surrogate_model: str | None) -> set[str]:
-    """Return the keys that RecBole, this package or what is registered reads."""
-    own = (SURROGATE_PREFIX + key for key in _surrogate_keys(surrogate_model))
-    return {*KEYS, *own, *(key.name for _, key in registered_keys())}
+    """Return the keys of RecBole, of this package, of the surrogate, and of registered classes."""
+    prefixed = (SURROGATE_PREFIX + key for key in _surrogate_keys(surrogate_model))
+    return {*KEYS, *prefixed, *(key.name for _, key in registered_keys())}
 
 
 @cache
 def _surrogate_keys(surrogate_model: str | None) -> frozenset[str]:
-    """Return the keys that the surrogate has for itself: those of its training and of its RecBole model file."""
+    """Return the keys that ``surrogate_<key>`` can set: those of training and of the RecBole model file."""
     model_file = RECBOLE_PROPERTIES / "model" / f"{surrogate_model}.yaml"
     model_keys = read_yaml(model_file) if model_file.is_file() else ()
     return frozenset({*argument_list.training_arguments, "eval_batch_size", "valid_metric", "metrics", *model_keys})

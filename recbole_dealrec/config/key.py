@@ -1,4 +1,4 @@
-"""A configuration key: what its values have to be, what it changes, and where its default stands."""
+"""A configuration key: the kind of its values, the step it affects, and the place of its default."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from recbole_dealrec.config.kind import ANY, Kind
 STEPS = (
     "data", "surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation",
 )  # fmt: skip
-NOTHING = "nothing"  # in place of a step: how a run is carried out changes, not what comes out
+NOTHING = "nothing"  # in place of a step, for keys that do not change the results
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class Key:
 
     Args:
         name: its name.
-        kind: what its values have to be.
-        step: the first step of a run whose results it changes, one of ``STEPS`` or ``NOTHING``. A sampler's keys change
-            the selection unless they say otherwise.
-        place: where the default of a key of this package or of RecBole stands: a property file without its suffix,
+        kind: the kind of its values.
+        step: the first step of a run whose results it changes, one of ``STEPS`` or ``NOTHING``; None for a sampler's
+            key is ``selection``.
+        place: place of the default of a key of this package or of RecBole: a property file without its suffix,
             ``models`` (each file of ``properties/model``), ``RecBole`` (its ``overall`` or ``dataset/sample``),
-            ``given`` (there is none), or ``derived`` (RecBole works it out from other keys).
-        default: default of a key that is registered with what reads it, below all property files.
+            ``given`` (no default), or ``derived`` (RecBole derives it from other keys).
+        default: default of a key that is registered with a class, below all property files.
         comment: a sentence for ``--help``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Kinds of values: the type of a configuration key and the range that its values have to be in."""
+"""Kinds of values: the type of a configuration key and the range of its values."""
 
 import math
 import re
@@ -6,36 +6,36 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # neither a path nor a file can hold these
-_OPTIMISERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole takes any other name for adam
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # not allowed in paths and UTF-8 files
+_OPTIMISERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole uses adam for any other name
 _EVALUATION = {"split", "order", "group_by", "mode"}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the values of a key have to be.
+    """The type and range of the values of a key.
 
     Args:
         type: type as property files and ``--help`` name it: str, int, float, bool, list or dict.
-        wanted: what a value has to be, for the error: "a number above 0".
-        holds: whether a value is of this kind.
-        text: whether a string stands for itself, so that neither ``no`` nor ``{history}`` is read as YAML.
+        description: description of a valid value, for the error: "a number above 0".
+        accepts: returns whether a value is of this kind.
+        text: whether a string is taken literally, so that neither ``no`` nor ``{history}`` is parsed as YAML.
     """
 
     type: str
-    wanted: str
-    holds: Callable[[Any], bool]
+    description: str
+    accepts: Callable[[Any], bool]
     text: bool = False
 
 
 def one_of(*choices: str) -> Kind:
-    """Give the kind of the texts ``choices``."""
+    """Return the kind whose values are ``choices``."""
     return Kind("str", f"one of {', '.join(choices)}", lambda value: value in choices, text=True)
 
 
 def or_none(kind: Kind) -> Kind:
-    """Give the kind of all values of ``kind`` and of ``~``, which as a string is read as YAML."""
-    return Kind(kind.type, f"~ or {kind.wanted}", lambda value: value is None or kind.holds(value))
+    """Return the kind whose values are those of ``kind`` and None, given as ``~``."""
+    return Kind(kind.type, f"~ or {kind.description}", lambda value: value is None or kind.accepts(value))
 
 
 def _is_whole(value: Any) -> bool:
@@ -75,27 +75,27 @@ ANY_TEXT = Kind("str", "a text, quoted where it begins with a brace", _is_text, 
 NAMES = Kind("list", "a list of names", lambda value: _is_list(value) and bool(value))
 PATTERNS = Kind("list", "a list of patterns", _is_list)
 
-# Of one or two keys each.
+# Kinds of one or two keys each.
 SEED = Kind("int", "a whole number from 0 to 4294967295", lambda value: _is_whole(value) and 0 <= value < 2**32)
 DEVICES = Kind(
     "str", "a number, or several separated by commas",
     lambda value: _is_text(value) or _is_whole(value) or isinstance(value, tuple) and all(map(_is_whole, value)),
 )  # fmt: skip
-CHECKPOINT = replace(TEXT, wanted="a text that names a checkpoint")
+CHECKPOINT = replace(TEXT, description="a text that names a checkpoint")
 FILES = Kind("list", "a list of names", _is_list)
 INTERVAL = Kind("str", "an interval such as [5,inf)", _is_text)
 COLUMNS = Kind("dict", "a mapping from suffixes of files to lists of columns", _is_columns)
 ARGUMENTS = Kind("dict", "a mapping of arguments", lambda value: isinstance(value, dict))
 EVALUATION = Kind("dict", f"a mapping with the keys {', '.join(sorted(_EVALUATION))}", _is_evaluation)
-OPTIMISER = replace(one_of(*_OPTIMISERS), holds=lambda value: _is_text(value) and value.lower() in _OPTIMISERS)
+OPTIMISER = replace(one_of(*_OPTIMISERS), accepts=lambda value: _is_text(value) and value.lower() in _OPTIMISERS)
 METRICS = Kind(
     "list", "the name of a metric or a list of them", lambda value: _is_text(value) or _is_list(value) and bool(value)
 )
 CUTOFFS = Kind(
     "list", "a whole number of at least 1 or a list of them",
-    lambda value: COUNT.holds(value) or _is_list(value, COUNT.holds) and bool(value),
+    lambda value: COUNT.accepts(value) or _is_list(value, COUNT.accepts) and bool(value),
 )  # fmt: skip
-PRECISION = replace(one_of("no", "fp16", "bf16"), wanted='one of "no" (quoted in YAML), fp16, bf16')
+PRECISION = replace(one_of("no", "fp16", "bf16"), description='one of "no" (quoted in YAML), fp16, bf16')
 PARAMETERS = Kind(
     "str or list", "last, all or a list of patterns", lambda value: value in ("last", "all") or _is_list(value)
 )

@@ -1,4 +1,4 @@
-"""Property files: where they lie, and what they and registered keys say of each key, for help and the reference."""
+"""Property files and the options they list, for ``--help`` and the reference."""
 
 import json
 import re
@@ -17,11 +17,11 @@ from recbole_dealrec.config.yaml_file import read_yaml
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 _OPTION = re.compile(r"^(?P<key>\w+):.*#\s*\((?P<type>[^)]+)\)\s*(?P<comment>.*?)\s*$")
 _ORDER = ("overall", "model", "llm", "sampler", "dataset")
-_MOST_SHOWN = 48  # characters of a default in the help
+_MOST_SHOWN = 48  # characters of a default in the help text
 
 
 def properties_folder() -> Path:
-    """Return the folder of the default properties: inside the installed package, or at the top of a checkout."""
+    """Return the folder of the default properties, inside an installed package or at the top of a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "properties"
     return installed if installed.is_dir() else package.parent / "properties"
@@ -29,14 +29,14 @@ def properties_folder() -> Path:
 
 @cache
 def property_files() -> list[Path]:
-    """Return the files of keys with their defaults; those under ``accelerate`` are Accelerate's configurations."""
+    """Return the files of keys with their defaults; the files under ``accelerate`` are for Accelerate."""
     folder = properties_folder()
     return sorted({*folder.glob("**/*.yaml")} - {*folder.glob("accelerate/*.yaml")})
 
 
 @dataclass(frozen=True)
 class Option:
-    """A configuration key: type and comment as its property file has them, default as YAML gives it."""
+    """A configuration key with type, default and comment of its property file."""
 
     key: str
     type: str
@@ -44,7 +44,7 @@ class Option:
     comment: str
 
     def shown_default(self) -> str:
-        """Return the default on one line, as the command line takes it; a long text is cut."""
+        """Return the default on one line, in the form of the command line; a long text is cut."""
         if self.default is None:
             return "~"
         if isinstance(self.default, str) and "\n" in self.default:
@@ -100,16 +100,17 @@ def sections() -> list[Section]:
 
 
 def registered_sections() -> list[Section]:
-    """Return the keys that other packages' models, scorers and samplers declare, by what declares them."""
+    """Return the keys of registered models, scorers and samplers, by class."""
     load_all()
     options: dict[str, list[Option]] = {}
     for owner, key in registered_keys():
         options.setdefault(owner, []).append(Option(key.name, key.kind.type, key.default, key.comment))
-    return [Section(owner, "keys of its own", (Group("keys of its own", tuple(of)),)) for owner, of in options.items()]
+    title = "keys of its own"
+    return [Section(owner, title, (Group(title, tuple(keys)),)) for owner, keys in options.items()]
 
 
 def recbole_section() -> Section:
-    """Return RecBole's own keys, but for those that ``overall.yaml`` of this package or each of its models sets."""
+    """Return RecBole's keys, except those that this package's ``overall.yaml`` or each of its models sets."""
     ours = sections()
     models = [_keys(section) for section in ours if section.name.startswith("model/")]
     hidden = _keys(ours[0]) | set.intersection(*models)

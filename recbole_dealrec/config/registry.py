@@ -1,4 +1,4 @@
-"""What is found by its name, in this package or another: models, scorers and samplers, with the keys they read."""
+"""Registries of models, scorers and samplers of this package and of others, with the keys they read."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,28 +19,28 @@ SURROGATE_PREFIX = "surrogate_"
 
 
 class Entry(NamedTuple):
-    """A registered class and the configuration keys that are declared with it."""
+    """A registered class and its configuration keys."""
 
-    thing: type
+    registered_class: type
     keys: tuple[Key, ...]
 
 
 class Registry:
-    """Classes of one sort by name.
+    """Classes with a common base class, by name.
 
     Args:
-        sort: what they are, for errors: "sampler".
-        group: entry-point group in which other packages name theirs.
-        home: module whose import registers this package's own.
-        base: class they are derived from, or protocol they follow, as ``module:name``.
-        steps: steps of a run that their keys may change; if there is but one, it is what a key changes that names none.
+        kind: kind of the classes, for errors: "sampler".
+        group: entry-point group of other packages' classes.
+        module: module whose import registers this package's classes.
+        base: their base class, as ``module:name``.
+        steps: steps of a run that their keys may change; a single one is the default of a key without a step.
 
     Attributes:
-        entries: what is registered, by name.
+        entries: registered classes and their keys, by name.
     """
 
-    def __init__(self, sort: str, group: str, home: str, base: str, steps: tuple[str, ...]) -> None:
-        self.sort, self.group, self.home = sort, group, home
+    def __init__(self, kind: str, group: str, module: str, base: str, steps: tuple[str, ...]) -> None:
+        self.kind, self.group, self.module = kind, group, module
         self.entries: dict[str, Entry] = {}
         self._base, self._steps = base, steps
 
@@ -50,62 +50,63 @@ class Registry:
         return resolve_name(self._base)
 
     def register(self, name: str, keys: Iterable[Key] = ()) -> Callable[[T], T]:
-        """Make a class known as ``name``, and configuration keys of its own; a class decorator.
+        """Register a class under ``name`` with its configuration keys; a class decorator.
 
         Raises:
             TypeError: the class is not derived from ``base``.
-            ValueError: the name is taken by another class, or a key cannot be declared.
+            ValueError: another class has the name, or a key cannot be declared.
         """
 
-        def enter(thing: T) -> T:
-            if not (isinstance(thing, type) and issubclass(thing, self.base)):
-                raise TypeError(f"{self.sort} '{name}' has to be a subclass of {self.base.__name__}, not {thing!r}")
-            known = self.entries.get(name)
-            if known is None:
-                self.entries[name] = Entry(thing, tuple(self._declared(key, name) for key in keys))
-            elif known.thing is not thing:
-                raise ValueError(f"{self.sort} '{name}' is registered already, as {known.thing.__qualname__}")
-            return thing
+        def decorate(cls: T) -> T:
+            if not (isinstance(cls, type) and issubclass(cls, self.base)):
+                raise TypeError(f"{self.kind} '{name}' has to be a subclass of {self.base.__name__}, not {cls!r}")
+            entry = self.entries.get(name)
+            if entry is None:
+                self.entries[name] = Entry(cls, tuple(self._check_key(key, name) for key in keys))
+            elif entry.registered_class is not cls:
+                other = entry.registered_class.__qualname__
+                raise ValueError(f"{self.kind} '{name}' is registered already, as {other}")
+            return cls
 
-        return enter
+        return decorate
 
     def get(self, name: str) -> type:
-        """Return the class of a registered name or entry point.
+        """Return the class with a registered or entry-point name.
 
         Raises:
-            InputError: there is none of this name, or its package fails; the known names are listed.
-            TypeError: the entry point is something else.
+            InputError: there is no such class, and the known names are listed, or its package cannot be loaded.
+            TypeError: the entry point is not a subclass of ``base``.
         """
         if self.find(name) is None:
-            raise InputError(f"no {self.sort} '{name}'; known are {', '.join(self.names())}")
-        return self.entries[name].thing
+            raise InputError(f"no {self.kind} '{name}'; known are {', '.join(self.names())}")
+        return self.entries[name].registered_class
 
     def find(self, name: str) -> Entry | None:
-        """Return what is registered under a name, whose entry point is loaded if need be; None if there is nothing.
+        """Return the entry of a name, after loading its entry point if necessary; None if there is none.
 
         Raises:
-            InputError: the package of the entry point fails.
-            TypeError: the entry point is something else.
+            InputError: the package of the entry point cannot be loaded.
+            TypeError: the entry point is not a subclass of ``base``.
         """
         if name not in self.entries:
-            import_module(self.home)
+            import_module(self.module)
         for entry_point in () if name in self.entries else self._entry_points().select(name=name):
             try:
-                thing = entry_point.load()
-            except Exception as error:  # a package of somebody else may fail in any way
-                told = f"{type(error).__name__}: {error}"
-                raise InputError(f"{self.sort} '{name}' ({entry_point.value}) cannot be loaded: {told}") from error
-            keys = [key for entry in self.entries.values() if entry.thing is thing for key in entry.keys]
-            self.register(name, keys)(thing)
+                loaded = entry_point.load()
+            except Exception as error:  # another package may raise anything
+                cause = f"{type(error).__name__}: {error}"
+                raise InputError(f"{self.kind} '{name}' ({entry_point.value}) cannot be loaded: {cause}") from error
+            keys = [key for entry in self.entries.values() if entry.registered_class is loaded for key in entry.keys]
+            self.register(name, keys)(loaded)
         return self.entries.get(name)
 
     def names(self) -> list[str]:
         """Return all names, those of other packages included."""
-        import_module(self.home)
+        import_module(self.module)
         return sorted({*self.entries, *self._entry_points().names})
 
     def load_all(self) -> None:
-        """Load the entry points of all packages but of those that fail."""
+        """Load all entry points, except those that cannot be loaded."""
         for name in self._entry_points().names:
             with suppress(InputError, TypeError, ValueError):
                 self.find(name)
@@ -114,32 +115,32 @@ class Registry:
         return self.find(name) is not None
 
     def __iter__(self) -> Iterator[str]:
-        import_module(self.home)
+        import_module(self.module)
         return iter(self.entries)
 
     def _entry_points(self) -> EntryPoints:
         return _entry_points(self.group, tuple(sys.path))
 
-    def _declared(self, key: Key, name: str) -> Key:
-        """Return a key as it is declared with ``name``: with its step, and refused if it cannot be."""
-        told = f"key '{key.name}' of {self.sort} '{name}'"
+    def _check_key(self, key: Key, name: str) -> Key:
+        """Return a key of class ``name`` with its step; raise ValueError if it cannot be declared."""
+        message = f"key '{key.name}' of {self.kind} '{name}'"
         step = self._steps[0] if key.step is None and len(self._steps) == 1 else key.step
         if step not in (*self._steps, NOTHING):
-            raise ValueError(f"{told}: its step has to be one of {', '.join((*self._steps, NOTHING))}, not {step}")
-        if not key.kind.holds(key.default):
-            raise ValueError(f"{told}: its default has to be {key.kind.wanted}, not {key.default!r}")
+            raise ValueError(f"{message}: its step has to be one of {', '.join((*self._steps, NOTHING))}, not {step}")
+        if not key.kind.accepts(key.default):
+            raise ValueError(f"{message}: its default has to be {key.kind.description}, not {key.default!r}")
         key = replace(key, step=step)
         others = [owner for owner, other in registered_keys() if other.name == key.name and other != key]
         if key.name in KEYS or key.name.startswith(SURROGATE_PREFIX):
             others.append("recbole_dealrec")
         if others:
-            raise ValueError(f"{told} is declared already, by {others[0]}")
+            raise ValueError(f"{message} is declared already, by {others[0]}")
         return key
 
 
 @cache
 def _entry_points(group: str, path: tuple[str, ...]) -> EntryPoints:
-    """Return the entry points of a group; they are looked for anew when the module search path ``path`` changes."""
+    """Return the entry points of a group; ``path``, the module search path, is part of the cache's key."""
     return entry_points(group=group)
 
 
@@ -159,24 +160,21 @@ REGISTRIES = (MODELS, SCORERS, SAMPLERS)
 
 
 def registered_keys() -> Iterator[tuple[str, Key]]:
-    """Yield the keys that are declared with models, scorers and samplers, each with what it is declared with."""
+    """Yield the keys of registered models, scorers and samplers, each after the name of its class."""
     for registry in REGISTRIES:
         for name, entry in registry.entries.items():
             for key in entry.keys:
-                yield f"{registry.sort} '{name}'", key
+                yield f"{registry.kind} '{name}'", key
 
 
 def load_all() -> None:
-    """Load the models, scorers and samplers of all packages but of those that fail, for the keys they declare."""
+    """Load the models, scorers and samplers of all packages for their keys, except those that cannot be loaded."""
     for registry in REGISTRIES:
         registry.load_all()
 
 
 def key_of(name: str) -> Key | None:
-    """Return the row of a key; None for a key that neither this package nor what is registered declares.
-
-    That of ``surrogate_<key>`` follows from that of ``<key>``.
-    """
+    """Return the row of a key, None for an unknown key; the row of ``surrogate_<key>`` derives from ``<key>``."""
     if name in KEYS:
         return KEYS[name]
     for _, key in registered_keys():

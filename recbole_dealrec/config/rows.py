@@ -145,7 +145,7 @@ _ROWS = [
     *_unchecked("evaluation", "given", "tail_ratio"),
 ]
 KEYS = {key.name: key for key in _ROWS}
-# What RecBole asks a configuration for although nobody sets it but RecBole itself.
+# Keys that only RecBole itself sets.
 RECBOLE_STATE = frozenset(
     """device single_spec eval_type MODEL_INPUT_TYPE valid_neg_sample_args test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ
     POS_ITEMS NEG_ITEMS CROP_ITEM_SEQ CROP_ITEM_SEQ_LEN INVERSE_ITEM_SEQ REORDER_ITEM_SEQ mask_ratio ft_ratio

@@ -1,4 +1,4 @@
-"""YAML as configurations are written in it. Nothing is evaluated."""
+"""Safe YAML for configurations."""
 
 import re
 from collections import Counter
@@ -12,13 +12,13 @@ from recbole_dealrec.errors import InputError
 
 
 class YamlLoader(yaml.SafeLoader):
-    """Safe YAML as RecBole reads it: 1e-3 is a float, a date stays text; a key that a mapping has twice is an error."""
+    """Load safe YAML as RecBole does: 1e-3 is a float and a date is text; a duplicate key is an error."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, ArithmeticError) as error:
-            # How SafeLoader itself fails on a scalar that is not of the type its tag or form names.
+            # SafeLoader raises these for a scalar that does not fit its tag.
             raise ConstructorError(problem=f"'{node.value}' is no {node.tag}", problem_mark=node.start_mark) from error
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
@@ -46,7 +46,7 @@ def load_yaml(text: str) -> Any:
     """Return the value of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or YAML that is not taken.
+        yaml.YAMLError: the text is not valid YAML, or has a tag, type or duplicate key that is not accepted.
     """
     try:
         return yaml.load(text, Loader=YamlLoader)

@@ -1,1 +1,1 @@
-"""Several processes that do one run: how they start, what they exchange, and one model in shards on all of them."""
+"""Runs on several processes: their launch, their collectives, and a model sharded over them."""

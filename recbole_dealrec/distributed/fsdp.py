@@ -1,7 +1,7 @@
-"""A language model larger than one GPU: its parameters lie in shards, one with each process (PyTorch's FSDP2).
+"""A language model larger than one GPU, its parameters sharded over the processes (PyTorch's FSDP2).
 
-A forward or backward pass needs the shards of all processes, so these have to run as many passes as one another: those
-that have less to do repeat some work (``in_lockstep``). The settings are those of an Accelerate configuration file.
+A forward or backward pass needs the shards of all processes, so all have to run the same number of passes: a process
+with fewer batches repeats one (``in_lockstep``). The settings come from an Accelerate configuration file.
 """
 
 import os
@@ -25,16 +25,12 @@ T = TypeVar("T")
 
 
 def is_requested() -> bool:
-    """Return whether the launcher asked for FSDP, with more than one process."""
+    """Return whether the launcher set FSDP and more than one process."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and processes.launched_world_size() > 1
 
 
 def check_settings(quantization: str | None) -> None:
-    """Raise InputError if FSDP is requested with settings it cannot shard a model under.
-
-    Args:
-        quantization: of the model's weights; None or empty for none.
-    """
+    """Raise InputError if FSDP is requested with settings, or a quantization of the weights, that cannot be sharded."""
     if not is_requested():
         return
     if os.environ.get("FSDP_VERSION", "1") != "2":
@@ -50,17 +46,17 @@ def shard(network: nn.Module, device_type: str, mixed_precision: str) -> None:
 
     Args:
         network: the same in all processes, on the CPU.
-        device_type: where it will compute: "cpu" or "cuda".
-        mixed_precision: Accelerate's name of it: "no", "bf16", ...
+        device_type: device that it will run on: "cpu" or "cuda".
+        mixed_precision: Accelerate's name of the precision: "no", "bf16", ...
     """
     if not is_requested():
         return
     AcceleratorState._reset_state()
     accelerator = Accelerator(cpu=device_type == "cpu", mixed_precision=mixed_precision)
-    # Accelerate itself shards on GPUs alone.
+    # Accelerate itself shards on GPUs only.
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     fsdp2_prepare_model(accelerator, network)
-    network.set_reshard_after_forward(True)  # Accelerate leaves some parameters whole, which would then be trained
+    network.set_reshard_after_forward(True)  # or Accelerate would leave some parameters unsharded
     parameters = list(network.parameters())
     local, total = sum(value.to_local().numel() for value in parameters), sum(map(torch.numel, parameters))
     getLogger().info(f"FSDP: this process keeps {local} of the language model's {total} parameters")
@@ -72,7 +68,7 @@ def is_sharded(network: nn.Module) -> bool:
 
 
 def full_tensor(value: Any) -> Any:
-    """Return a sharded tensor in one piece, in every process (a collective); anything else as it is."""
+    """Return the full tensor of a sharded one, in every process (a collective); anything else unchanged."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
@@ -85,17 +81,17 @@ def shard_like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def in_lockstep(items: Iterable[T], spare: Callable[[], T]) -> Iterator[tuple[T, bool]]:
-    """Yield this process's items with True, then, with FSDP, the last one with False until no process has any left.
+    """Yield this process's items with True, then, with FSDP, the last one with False until every process has ended.
 
     Args:
-        items: each stands for the same passes through the model.
-        spare: returns an item for a process that has none.
+        items: batches, each with the same number of passes through the model.
+        spare: returns an item for a process without any.
     """
     if not is_requested():
         yield from ((item, True) for item in items)
         return
     last = None
-    for last in items:  # noqa: B007  it is repeated below
+    for last in items:  # noqa: B007  repeated below
         any_process(True)
         yield last, True
     while any_process(False):
@@ -104,5 +100,5 @@ def in_lockstep(items: Iterable[T], spare: Callable[[], T]) -> Iterator[tuple[T,
 
 
 def any_process(value: bool) -> bool:
-    """Return whether ``value`` is true in some process (a collective)."""
+    """Return whether ``value`` is true in any process (a collective)."""
     return any(processes.gather(value))

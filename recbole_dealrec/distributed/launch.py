@@ -25,10 +25,10 @@ def launch(script: str, arguments: Sequence[str], nproc: int, world_size: int, i
         offset: rank of this machine's first process.
 
     Returns:
-        Exit code: 0, that of the process that failed first (1 if it was killed), or 128 + the signal that came.
+        Exit code: 0, that of the process that failed first (1 if it was killed), or 128 + the received signal.
 
     Raises:
-        InputError: the numbers do not fit together.
+        InputError: ``nproc``, ``world_size`` and ``offset`` contradict each other.
     """
     world_size = world_size if world_size > 0 else nproc
     if nproc < 1 or world_size % nproc or offset % nproc or not 0 <= offset < world_size:
@@ -38,7 +38,7 @@ def launch(script: str, arguments: Sequence[str], nproc: int, world_size: int, i
         )
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
     for name in ("torch.distributed.elastic", "torch.distributed.run"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes say themselves why they end
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes log their own errors
     try:
         elastic_launch(_launch_config(nproc, world_size, ip, port, offset), sys.executable)("-u", script, *arguments)
     except ChildFailedError as error:

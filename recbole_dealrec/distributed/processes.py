@@ -1,8 +1,8 @@
 """The processes of one run and the collectives between them.
 
-Every process runs the same program on the same data; only the main one, rank 0, writes to the run folder. Launchers
+Every process runs the same program on the same data; only rank 0, the main process, writes to the run folder. Launchers
 (torchrun, accelerate, ``--nproc``) set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. When a process dies, the
-launcher's agent ends the others of its machine; those of other machines fail in their next collective.
+launcher's agent ends the others on its machine; those on other machines fail in their next collective.
 """
 
 import os
@@ -20,34 +20,34 @@ from torch import nn
 from recbole_dealrec.errors import InputError
 
 T = TypeVar("T")
-_TIMEOUT = timedelta(days=365)  # the main process may train a surrogate for hours while the others wait
-_AGENT_SECONDS = 10  # more than an agent needs to see a process end
+_TIMEOUT = timedelta(days=365)  # the others wait while the main process trains a surrogate, which may take hours
+_AGENT_SECONDS = 10  # more than an agent needs to notice that a process has ended
 
 _solo = threading.local()
 
 
 def launched_rank() -> int:
-    """Return the rank the launcher gave this process, 0 without one."""
+    """Return this process's rank as set by the launcher, 0 without one."""
     return int(os.environ.get("RANK", 0))
 
 
 def launched_local_rank() -> int:
-    """Return the rank of this process on its machine, 0 without a launcher."""
+    """Return this process's rank on its machine as set by the launcher, 0 without one."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def launched_local_world_size() -> int:
-    """Return how many processes the launcher started on this machine, 1 without one."""
+    """Return the number of processes that the launcher started on this machine, 1 without one."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def launched_world_size() -> int:
-    """Return how many processes the launcher started on all machines, 1 without one."""
+    """Return the number of processes that the launcher started on all machines, 1 without one."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def world_size() -> int:
-    """Return how many processes work together now: 1 outside ``process_group`` and inside ``on_main``."""
+    """Return the number of processes in the group: 1 outside ``process_group`` and inside ``on_main``."""
     together = dist.is_available() and dist.is_initialized() and not getattr(_solo, "active", False)
     return dist.get_world_size() if together else 1
 
@@ -58,7 +58,7 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Return whether this process has rank 0, the one that writes."""
+    """Return whether this process has rank 0."""
     return rank() == 0
 
 
@@ -92,7 +92,7 @@ def broadcast_parameters(network: nn.Module) -> None:
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Replace gradients by their sums over the processes; one that is None counts as zero."""
+    """Replace gradients by their sums over the processes; None counts as zero."""
     if world_size() == 1:
         return
     for parameter in parameters:
@@ -107,11 +107,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def on_main(compute: Callable[[], T]) -> T:
-    """Return what ``compute`` returns in the main process; the others wait for it.
-
-    Raises:
-        InputError: ``compute`` raised it; in every process.
-    """
+    """Call ``compute`` in the main process alone, and return its result, or raise its InputError, in every process."""
     if world_size() == 1:
         return compute()
     value, error = None, None
@@ -131,7 +127,7 @@ def on_main(compute: Callable[[], T]) -> T:
 
 @contextmanager
 def process_group(cpu: bool) -> Iterator[None]:
-    """Join the launcher's other processes, if there are any, and leave them at the end.
+    """Join the process group of the launcher, if there is one, until the block ends.
 
     Args:
         cpu: whether the processes compute on CPUs (gloo) rather than GPUs (nccl).
@@ -144,17 +140,17 @@ def process_group(cpu: bool) -> Iterator[None]:
     dist.init_process_group("gloo" if cpu else "cpu:gloo,cuda:nccl", timeout=_TIMEOUT)
     try:
         yield
-        gather(None)  # a process that left earlier would break the connections of one still in a collective
+        gather(None)  # leaving earlier would break the connections of a process still in a collective
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
 def _collective() -> Iterator[None]:
-    """Raise RuntimeError if another process ends meanwhile.
+    """Raise RuntimeError if another process ends during a collective.
 
-    The wait leaves the agent the time to end this process, silently and with the exit code of the one that failed
-    first. It is over only on other machines, as agents do not watch one another (static rendezvous).
+    Before that, wait for the agent to end this process with the exit code of the one that failed first. Agents of other
+    machines do not, as agents do not watch one another (static rendezvous).
     """
     try:
         yield

@@ -14,13 +14,12 @@ from recbole_dealrec.store.files import atomic_path, read_json
 
 
 def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Write the page; it needs no network, and links to the pages of the runs by relative paths.
+    """Write the self-contained page, with relative links to the pages of the runs.
 
     Args:
         folder: folder of the comparison.
-        runs: as ``recbole_dealrec.report.comparison_table.comparison_table`` takes them; each ``run_dir`` holds a
-            ``result.json``.
-        table: what that function gives.
+        runs: the argument of ``comparison_table``; each ``run_dir`` holds a ``result.json``.
+        table: the result of ``comparison_table``.
     """
     samplers = list(dict.fromkeys(runs["sampler"]))
     seeds = sorted(set(runs["seed"]))
@@ -63,15 +62,13 @@ def _mean_table(parts: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def _coverage_figures(selections: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str]]:
     """Return figures of popularity and history length of the selections of all seeds, beside the candidates."""
-    shown = {"popularity": "times the item occurs in training", "history_length": "items in the history"}
-    titles = {"popularity": "Popularity of the target", "history_length": "Length of the history"}
     figures = []
-    for name, axis in shown.items():
+    for name, (title, axis) in figure.COVERAGE.items():
         counts = {sampler: [part[name] for part in parts] for sampler, parts in selections.items()}
         one = next(iter(counts.values()))[0]
         series = {"all candidates": one["candidates"]}
         series |= {sampler: np.sum([part["selected"] for part in parts], axis=0) for sampler, parts in counts.items()}
-        figures.append((titles[name], figure.share_lines(series, one["first"], one["last"], axis)))
+        figures.append((title, figure.share_lines(series, one["first"], one["last"], axis)))
     return figures
 
 

@@ -1,4 +1,4 @@
-"""Samplers side by side: means over seeds, a paired test, costs."""
+"""Comparison of samplers: means over seeds, a paired test, costs."""
 
 import hashlib
 from collections.abc import Sequence
@@ -95,7 +95,7 @@ def paired_p(first: Sequence[float], other: Sequence[float]) -> float:
 
 
 def write_comparison(parent: Path, runs: pd.DataFrame, table: pd.DataFrame) -> Path:
-    """Write ``runs.csv``, ``comparison.csv`` and ``comparison.tex`` into a folder named after the runs; returns it."""
+    """Write ``runs.csv``, ``comparison.csv`` and ``comparison.tex``, and return their folder, named after the runs."""
     names = [Path(run).name for run in runs["run_dir"]]
     dataset_and_model = names[0].rsplit(f"-{runs['sampler'][0]}-", 1)[0]
     folder = parent / f"{dataset_and_model}-comparison-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:12]}"
@@ -112,7 +112,7 @@ def write_comparison(parent: Path, runs: pd.DataFrame, table: pd.DataFrame) -> P
 
 
 def log_comparison(table: pd.DataFrame, folder: Path) -> None:
-    """Log the table as a person reads it, and where it is kept."""
+    """Log the table and the folder of the comparison."""
     readable = _readable(table, "±").reset_index(names="")
     drawn = Texttable(max_width=0)
     drawn.set_deco(Texttable.HEADER)

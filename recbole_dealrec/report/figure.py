@@ -1,4 +1,4 @@
-"""Figures of the pages, by plotly; colour is never the only sign, and the page's style sheet gives text its colour."""
+"""Plotly figures of the pages; series differ in more than colour, and the style sheet sets the colour of text."""
 
 import hashlib
 import math
@@ -11,17 +11,22 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# Okabe and Ito's colours for all kinds of colour vision, those first that stand out on white and on black.
+# Okabe and Ito's colours for all kinds of colour vision; those with contrast on both white and black come first.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]
 SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "x", "star"]
 PATTERNS = ["", "/", ".", "x", "-", "|", "\\"]
+# Title and axis of each distribution in a selection's coverage.
+COVERAGE = {
+    "popularity": ("Popularity of the target", "times the item occurs in training"),
+    "history_length": ("Length of the history", "items in the history"),
+}
 _GREY = "#7f7f7f"
 _CONFIG = {"displayModeBar": False, "responsive": True}
 
 
 def histogram(edges: Sequence[float], candidates: Sequence[int], selected: Sequence[int], score: str) -> Markup:
-    """Counts of all candidates, and before them those of the selected ones."""
+    """Draw histograms of all candidates, and of the selected ones in front of them."""
     centres = [(low + high) / 2 for low, high in zip(edges, edges[1:], strict=False)]
     ranges = [f"{low:.4g} to {high:.4g}" for low, high in zip(edges, edges[1:], strict=False)]
     figure = _figure(xaxis_title=score, yaxis_title="samples (log scale)", barmode="overlay", bargap=0.04)
@@ -67,7 +72,7 @@ def share_lines(counts: Mapping[str, Sequence[int]], first: Sequence[int], last:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over the epochs; ``kept`` is the epoch whose weights are, if it is to be marked."""
+    """A line over the epochs; ``kept`` is the epoch of the saved weights, if it is to be marked."""
 
     name: str
     epoch: Sequence[int]
@@ -117,7 +122,7 @@ def intervals(
         }
         figure.add_scatter(
             x=[mean], y=[name], mode="markers",
-            marker={"symbol": _of(SYMBOLS, place), "size": 12, "color": _colour(place)},
+            marker={"symbol": _cycle(SYMBOLS, place), "size": 12, "color": _colour(place)},
             error_x=bars if below == below else None, hovertemplate="%{y}: %{x:.4f}",
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", automargin=True, type="category")
@@ -131,7 +136,7 @@ def ranges(first: Sequence[int], last: Sequence[int]) -> list[str]:
 
 
 def _log_counts(figure: "go.Figure", counts: Sequence[int]) -> "go.Figure":
-    """Counts on a logarithmic axis that begins below 1, so that a single sample is seen."""
+    """Set a logarithmic axis of counts that begins below 1, so that a single sample is visible."""
     figure.update_yaxes(type="log", dtick=1, range=[math.log10(0.6), math.log10(1.5 * max(*counts, 1))])
     return figure
 
@@ -141,26 +146,26 @@ def _shares(counts: Sequence[float]) -> list[float]:
     return [count / total for count in counts]
 
 
-def _of(signs: Sequence[str], place: int) -> str:
+def _cycle(signs: Sequence[str], place: int) -> str:
     return signs[place % len(signs)]
 
 
 def _colour(place: int) -> str:
-    return _of(COLOURS, place)
+    return _cycle(COLOURS, place)
 
 
 def _fill(place: int) -> dict[str, Any]:
     return {
         "color": _colour(place),
-        "pattern": {"shape": _of(PATTERNS, place), "fillmode": "overlay", "fgcolor": "#ffffff", "size": 5},
+        "pattern": {"shape": _cycle(PATTERNS, place), "fillmode": "overlay", "fgcolor": "#ffffff", "size": 5},
     }
 
 
 def _line(place: int) -> dict[str, Any]:
     return {
         "mode": "lines+markers",
-        "line": {"color": _colour(place), "dash": _of(DASHES, place), "width": 2},
-        "marker": {"symbol": _of(SYMBOLS, place), "size": 7, "color": _colour(place)},
+        "line": {"color": _colour(place), "dash": _cycle(DASHES, place), "width": 2},
+        "marker": {"symbol": _cycle(SYMBOLS, place), "size": 7, "color": _colour(place)},
     }
 
 
@@ -182,5 +187,5 @@ def _figure(height: int = 320, **layout: Any) -> "go.Figure":
 
 
 def _html(figure: "go.Figure") -> Markup:
-    name = f"figure-{hashlib.sha256(figure.to_json().encode()).hexdigest()[:12]}"  # plotly's own names are random
+    name = f"figure-{hashlib.sha256(figure.to_json().encode()).hexdigest()[:12]}"  # plotly's default is random
     return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG, div_id=name))

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from a template, the style sheet, plotly's script and what the page shows."""
+"""Rendering of a template, the style sheet and plotly's script to one self-contained HTML page."""
 
 from pathlib import Path
 from typing import Any

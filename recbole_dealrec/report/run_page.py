@@ -1,4 +1,4 @@
-"""The page of one run, ``report.html``, made of what its folder holds."""
+"""The page of one run, ``report.html``."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from recbole_dealrec.store.run_folder import RunFolder
 def write_report(
     run: RunFolder, config: Config, result: dict[str, Any], scores: pd.DataFrame, examples: dict[str, Any]
 ) -> None:
-    """Write the page; it needs no network.
+    """Write the self-contained page.
 
     Args:
         run: folder of the run.
@@ -72,17 +72,12 @@ def _histograms(scores: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _coverage_figures(coverage: dict[str, Any]) -> list[tuple[str, str]]:
-    shown = {"Popularity of the target": "popularity", "Length of the history": "history_length"}
-    axes = {"popularity": "times the item occurs in training", "history_length": "items in the history"}
-    return [
-        (title, figure.shares(*_split(coverage[name]), axes[name]))
-        for title, name in shown.items()
-    ]  # fmt: skip
-
-
-def _split(counts: dict[str, list[int]]) -> tuple[dict[str, list[int]], list[int], list[int]]:
-    series = {"all candidates": counts["candidates"], "selected": counts["selected"]}
-    return series, counts["first"], counts["last"]
+    figures = []
+    for name, (title, axis) in figure.COVERAGE.items():
+        counts = coverage[name]
+        series = {"all candidates": counts["candidates"], "selected": counts["selected"]}
+        figures.append((title, figure.shares(series, counts["first"], counts["last"], axis)))
+    return figures
 
 
 def _example(example: dict[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
@@ -104,21 +99,13 @@ def _trainings(trainings: dict[str, Any], config: Config) -> list[tuple[str, str
     chosen_by["Surrogates"] = surrogates, str(config["surrogate_valid_metric"]).lower()
     figures = []
     for title, (curves, metric) in chosen_by.items():
-        losses = [
-            figure.Curve(_part(name, "training", metric), list(range(len(curve["train_loss"]))), curve["train_loss"])
-            for name, curve in curves.items()
-            if curve["train_loss"]
-        ]
-        results = [
-            figure.Curve(
-                _part(name, "validation", metric),
-                curve["valid_epoch"],
-                curve["valid_result"][metric],
-                _kept(curve, metric),
-            )
-            for name, curve in curves.items()
-            if curve["valid_epoch"]
-        ]
+        losses, results = [], []
+        for name, curve in curves.items():
+            if loss := curve["train_loss"]:
+                losses.append(figure.Curve(_curve_name(name, "training", metric), list(range(len(loss))), loss))
+            if epochs := curve["valid_epoch"]:
+                values, best = curve["valid_result"][metric], _best_epoch(curve, metric)
+                results.append(figure.Curve(_curve_name(name, "validation", metric), epochs, values, best))
         if metric == "loss" and losses:
             figures.append((f"{title}: loss", figure.curves(losses + results, "mean loss")))
         elif losses:
@@ -128,12 +115,12 @@ def _trainings(trainings: dict[str, Any], config: Config) -> list[tuple[str, str
     return figures
 
 
-def _part(step: str, part: str, metric: str) -> str:
+def _curve_name(step: str, part: str, metric: str) -> str:
     """Return the name of a curve; where both parts are losses, they share a figure."""
     return f"{step}: {part}" if metric == "loss" else step
 
 
-def _kept(curve: dict[str, Any], metric: str) -> int:
+def _best_epoch(curve: dict[str, Any], metric: str) -> int:
     """Return the epoch of the best result, of equal ones the last, as RecBole's early stopping keeps it."""
     values = np.array(curve["valid_result"][metric])
     best = values.min() if metric == "loss" else values.max()

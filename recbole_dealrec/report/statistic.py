@@ -1,4 +1,4 @@
-"""What a selection looks like in numbers: its scores, groups and coverage, against all candidates."""
+"""Statistics of a selection and of all candidates: scores, groups and coverage."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _NO_SCORES = ["user", "target", "group", "selected"]
 def selection_statistics(
     scores: pd.DataFrame, ranked_by: str | None, samples: CandidateSamples, popularity: np.ndarray
 ) -> dict[str, Any]:
-    """Return numbers of a selection as plain values.
+    """Return statistics of a selection as plain values.
 
     Args:
         scores: content of ``scores.csv``, a row for each sample.
@@ -23,8 +23,8 @@ def selection_statistics(
         popularity: int64 [n_items], how often each item occurs in the training part.
 
     Returns:
-        ``scores`` (a histogram of each score), ``groups`` (what each one held and gave; absent without groups) and
-        ``coverage``. Everything is given for ``candidates``, all of them, and for ``selected``.
+        ``scores`` (a histogram of each score), ``groups`` (sizes; absent without groups) and ``coverage``, each for all
+        ``candidates`` and for the ``selected`` ones.
     """
     selected = scores["selected"].to_numpy(dtype=bool)
     columns = score_columns(scores)
@@ -43,7 +43,7 @@ def score_columns(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _histogram(values: np.ndarray, selected: np.ndarray) -> dict[str, Any]:
-    """Counts in ranges of equal width; values that are not finite are counted apart."""
+    """Count values in ranges of equal width, and those that are not finite."""
     finite = np.isfinite(values)
     edges = np.histogram_bin_edges(values[finite], _BINS)
     return {
@@ -89,7 +89,7 @@ def _coverage(samples: CandidateSamples, selected: np.ndarray, popularity: np.nd
 
 
 def _doubling_histogram(values: np.ndarray, selected: np.ndarray) -> dict[str, list[int]]:
-    """Counts of whole numbers in ranges ``first`` to ``last``, each twice as wide as the one below it, from 1 on."""
+    """Count whole numbers in ranges ``first`` to ``last`` from 1 on, each twice as wide as the one before."""
     place = np.frexp(np.maximum(values, 1))[1] - 1  # of 2^k to 2^(k+1) - 1
     highest = int(place.max())
     first = 2 ** np.arange(highest + 1)

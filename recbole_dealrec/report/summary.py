@@ -1,4 +1,4 @@
-"""The table in the terminal."""
+"""The table of results in the terminal."""
 
 from logging import getLogger
 from typing import Any

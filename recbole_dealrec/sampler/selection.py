@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.store.run_folder import RunFolder
 
 _FILE = "selection.npz"
@@ -24,6 +26,16 @@ class Selection:
     indices: np.ndarray
     columns: Mapping[str, np.ndarray]
     ranked_by: str | None
+
+    def table(self, dataset: SequentialDataset, samples: CandidateSamples) -> pd.DataFrame:
+        """Return a row for each candidate: user, target, the sampler's columns, and whether it is selected."""
+        columns = {
+            "user": dataset.id2token(dataset.uid_field, samples.user_id),
+            "target": dataset.id2token(dataset.iid_field, samples.item_id),
+            **self.columns,
+            "selected": np.isin(np.arange(len(samples)), self.indices).astype(int),
+        }
+        return pd.DataFrame(columns)
 
     def save(self, folder: RunFolder) -> None:
         """Save the selection in a run folder."""

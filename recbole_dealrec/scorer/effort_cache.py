@@ -18,7 +18,7 @@ from recbole_dealrec.distributed import processes
 from recbole_dealrec.model.loss import IGNORED_LABEL
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.store.files import atomic_path, remove_scratch
-from recbole_dealrec.store.score_checkpoint import Pace, computed, joined, with_progress
+from recbole_dealrec.store.score_checkpoint import PeriodicWriter, compute_share, join_shares, with_progress
 from recbole_dealrec.store.step import stopwatch
 
 KEY_BYTES = 16
@@ -89,7 +89,7 @@ class EffortCache:
         hidden = not llm.config["show_progress"]
         with compute_context as compute:
             new = _compute(path, entries, with_progress(batches, len(known) - count, "Effort", hidden), compute)
-        return joined(entries.scores, known | new)
+        return join_shares(entries.scores, known | new)
 
     def _look_up(self, path: Path, keys: np.ndarray) -> tuple[Entries, np.ndarray]:
         """Return entries of these keys, NaN and 0 seconds where none is stored, and whether one is stored, bool [n]."""
@@ -143,12 +143,12 @@ def _missing_batches(
 
 def _compute(path: Path, entries: Entries, batches: Iterator, compute: Callable) -> np.ndarray:
     """Compute this process's share, set and store its entries, and return which of them these are, bool [n]."""
-    new, pace, start = np.zeros(len(entries.keys), dtype=bool), Pace(), perf_counter()
-    for index, values in computed(batches, compute):
+    new, writer, start = np.zeros(len(entries.keys), dtype=bool), PeriodicWriter(), perf_counter()
+    for index, values in compute_share(batches, compute):
         # The other processes compute at the same time.
         entries.seconds[index] = (perf_counter() - start) / len(index) / processes.world_size()
         entries.scores[index], new[index] = values, True
-        pace.write(_add, path, entries, new)
+        writer.write_if_due(_add, path, entries, new)
         start = perf_counter()
     if new.any():
         _add(path, entries, new)

@@ -77,7 +77,7 @@ class InfluenceScorer(Scorer):
         with _differentiable(surrogate):
             problem = Problem(surrogate, self.config)
             solve = lambda: problem.solve(samples, problem.mean_gradient(risk)).cpu().numpy()  # noqa: E731
-            solution = checkpoint.compute_once(f"influence-solution-{number}", samples.rows, solve)
+            solution = checkpoint.compute_on_main(f"influence-solution-{number}", samples.rows, solve)
             x = torch.from_numpy(solution).to(problem.flat)
             batches = problem.batches(samples, "Influence")
             return checkpoint.score(f"influence-{number}", samples.rows, batches, problem.derivative(x))

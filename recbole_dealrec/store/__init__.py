@@ -1,1 +1,1 @@
-"""What is kept of a run: its folder, the names of folders, seconds and memory of steps, unfinished scores."""
+"""Files of a run: its folder, the names of folders, seconds and memory of steps, unfinished scores."""

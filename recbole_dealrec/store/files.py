@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and their checksums."""
+"""Atomic writes of files and folders, and their checksums."""
 
 import errno
 import hashlib
@@ -19,15 +19,15 @@ _BLOCK = 1 << 20  # bytes that are read at a time for a checksum
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that replaces it when the block ends without an error.
+    """Yield a temporary path that replaces ``path``, a file or a folder, when the block ends without an error.
 
-    Works for a file as for a folder. What was written is on the disk before it takes the older one's place.
+    The content is flushed to the disk before the replacement.
 
     Raises:
         InputError: the disk is full.
     """
-    # Told inside too, where what was written still fills the disk.
-    with _full_disk_told(path), _scratch_folder(path) as scratch, _full_disk_told(path):
+    # The inner one sees the full disk before the scratch folder is removed.
+    with _report_full_disk(path), _scratch_folder(path) as scratch, _report_full_disk(path):
         written = scratch / path.name
         yield written
         for file in _files(written):
@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove what interrupted writes left in a folder that nobody writes to."""
+    """Remove what interrupted writes left in a folder that no process writes to."""
     for scratch in folder.glob(f".*{_SCRATCH}"):
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -77,11 +77,11 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _full_disk_told(path: Path) -> Iterator[None]:
+def _report_full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # The libraries that write files have errors of their own for it; some repeat the system's words.
+        # Libraries raise errors of many types for a full disk; some repeat the system's message.
         if isinstance(error, InputError) or not (os.strerror(errno.ENOSPC) in str(error) or _is_full(path.parent)):
             raise
         raise InputError(f"{path}: no space left on the disk; free some, and the same command goes on") from error
@@ -100,5 +100,5 @@ def _flush(path: Path) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return a file itself, or all files of a folder, in order."""
+    """Return the file itself, or all files of a folder, sorted."""
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

@@ -1,4 +1,4 @@
-"""Names of the folders that runs are kept in, after all that determines what comes out."""
+"""Names of the folders of runs, with a fingerprint of the data and keys that determine their content."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from recbole_dealrec.config import STEPS, Config
 from recbole_dealrec.config.registry import key_of
 
-DATA = "data"  # among the contents that determine what comes out
+DATA = "data"  # the data's fingerprint in the mapping of fingerprints
 _SURROGATES = ("data", "surrogate")
 _SURROGATE_SCORES = (*_SURROGATES, "influence")
 _LLM_SCORES = ("data", "language model", "effort")
@@ -17,14 +17,14 @@ _LLM_SCORES = ("data", "language model", "effort")
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a run keeps what it makes.
+    """The folders that a run writes to.
 
     Attributes:
-        run: folder of one run: one sampler, one seed.
-        surrogates: folder of the surrogates, whatever is computed on them.
-        surrogate_scores: folder of scores that are computed on surrogates alone, whichever recommender is fine-tuned.
-        llm_scores: folder of scores of the language model before fine-tuning, however samples are selected.
-        effort: folder of the effort scores that are known by their content.
+        run: one run, of one sampler and one seed.
+        surrogates: weights of the surrogates.
+        surrogate_scores: scores computed on surrogates alone, shared by all recommenders.
+        llm_scores: scores of the language model before fine-tuning, shared by all samplers.
+        effort: effort scores found by the network and the sample's tokens, shared by all runs.
     """
 
     run: Path
@@ -39,11 +39,11 @@ class Folders:
 
         Args:
             config: configuration of the run.
-            contents: fingerprint of the data under ``DATA``, and of each checkpoint that a key names under the key.
-            root: where the folders lie.
+            contents: fingerprint of the data under ``DATA``, and of each checkpoint under the key that names it.
+            root: parent folder.
         """
         dataset, model, surrogate = config["dataset"], config["model"], config["surrogate_model"]
-        # Of a part of the samples, influence tells which part.
+        # With a ratio below 1, the influence decides which samples are scored.
         llm_scores = _LLM_SCORES if config["effort_sample_ratio"] == 1 else {*_LLM_SCORES, *_SURROGATE_SCORES}
         steps_by_name = {
             f"{dataset}-{model}-{config['sampler']}": STEPS,
@@ -56,11 +56,11 @@ class Folders:
 
 
 def fingerprint(config: Config, contents: Mapping[str, str], steps: Collection[str]) -> str:
-    """Return twelve hexadecimal digits of the data and of the keys that change these steps."""
+    """Return twelve hexadecimal digits that identify the data and the values of the keys of these steps."""
     values = {
         key.name: contents.get(key.name, value)
         for key, value in ((key_of(name), value) for name, value in config.resolved().items())
         if key.step in steps
     }
-    known = json.dumps({**values, DATA: contents[DATA]}, sort_keys=True, default=str)
-    return hashlib.sha256(known.encode()).hexdigest()[:12]
+    text = json.dumps({**values, DATA: contents[DATA]}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

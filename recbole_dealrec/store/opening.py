@@ -1,4 +1,4 @@
-"""Run folders that all processes of a run see: the main one writes to them, and no other run does meanwhile."""
+"""Run folders shared by the processes of one run: rank 0 writes to them under a lock."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,24 +12,24 @@ from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.run_folder import RunFolder
 
-_PROCESS = "process-"  # begins the names of the folders of processes that are not the main one
+_PROCESS = "process-"  # prefix of the folders of ranks above 0
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[RunFolder]:
-    """Open a run folder that no other run works in; wait for one that does.
+    """Open a run folder, after waiting for any other run that holds its lock.
 
     Raises:
-        InputError: it cannot be made, or a process of this run does not see it.
+        InputError: the folder cannot be made, or a process of this run does not see it.
     """
     with _locked(path) if processes.is_main() else nullcontext():
         folder = RunFolder(path, written=processes.is_main())
-        agree(folder)
+        synchronize(folder)
         yield folder
 
 
-def agree(folder: RunFolder) -> None:
-    """Wait for all processes of the run, and tell them what the main one has written.
+def synchronize(folder: RunFolder) -> None:
+    """Wait for all processes of the run, and copy the checksums of rank 0 to every process.
 
     Raises:
         InputError: this process does not see the folder.
@@ -43,25 +43,20 @@ def agree(folder: RunFolder) -> None:
 
 
 def process_folder(folder: RunFolder) -> RunFolder:
-    """Return where this process keeps what no other asks for: the folder itself in the main process."""
+    """Return this process's private folder: ``folder`` itself on rank 0, a subfolder on the others."""
     return folder if folder.written else RunFolder(folder / f"{_PROCESS}{processes.rank()}")
 
 
-def discard_unfinished(folder: RunFolder, beginning: str = "") -> None:
-    """Remove what only an interrupted run needs, that of the other processes included; these wait until it is gone.
-
-    Args:
-        folder: run folder.
-        beginning: of the names of what is removed.
-    """
-    folder.discard_unfinished(beginning)
+def discard_unfinished(folder: RunFolder, prefix: str = "") -> None:
+    """Remove the unfinished outputs of all processes whose names begin with ``prefix``, and wait until it is done."""
+    folder.discard_unfinished(prefix)
     if folder.written:
         for path in folder.path.glob(f"{_PROCESS}*"):
-            own = RunFolder(path)
-            own.discard_unfinished(beginning)
-            if not own.checksums:
+            private = RunFolder(path)
+            private.discard_unfinished(prefix)
+            if not private.checksums:
                 shutil.rmtree(path)
-    agree(folder)
+    synchronize(folder)
 
 
 @contextmanager

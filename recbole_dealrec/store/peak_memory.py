@@ -1,4 +1,4 @@
-"""The most memory that this process holds while something runs."""
+"""Peak memory of this process during a step."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,29 +7,28 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-_SECONDS = 0.02  # between two looks at the resident memory
+_SECONDS = 0.02  # between two samples of the resident memory
 _MIB = 1 << 20
 
 
 @contextmanager
-def watched_memory() -> Iterator[Callable[[], dict[str, float]]]:
-    """Watch the memory until the block ends; give a function that returns the peaks so far, in MiB by name.
+def peak_memory() -> Iterator[Callable[[], dict[str, float]]]:
+    """Yield a function that returns the peaks since the block began, in MiB by name.
 
-    ``resident`` is what of the process lies in RAM, libraries and what earlier steps left there included; a thread
-    looks at it 50 times a second. ``gpu``, only where CUDA is in use, is what PyTorch had allocated on this process's
-    GPU at most, by PyTorch's own account.
+    ``resident`` is the resident set size of the process, libraries and leftovers of earlier steps included, sampled by
+    a thread 50 times a second. ``gpu``, present if CUDA is in use, is PyTorch's peak allocation on this process's GPU.
     """
     process, ended, highest = psutil.Process(), threading.Event(), [0]
 
-    def look() -> None:
+    def sample() -> None:
         highest[0] = max(highest[0], process.memory_info().rss)
 
     def watch() -> None:
         while not ended.wait(_SECONDS):
-            look()
+            sample()
 
     def peaks() -> dict[str, float]:
-        look()
+        sample()
         found = {"resident": highest[0]}
         if torch.cuda.is_initialized():
             found["gpu"] = torch.cuda.max_memory_allocated()

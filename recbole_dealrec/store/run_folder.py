@@ -1,4 +1,4 @@
-"""The run folder: outputs that are there whole and unaltered, or not at all."""
+"""The run folder: outputs with checksums, written atomically."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ _CHECKSUMS = "checksums.json"
 class RunFolder:
     """Outputs of a run, each with its checksum in ``checksums.json``.
 
-    An output whose checksum does not match when the folder is opened, or that has none, is not used.
+    An output without a matching checksum when the folder is opened is not used.
 
     Args:
         path: the folder; made if absent.
-        written: whether outputs are kept; what is written to a folder that is not written to is thrown away.
+        written: whether this process writes outputs; if not, what it writes is discarded.
 
     Attributes:
-        checksums: checksums of each output by its name; two while it is replaced.
+        checksums: checksums of each output by name; two while the output is replaced.
     """
 
     def __init__(self, path: Path, written: bool = True) -> None:
@@ -33,59 +33,55 @@ class RunFolder:
         self.checksums: dict[str, list[str]] = {}
         if written:
             path.mkdir(parents=True, exist_ok=True)
-            self.checksums = self._read_whole_outputs()
+            self.checksums = self._read_checksums()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
     def has(self, *names: str) -> bool:
-        """Return whether there are outputs of all these names, whole and unaltered."""
+        """Return whether all these outputs exist unaltered."""
         return all(name in self.checksums for name in names)
 
     @contextmanager
     def output(self, name: str) -> Iterator[Path]:
-        """Give a temporary path that becomes the output ``name``, file or folder, if the block ends without error."""
+        """Yield a temporary path that becomes the output ``name``, file or folder, if the block ends without error."""
         if not self.written:
-            with tempfile.TemporaryDirectory() as thrown_away:
-                yield Path(thrown_away) / name
+            with tempfile.TemporaryDirectory() as discarded:
+                yield Path(discarded) / name
             return
         with atomic_path(self / name) as path:
             yield path
             written = checksum(path)
-            # Whenever it is interrupted, the older one or the new one is there, and its checksum is known.
+            # An interruption leaves the older or the new output, and the checksums of both are recorded.
             self._record(name, [*self.checksums.get(name, []), written])
         self._record(name, [written])
 
     def output_json(self, name: str, content: Any) -> None:
-        """Write an output of indented JSON."""
+        """Write ``content`` as an output of indented JSON."""
         with self.output(name) as path:
             write_json(path, content)
 
     def read_json(self, name: str, default: Any = None) -> Any:
-        """Return the content of an output of JSON, or ``default`` if there is none."""
+        """Return the content of a JSON output, or ``default`` if there is none."""
         return read_json(self / name) if self.has(name) else default
 
     def discard(self, name: str) -> None:
-        """Remove an output, a file, if there is one."""
+        """Remove an output file if it exists."""
         if self.checksums.pop(name, None) and self.written:
             write_json(self / _CHECKSUMS, self.checksums)
             (self / name).unlink()
 
-    def discard_unfinished(self, beginning: str = "") -> None:
-        """Remove the outputs that only an interrupted run needs: those that end in ``UNFINISHED``.
-
-        Args:
-            beginning: of the names of what is removed.
-        """
-        for name in [name for name in self.checksums if name.startswith(beginning) and name.endswith(UNFINISHED)]:
+    def discard_unfinished(self, prefix: str = "") -> None:
+        """Remove the outputs whose names begin with ``prefix`` and end in ``UNFINISHED``."""
+        for name in [name for name in self.checksums if name.startswith(prefix) and name.endswith(UNFINISHED)]:
             self.discard(name)
 
     def _record(self, name: str, checksums: list[str]) -> None:
         self.checksums[name] = checksums
         write_json(self / _CHECKSUMS, self.checksums)
 
-    def _read_whole_outputs(self) -> dict[str, list[str]]:
-        """Return the checksums of the outputs that match one of theirs; remove what an interrupted write left."""
+    def _read_checksums(self) -> dict[str, list[str]]:
+        """Return the checksums of the unaltered outputs, after removing what interrupted writes left."""
         remove_scratch(self.path)
         try:
             recorded = read_json(self / _CHECKSUMS)
@@ -94,18 +90,18 @@ class RunFolder:
         except ValueError:
             getLogger().warning(f"{self / _CHECKSUMS}: not JSON any more; every step of this folder is computed again")
             return {}
-        whole = {}
+        intact = {}
         for name, expected in recorded.items():
             found = _checksum_if_there(self / name)
             if found in expected:
-                whole[name] = [found]
+                intact[name] = [found]
             else:
                 getLogger().warning(f"{self / name}: missing, or altered since it was written; it is computed again")
-        return whole
+        return intact
 
 
-def whole_outputs(path: Path) -> set[str]:
-    """Return the names of the outputs of a run folder that are as they were written; only reads."""
+def intact_outputs(path: Path) -> set[str]:
+    """Return the names of the unaltered outputs of a run folder, without opening it."""
     try:
         recorded = read_json(path / _CHECKSUMS)
     except (FileNotFoundError, ValueError):
@@ -114,11 +110,7 @@ def whole_outputs(path: Path) -> set[str]:
 
 
 def check_outputs(path: Path, names: Sequence[str]) -> None:
-    """Raise InputError if a run folder lacks one of its outputs, or has one that was altered; only reads.
-
-    Raises:
-        InputError: there is no such folder, its run is not finished, or an output was altered.
-    """
+    """Raise InputError if there is no run folder at ``path`` or one of the outputs is missing or altered."""
     try:
         recorded = read_json(path / _CHECKSUMS)
     except OSError as error:

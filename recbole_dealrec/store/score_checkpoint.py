@@ -1,4 +1,4 @@
-"""A pass over the samples, shared by the processes, whose scores are kept while they come, so that it can go on."""
+"""Scores of all samples, computed batch by batch, shared among the processes and saved so that a pass can resume."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -14,16 +14,16 @@ from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import stopwatch
 
 Batch = TypeVar("Batch")
-_SECONDS = 30  # between two writes, if not more
-_WRITING_SHARE = 0.05  # of the time goes into writing at most
+_SECONDS = 30  # least time between two writes
+_WRITING_SHARE = 0.05  # most of the time that writing may take
 _SUFFIX = f".npz{UNFINISHED}"
 
 
 class ScoreCheckpoint:
-    """Keep unfinished scores in a run folder, each process those of its share.
+    """Save unfinished scores in a run folder, each process its own share.
 
     Args:
-        folder: run folder; None keeps nothing.
+        folder: run folder; None saves nothing.
     """
 
     def __init__(self, folder: RunFolder | None = None) -> None:
@@ -36,43 +36,37 @@ class ScoreCheckpoint:
         batches: Iterable[tuple[np.ndarray, Batch]],
         compute: Callable[[Batch], np.ndarray],
     ) -> np.ndarray:
-        """Return the scores that ``compute`` gives batch by batch, [n] or [n, d]; kept batches are not computed again.
-
-        Each process computes every so many-th batch, and all get all scores.
+        """Return the scores of all samples, [n] or [n, d], in every process; saved batches are not computed again.
 
         Args:
-            name: what is computed.
-            rows: int64 [n], rows of the samples; scores kept for others are not used.
-            batches: indices, int64 [B], and batch; always the same ones, or a score may differ in its last digits.
-            compute: gives a batch's scores, [B] or [B, d].
+            name: name of the scores.
+            rows: int64 [n], rows of the samples; scores saved for other rows are not used.
+            batches: indices, int64 [B], and batch; the same in every run, or a score may differ in its last digits.
+            compute: returns a batch's scores, [B] or [B, d].
         """
-        scores, done = self._read(name, rows)
-        pace = Pace()
-        for index, values in computed(batches, compute, lambda index: not done[index].all()):
+        saved = self._load(name, rows) or {"scores": None, "done": np.zeros(len(rows), dtype=bool)}
+        scores, done = saved["scores"], saved["done"]
+        writer = PeriodicWriter()
+        for index, values in compute_share(batches, compute, lambda index: not done[index].all()):
             if scores is None:
                 scores = _empty(len(rows), values)
             scores[index], done[index] = values, True
-            pace.write(self._write, name, rows=rows, scores=scores, done=done)
-        return joined(scores, done)
+            writer.write_if_due(self._save, name, rows=rows, scores=scores, done=done)
+        return join_shares(scores, done)
 
-    def compute_once(self, name: str, rows: np.ndarray, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return an array that the main process computes once and keeps."""
+    def compute_on_main(self, name: str, rows: np.ndarray, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return an array that rank 0 loads, or computes and saves."""
 
-        def kept_or_computed() -> np.ndarray:
-            if kept := self._kept(name, rows):
-                return kept["values"]
+        def load_or_compute() -> np.ndarray:
+            if saved := self._load(name, rows):
+                return saved["values"]
             values = compute()
-            self._write(name, rows=rows, values=values)
+            self._save(name, rows=rows, values=values)
             return values
 
-        return processes.on_main(kept_or_computed)
+        return processes.on_main(load_or_compute)
 
-    def _read(self, name: str, rows: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        if kept := self._kept(name, rows):
-            return kept["scores"], kept["done"]
-        return None, np.zeros(len(rows), dtype=bool)
-
-    def _kept(self, name: str, rows: np.ndarray) -> dict[str, np.ndarray] | None:
+    def _load(self, name: str, rows: np.ndarray) -> dict[str, np.ndarray] | None:
         file = name + _SUFFIX
         if self.folder is None or not self.folder.has(file):
             return None
@@ -82,33 +76,33 @@ class ScoreCheckpoint:
             stopwatch.resume(float(arrays["seconds"]))
             return dict(arrays)
 
-    def _write(self, name: str, **arrays: np.ndarray) -> None:
+    def _save(self, name: str, **arrays: np.ndarray) -> None:
         if self.folder is not None:
             with self.folder.output(name + _SUFFIX) as path, open(path, "wb") as stream:
                 np.savez(stream, seconds=stopwatch.seconds(), **arrays)
 
 
-class Pace:
-    """Write now and then while a pass goes on: every ``_SECONDS``, or seldom enough for ``_WRITING_SHARE``."""
+class PeriodicWriter:
+    """Write every ``_SECONDS``, or less often where writing would take more than ``_WRITING_SHARE`` of the time."""
 
     def __init__(self) -> None:
         self._due = perf_counter() + _SECONDS
 
-    def write(self, write: Callable[..., None], *arguments: Any, **named: Any) -> None:
-        """Call ``write`` if it is time to."""
+    def write_if_due(self, write: Callable[..., None], *arguments: Any, **named: Any) -> None:
+        """Call ``write`` if enough time has passed since the last call."""
         if (start := perf_counter()) > self._due:
             write(*arguments, **named)
             self._due = perf_counter() + max(_SECONDS, (perf_counter() - start) / _WRITING_SHARE)
 
 
-def computed(
+def compute_share(
     batches: Iterable[tuple[np.ndarray, Batch]],
     compute: Callable[[Batch], np.ndarray],
     is_needed: Callable[[np.ndarray], bool] = lambda index: True,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give indices and scores of the batches that fall to this process: every so many-th, if it is needed.
+    """Yield indices and scores of this process's batches: every ``world_size``-th one, if ``is_needed``.
 
-    With FSDP, ``compute`` is called in every process as often as in the one that has most to do.
+    With FSDP, ``compute`` is called equally often in every process.
     """
     batches = iter(batches)
     first = next(batches)
@@ -120,22 +114,27 @@ def computed(
             yield index, values
 
 
-def joined(scores: np.ndarray | None, done: np.ndarray) -> np.ndarray:
-    """Return scores [n] or [n, d] of all processes; this one has those that are ``done``, None if it has none."""
+def join_shares(scores: np.ndarray | None, done: np.ndarray) -> np.ndarray:
+    """Return the scores [n] or [n, d] of all processes.
+
+    Args:
+        scores: this process's scores, None if it has none.
+        done: bool [n], which of them it has.
+    """
     if processes.world_size() == 1:
         return scores
     shares = processes.gather((np.flatnonzero(done), None if scores is None else scores[done]))
-    of_all = _empty(len(done), next(values for _, values in shares if values is not None))
+    joined = _empty(len(done), next(values for _, values in shares if values is not None))
     for index, values in shares:
         if values is not None:
-            of_all[index] = values
-    return of_all
+            joined[index] = values
+    return joined
 
 
 def with_progress(
     batches: Iterable[tuple[np.ndarray, Batch]], total: int, description: str | None, hidden: bool
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Give indices and batch, with a progress bar over ``total`` samples."""
+    """Yield indices and batch, with a progress bar over ``total`` samples."""
     with tqdm(total=total, desc=description, ncols=100, disable=hidden) as progress:
         for index, batch in batches:
             yield index, batch

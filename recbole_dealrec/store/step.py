@@ -1,4 +1,4 @@
-"""A step of a run: its seconds and peak memory, kept in the folder that holds what it made."""
+"""The seconds and peak memory of each step of a run, saved in the folder of the step's outputs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,8 +6,8 @@ from logging import getLogger
 from time import perf_counter
 from typing import Any
 
-from recbole_dealrec.store.opening import agree
-from recbole_dealrec.store.peak_memory import watched_memory
+from recbole_dealrec.store.opening import synchronize
+from recbole_dealrec.store.peak_memory import peak_memory
 from recbole_dealrec.store.run_folder import RunFolder
 
 _STEPS = "steps.json"
@@ -15,25 +15,25 @@ Record = dict[str, Any]  # "seconds", and "memory", peaks in MiB by name
 
 
 class Stopwatch:
-    """Seconds of the step that is going on, with those that interrupted runs had spent on it."""
+    """Seconds of the current step, including those of interrupted runs."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a step."""
+        """Restart at zero for a new step."""
         self._start, self._earlier = perf_counter(), 0.0
 
     def seconds(self) -> float:
-        """Return the seconds until now."""
+        """Return the seconds of the current step so far."""
         return perf_counter() - self._start + self._earlier
 
     def resume(self, seconds: float) -> None:
-        """Count the seconds that an interrupted run had spent up to what this one goes on from."""
+        """Count the seconds that an interrupted run had spent up to the state that this run resumes from."""
         self._earlier = max(self._earlier, float(seconds))
 
     def add(self, seconds: float) -> None:
-        """Count seconds that other runs had spent on a part of the step."""
+        """Add seconds that other runs had spent on a part of the step."""
         self._earlier += seconds
 
 
@@ -42,25 +42,25 @@ stopwatch = Stopwatch()
 
 @contextmanager
 def step(folder: RunFolder, name: str) -> Iterator[None]:
-    """Log and measure a step, which all processes take part in; steps do not lie inside one another.
+    """Log and measure a step of all processes, and add its record to the folder if it ends without an error.
 
-    Its record is kept once the step ends without an error.
+    Steps must not be nested.
     """
     stopwatch.restart()
     getLogger().info(f"step {name}")
-    with watched_memory() as memory:
+    with peak_memory() as memory:
         yield
     seconds = round(stopwatch.seconds(), 3)
-    keep(folder, {name: {"seconds": seconds, "memory": memory()}})
-    agree(folder)
+    add_records(folder, {name: {"seconds": seconds, "memory": memory()}})
+    synchronize(folder)
     getLogger().info(f"step {name} took {seconds:.1f} s")
 
 
-def keep(folder: RunFolder, found: dict[str, Record]) -> None:
+def add_records(folder: RunFolder, added: dict[str, Record]) -> None:
     """Add records to those of a folder."""
-    folder.output_json(_STEPS, {**records(folder), **found})
+    folder.output_json(_STEPS, {**records(folder), **added})
 
 
 def records(folder: RunFolder) -> dict[str, Record]:
-    """Return the records of the steps of a folder by name, in the order in which they were kept."""
+    """Return the records of the steps in a folder by name, in the order in which they were added."""
     return folder.read_json(_STEPS, {})

@@ -1,4 +1,4 @@
-"""What an evaluation collects, of all processes together."""
+"""RecBole's collector of evaluation data, joined over all processes."""
 
 import torch
 from recbole.evaluator import Collector
@@ -9,8 +9,10 @@ COLLECTED = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
 
 
 class JoinedCollector(Collector):
-    """RecBole's collector, over what all processes collected. RecBole's own fails on what is no tensor: the counts that
-    ItemCoverage, AveragePopularity and others need."""
+    """Collect evaluation data of all processes.
+
+    RecBole's own collector fails on values that are not tensors: the counts for ItemCoverage, AveragePopularity, ...
+    """
 
     def get_data_struct(self):
         self._join()
@@ -23,7 +25,7 @@ class JoinedCollector(Collector):
         return struct
 
     def _join(self) -> None:
-        """Take what the other processes collected; each query was one process's, so none is counted twice."""
+        """Concatenate the data of all processes; each query belongs to one process."""
         if processes.world_size() == 1:
             return
         data = self.data_struct._data_dict

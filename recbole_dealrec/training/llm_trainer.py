@@ -25,16 +25,16 @@ from recbole_dealrec.store.step import stopwatch
 from recbole_dealrec.training.collector import COLLECTED
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
-_SECONDS = 30  # between two writes of what has been tested
+_SECONDS = 30  # between two writes of the evaluation's state
 
 
 class LLMTrainer(SafetensorsTrainer):
-    """Few-shot fine-tuning; RecBole's loop, early stopping, collector and evaluator around accelerate.
+    """Fine-tune with RecBole's loop, early stopping, collector and evaluator, and Accelerate's mixed precision.
 
-    ``train_batch_size`` samples of all processes together make one optimiser step, ``micro_batch_size`` of one process
-    one forward pass; the gradient is the mean over the step's samples however they are cut. The learning rate warms up
-    over ``warmup_steps`` and falls linearly to zero. ``valid_metric: loss`` stops early by the validation loss (the
-    paper), anything else by that metric. ``test`` goes on from the last batch that was kept, too.
+    An optimiser step takes ``train_batch_size`` samples over all processes, a forward pass ``micro_batch_size`` of one
+    process; the gradient is the mean over the step's samples. The learning rate warms up over ``warmup_steps`` and
+    falls linearly to zero. ``valid_metric: loss`` stops early by the validation loss (the paper), another value by that
+    metric. An interrupted ``test`` resumes from the last saved batch.
     """
 
     _test_file = f"evaluation.state{UNFINISHED}"
@@ -59,7 +59,7 @@ class LLMTrainer(SafetensorsTrainer):
         total = max(self.epochs, 1) * len(train_data)
         self.scheduler = get_linear_schedule_with_warmup(self.optimizer, min(self.config["warmup_steps"], total), total)
         if processes.world_size() > 1:
-            torch.manual_seed(self.config["seed"] + processes.rank())  # other samples, other dropout
+            torch.manual_seed(self.config["seed"] + processes.rank())  # another dropout in each process
         return super().fit(train_data, *args, **kwargs)
 
     def state(self, train_data, epoch: int) -> dict[str, Any]:
@@ -83,11 +83,11 @@ class LLMTrainer(SafetensorsTrainer):
 
     def _optimizer_state(self) -> dict[str, Any]:
         state = self.optimizer.state_dict()
-        whole = {
+        full = {
             place: {name: fsdp.full_tensor(value) for name, value in values.items()}
             for place, values in state["state"].items()
         }
-        return {**state, "state": whole}
+        return {**state, "state": full}
 
     def _weights(self) -> dict[str, torch.Tensor]:
         named = self.model.named_parameters()
@@ -100,14 +100,14 @@ class LLMTrainer(SafetensorsTrainer):
 
     def test(self, test_data: QueryDataLoader, show_progress: bool = False) -> dict[str, float]:
         """Return the metrics of the best weights on the test part."""
-        self._batches_tested, self._test_kept = 0, perf_counter()
-        self._test_folder = own = process_folder(self.folder)
-        if own.has(self._test_file):
-            kept = torch.load(own / self._test_file, self.device, weights_only=True)
-            if (kept["batch_size"], kept["processes"]) == (self.test_batch_size, processes.world_size()):
-                stopwatch.resume(kept["seconds"])
-                self._batches_tested = kept["batches"]
-                self.eval_collector.data_struct._data_dict.update(kept["collected"])
+        self._batches_tested, self._test_saved = 0, perf_counter()
+        self._test_folder = process_folder(self.folder)
+        if self._test_folder.has(self._test_file):
+            state = torch.load(self._test_folder / self._test_file, self.device, weights_only=True)
+            if (state["batch_size"], state["processes"]) == (self.test_batch_size, processes.world_size()):
+                stopwatch.resume(state["seconds"])
+                self._batches_tested = state["batches"]
+                self.eval_collector.data_struct._data_dict.update(state["collected"])
                 self.logger.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")
         test_data.first_batch = self._batches_tested * processes.world_size()
         result = self.evaluate(test_data, show_progress=show_progress)
@@ -116,8 +116,8 @@ class LLMTrainer(SafetensorsTrainer):
     def _full_sort_batch_eval(self, batched_data):
         if self._batches_tested is not None:
             # RecBole has collected all batches before this one.
-            if perf_counter() - self._test_kept > _SECONDS:
-                self._keep_test()
+            if perf_counter() - self._test_saved > _SECONDS:
+                self._save_test_state()
             self._batches_tested += 1
         with self.accelerator.autocast():
             interaction, scores, *positives = super()._full_sort_batch_eval(batched_data)
@@ -125,7 +125,7 @@ class LLMTrainer(SafetensorsTrainer):
             scores, *positives = (values[:0] for values in (scores, *positives))
         return interaction, scores, *positives
 
-    def _keep_test(self) -> None:
+    def _save_test_state(self) -> None:
         data = self.eval_collector.data_struct._data_dict
         state = {
             "batch_size": self.test_batch_size,
@@ -136,7 +136,7 @@ class LLMTrainer(SafetensorsTrainer):
         }
         with self._test_folder.output(self._test_file) as path:
             torch.save(state, path)
-        self._test_kept = perf_counter()
+        self._test_saved = perf_counter()
 
     def _build_optimizer(self, **kwargs):
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -144,7 +144,7 @@ class LLMTrainer(SafetensorsTrainer):
 
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
         """Train one epoch; return the mean loss of a sample."""
-        self._keep_state(train_data, epoch_idx)
+        self._save_state(train_data, epoch_idx)
         self._place = epoch_idx, 0
         self.model.train()
         total, count = 0.0, 0
@@ -160,7 +160,7 @@ class LLMTrainer(SafetensorsTrainer):
     def _step(self, interaction: Interaction) -> float:
         """Do one optimiser step; return the mean loss of the samples before it.
 
-        Where the memory does not suffice, ``micro_batch_size`` is halved for good and the step begun anew.
+        If the memory does not suffice, ``micro_batch_size`` is halved for the rest of the run and the step repeated.
         """
         while True:
             try:
@@ -183,23 +183,20 @@ class LLMTrainer(SafetensorsTrainer):
         return sum(processes.gather(step_loss))
 
     def _accumulate(self, interaction: Interaction) -> float:
-        """Add the gradients of this process's part of the mean loss of a step's samples; return that part."""
+        """Accumulate gradients over this process's samples of a step; return their share of the mean loss."""
         size, step_loss = len(interaction), 0.0
-        for part, own in fsdp.in_lockstep(self._parts(interaction), lambda: interaction[:1]):
+        for batch, counts in fsdp.in_lockstep(self._micro_batches(interaction), lambda: interaction[:1]):
             with self.accelerator.autocast():
-                loss = self._loss(part)
-            loss = loss * (len(part) / size if own else 0)
+                loss = self._loss(batch)
+            loss = loss * (len(batch) / size if counts else 0)
             self._check_nan(loss)
-            # FSDP makes the mean over the processes.
+            # FSDP averages gradients over the processes.
             self.accelerator.backward(loss * processes.world_size() if self._sharded else loss)
             step_loss += loss.item()
         return step_loss
 
-    def _parts(self, interaction: Interaction) -> Iterator[Interaction]:
-        """Yield this process's samples of a step, ``micro_batch_size`` at a time.
-
-        Samples of similar length make a forward pass, so that little of it is padding; the gradient is the same.
-        """
+    def _micro_batches(self, interaction: Interaction) -> Iterator[Interaction]:
+        """Yield this process's samples of a step, ``micro_batch_size`` of similar length at a time."""
         order = interaction[self.model.ITEM_SEQ_LEN].argsort(stable=True)
         interaction = interaction[order[processes.rank() :: processes.world_size()]]
         for start in range(0, len(interaction), self._micro_batch_size):

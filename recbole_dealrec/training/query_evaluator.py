@@ -1,4 +1,4 @@
-"""RecBole's evaluator, and how far its metrics would differ on other queries."""
+"""RecBole's evaluator, with standard errors of its metrics over the queries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from recbole.evaluator.collector import DataStruct
 
 from recbole_dealrec.config import Config
 
-_GROUPS = 50  # of queries, of which each is left out once
+_GROUPS = 50  # of queries, for the jackknife
 _DIGITS = 15
 
 
 class QueryEvaluator(Evaluator):
-    """Evaluate as RecBole does, and keep what was evaluated for ``standard_errors``.
+    """Evaluate as RecBole does, and keep the collected data for ``standard_errors``.
 
     Args:
         config: reads ``metrics``, ``topk`` and ``metric_decimal_place``.
@@ -44,8 +44,8 @@ class QueryEvaluator(Evaluator):
         found = {}
         for metric in self.metric_class.values():
             with _unrounded(metric):
-                of_mean = hasattr(metric, "topk_result")
-                found |= _errors_of_means(metric, self._evaluated) if of_mean else _jackknife(metric, self._evaluated)
+                errors = _errors_of_means if hasattr(metric, "topk_result") else _jackknife
+                found |= errors(metric, self._evaluated)
         return {name: float(value) for name, value in found.items()}
 
 
@@ -76,15 +76,15 @@ def _jackknife(metric: AbstractMetric, struct: DataStruct) -> dict[str, float]:
     n = _n_queries(struct)
     count = min(_GROUPS, n)
     group = np.random.default_rng(0).permutation(np.arange(n) % count)
-    without = [metric.calculate_metric(_of_queries(struct, group != left_out)) for left_out in range(count)]
-    return {name: np.std([values[name] for values in without]) * np.sqrt(count - 1) for name in without[0]}
+    replicates = [metric.calculate_metric(_select(struct, group != left_out)) for left_out in range(count)]
+    return {name: np.std([values[name] for values in replicates]) * np.sqrt(count - 1) for name in replicates[0]}
 
 
 def _n_queries(struct: DataStruct) -> int:
     return max(len(value) for name, value in struct._data_dict.items() if name.startswith("rec."))
 
 
-def _of_queries(struct: DataStruct, kept: np.ndarray) -> DataStruct:
+def _select(struct: DataStruct, kept: np.ndarray) -> DataStruct:
     part = DataStruct()
     for name, value in struct._data_dict.items():
         part.set(name, value[torch.from_numpy(kept)] if name.startswith("rec.") else value)

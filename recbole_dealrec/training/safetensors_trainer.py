@@ -1,4 +1,4 @@
-"""RecBole's trainer, whose checkpoints are safetensors and whose training goes on where it was interrupted."""
+"""RecBole's trainer with safetensors checkpoints and resumable training."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -21,21 +21,21 @@ from recbole_dealrec.training.collector import JoinedCollector
 from recbole_dealrec.training.query_evaluator import QueryEvaluator
 from recbole_dealrec.training.training_state import TrainingCurve, random_state, set_random_state
 
-_MOST_NAMED = 8  # samples, in an error
+_MOST_NAMED = 8  # samples named in an error
 
 
 class SafetensorsTrainer(Trainer):
-    """RecBole's trainer, but the best weights are kept as safetensors and never pass through pickle.
+    """Train with RecBole's trainer; the best weights are saved as safetensors, never as pickle.
 
-    Before each epoch all that training depends on is kept in the run folder; training that was interrupted goes on from
-    the last of these states and ends as it would have, if there are as many processes. With a ``callback_fn``, which
-    may hold a state of its own, nothing is kept and training starts anew.
+    The state of training is saved in the run folder before each epoch. Interrupted training resumes from it and gives
+    the same result, if the number of processes is the same. With a ``callback_fn``, which may have a state of its own,
+    nothing is saved and training starts from the beginning.
 
     Args:
         config: configuration of the model.
         model: RecBole model.
-        folder: run folder that keeps the best weights.
-        name: their file or folder in it.
+        folder: run folder for the best weights.
+        name: file or folder of the weights in it.
 
     Attributes:
         curve: losses and validation results so far.
@@ -43,19 +43,19 @@ class SafetensorsTrainer(Trainer):
 
     def __init__(self, config: Config, model: nn.Module, folder: RunFolder, name: str) -> None:
         super().__init__(config, model)
-        self.tensorboard.close()  # its thread; the first value opens it again
+        self.tensorboard.close()  # ends its thread; the first value opens it again
         self.eval_collector = JoinedCollector(config)
         self.evaluator = QueryEvaluator(config)
         self.folder, self.name = folder, name
         self.saved_model_file = folder / name
         self._state_file = f"{name}.state{UNFINISHED}"
-        self._keeps_state = False
+        self._saves_state = False
         self._place = 0, 0  # epoch and forward pass
         self.curve = TrainingCurve()
 
     def fit(self, train_data, *args, saved: bool = True, callback_fn=None, **kwargs):
-        self._keeps_state = saved and callback_fn is None
-        if self._keeps_state and self.folder.has(self._state_file):
+        self._saves_state = saved and callback_fn is None
+        if self._saves_state and self.folder.has(self._state_file):
             self._set_state(torch.load(self.folder / self._state_file, self.device, weights_only=True), train_data)
             self.logger.info(f"{self.name}: training goes on with epoch {self.start_epoch}")
         try:
@@ -95,7 +95,7 @@ class SafetensorsTrainer(Trainer):
         self.model.load_state_dict(weights)
 
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
-        self._keep_state(train_data, epoch_idx)
+        self._save_state(train_data, epoch_idx)
         self._place = epoch_idx, 0
         sums = super()._train_epoch(train_data, epoch_idx, loss_func or self._loss, show_progress)
         self.curve.add_loss(np.sum(sums) / len(train_data))  # a model with several losses gives a tuple
@@ -107,11 +107,7 @@ class SafetensorsTrainer(Trainer):
         return self.model.calculate_loss(interaction)
 
     def _check_nan(self, loss: torch.Tensor) -> None:
-        """Stop at a loss that is not finite; the best weights so far stay.
-
-        Raises:
-            InputError: it is not.
-        """
+        """Raise InputError if the loss is not finite."""
         if torch.isfinite(loss):
             return
         fields, (epoch, batch) = Fields.of(self.config), self._place
@@ -122,15 +118,15 @@ class SafetensorsTrainer(Trainer):
             f"user and item) {samples}{', ...' if len(users) > _MOST_NAMED else ''}; lower the learning rate"
         )
 
-    def _keep_state(self, train_data, epoch: int) -> None:
-        if self._keeps_state and epoch > self.start_epoch:
+    def _save_state(self, train_data, epoch: int) -> None:
+        if self._saves_state and epoch > self.start_epoch:
             state = self.state(train_data, epoch)
             with self.folder.output(self._state_file) as path:
                 torch.save(state, path)
 
     def _valid_epoch(self, valid_data, show_progress: bool = False) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(valid_data, show_progress)
-        # NumPy's numbers are no plain values, which is all that a state may hold.
+        # The state is loaded with weights_only, which does not accept NumPy's numbers.
         result = {metric: float(value) for metric, value in result.items()}
         self.curve.add_result(self._place[0], result)
         return float(score), result
@@ -140,7 +136,7 @@ class SafetensorsTrainer(Trainer):
         save_file(self.model.state_dict(), path)
 
     def load(self, path: Path) -> None:
-        """Read weights that ``save`` wrote into the model."""
+        """Load weights that ``save`` wrote."""
         self.model.load_state_dict(load_file(path, device=str(self.device)))
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs) -> None:

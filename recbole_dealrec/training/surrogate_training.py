@@ -16,12 +16,12 @@ from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
 
 class SurrogateTraining:
-    """Training of a run's surrogate, each of a number with a seed of its own that follows from ``seed``.
+    """Training of one of a run's surrogates, with a seed derived from ``seed`` and its number.
 
     Args:
         config: configuration of the run; the surrogate's is ``Config.surrogate``.
         splits: the surrogate is trained on the training part and validated on the validation part.
-        folder: run folder that keeps the weights.
+        folder: run folder for the weights.
         number: which of the run's surrogates, from 0.
 
     Attributes:
@@ -38,20 +38,20 @@ class SurrogateTraining:
         self._trainer = SafetensorsTrainer(self.config, self.model, folder, self._files.weights)
 
     def fit(self) -> None:
-        """Train, and keep the weights of the best validation result."""
+        """Train, and save and load the weights of the best validation result."""
         self._fit()
         self.load()
 
     def finish(self) -> None:
-        """Write the losses and validation results; weights beside them are those of a finished training."""
+        """Write the losses and validation results, which marks the training as finished."""
         self.folder.output_json(self._files.curve, self._trainer.summary())
 
     def load(self) -> None:
-        """Load the weights that were kept."""
+        """Load the saved weights."""
         self._trainer.load(self.folder / self._files.weights)
 
     def watch(self, after_evaluation: Callable[[nn.Module], None]) -> None:
-        """Train, keep nothing, and call a function with the surrogate after each evaluation."""
+        """Train without saving, and call ``after_evaluation`` with the surrogate after each evaluation."""
         self._fit(saved=False, callback_fn=lambda epoch, score: after_evaluation(self.model))
 
     def _fit(self, **options) -> None:
@@ -62,5 +62,5 @@ class SurrogateTraining:
 
 
 def surrogate_seed(seed: int, number: int) -> int:
-    """Return a surrogate's seed; surrogates of neighbouring seeds have none in common, as ``seed + number`` would."""
+    """Return a surrogate's seed; unlike ``seed + number``, runs of neighbouring seeds share none."""
     return seed if number == 0 else int(np.random.SeedSequence((seed, number)).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""All that training depends on between two epochs, so that an interrupted one ends as it would have."""
+"""The state of training between two epochs, for resuming it: the loss curve and the random generators."""
 
 import random
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ import torch
 
 @dataclass
 class TrainingCurve:
-    """What a training was like; plain values, so that a state and JSON can hold it.
+    """Losses and validation results of a training, as plain values.
 
     Attributes:
         train_loss: mean training loss of each epoch, from epoch 0 on.
-        valid_epoch: epochs after which there was an evaluation.
+        valid_epoch: epochs that ended with an evaluation.
         valid_result: the values of each metric at these evaluations.
     """
 
@@ -47,7 +47,7 @@ def random_state(loader_generator: torch.Generator) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], loader_generator: torch.Generator) -> None:
-    """Set the generators to what ``random_state`` gave."""
+    """Set the generators to a state that ``random_state`` returned."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"].cpu())

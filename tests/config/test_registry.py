@@ -236,7 +236,7 @@ def test_a_model_of_another_package_is_known_by_its_name(ten):
 
     MODELS.register("Mine", keys=[Key("depth", COUNT, "fine-tuning", default=4)])(Mine)
     config = ten(model="Mine")
-    assert config.model_class is Mine and config["depth"] == 4 and config.own_model
+    assert config.model_class is Mine and config["depth"] == 4 and config.is_llm_recommender
     assert "depth" not in ten()
 
 
@@ -245,8 +245,8 @@ def test_a_model_class_is_handed_in_from_outside(ten):
         """A recommender that no registry knows."""
 
     config = ten(model=Unregistered)
-    assert config.model_class is Unregistered and config["n_fewshot"] == 1024 and config.own_model
-    assert not ten().surrogate().own_model
+    assert config.model_class is Unregistered and config["n_fewshot"] == 1024 and config.is_llm_recommender
+    assert not ten().surrogate().is_llm_recommender
 
 
 def test_config_imports_little_of_the_package():

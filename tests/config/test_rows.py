@@ -183,7 +183,7 @@ def test_a_ratio_may_be_zero_and_must_stay_below_one(key, ten):
 
 def test_every_default_is_accepted_by_its_check():
     for file in property_files():
-        assert [name for name, value in read_yaml(file).items() if not key_of(name).kind.holds(value)] == []
+        assert [name for name, value in read_yaml(file).items() if not key_of(name).kind.accepts(value)] == []
 
 
 def test_a_surrogates_key_follows_the_key_itself():

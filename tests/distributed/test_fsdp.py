@@ -20,7 +20,7 @@ from recbole_dealrec.model.memory import smaller_helps
 from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer
 from recbole_dealrec.store import score_checkpoint
 from recbole_dealrec.store.files import read_json
-from recbole_dealrec.store.opening import agree, opened, process_folder
+from recbole_dealrec.store.opening import opened, process_folder, synchronize
 from recbole_dealrec.store.run_folder import UNFINISHED
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint
 from recbole_dealrec.training.llm_trainer import LLMTrainer
@@ -133,12 +133,12 @@ def _trained(keys):
         whole = _built(config, splits)
         curve = fit(whole, "whole").curve
         adapters = [_adapter(whole)]
-        agree(folder)
+        synchronize(folder)
         whole.load(folder / "whole")
         adapters.append(_adapter(whole))
         with pytest.raises(Interrupted):
             fit(_built(config, splits), "interrupted", interrupted=True)
-        agree(folder)
+        synchronize(folder)
         going_on = _built(config, splits)
         assert fit(going_on, "interrupted").start_epoch == 2
         return curve, [*adapters, _adapter(going_on)]

@@ -10,7 +10,7 @@ import pytest
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store import opening
-from recbole_dealrec.store.opening import agree, discard_unfinished, opened, process_folder
+from recbole_dealrec.store.opening import discard_unfinished, opened, process_folder, synchronize
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 
 HOLDER = """
@@ -77,7 +77,7 @@ def _told(path):
     with processes.process_group(cpu=True), opened(path) as folder:
         before = folder.has("a.json")
         folder.output_json("a.json", processes.rank())
-        agree(folder)
+        synchronize(folder)
         own = process_folder(folder)
         own.output_json(f"own{UNFINISHED}", processes.rank())
         processes.gather(None)

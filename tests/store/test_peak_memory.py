@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from recbole_dealrec.store.peak_memory import watched_memory
+from recbole_dealrec.store.peak_memory import peak_memory
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import records, step
 
@@ -17,11 +17,11 @@ def fill(mib):
 
 
 def test_what_was_held_and_let_go_is_seen():
-    with watched_memory() as peaks:
+    with peak_memory() as peaks:
         before = peaks()["resident"]
         fill(300)
         assert 290 < peaks()["resident"] - before < 340
-    with watched_memory() as peaks:
+    with peak_memory() as peaks:
         assert peaks()["resident"] < before + 100
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder, check_outputs, whole_outputs
+from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder, check_outputs, intact_outputs
 
 
 def names(folder):
@@ -148,13 +148,13 @@ def test_a_folder_that_is_not_written_to_stays_as_it_is(tmp_path):
 
 
 def test_the_outputs_of_a_folder_are_read_without_opening_it(tmp_path):
-    assert whole_outputs(tmp_path / "absent") == set()
+    assert intact_outputs(tmp_path / "absent") == set()
     run = RunFolder(tmp_path)
     write(run, "a.txt", "whole")
     write(run, "b.txt", "whole")
     (tmp_path / "b.txt").write_text("altered")
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert whole_outputs(tmp_path) == {"a.txt"}
+    assert intact_outputs(tmp_path) == {"a.txt"}
     check_outputs(tmp_path, ["a.txt"])
     for name, message in (("c.txt", "the run is not finished, there is no c.txt yet"), ("b.txt", "b.txt: missing, or")):
         with pytest.raises(InputError, match=message):
@@ -163,6 +163,6 @@ def test_the_outputs_of_a_folder_are_read_without_opening_it(tmp_path):
         check_outputs(tmp_path / "absent", ["a.txt"])
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
     (tmp_path / "checksums.json").write_text("{")
-    assert whole_outputs(tmp_path) == set()
+    assert intact_outputs(tmp_path) == set()
     with pytest.raises(InputError, match="checksums.json: not JSON any more"):
         check_outputs(tmp_path, ["a.txt"])

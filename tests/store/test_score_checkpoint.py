@@ -98,8 +98,8 @@ def test_scores_of_other_samples_are_not_used(tmp_path):
 
 def test_what_is_computed_once_is_kept(tmp_path):
     rows = np.arange(2)
-    x = ScoreCheckpoint(RunFolder(tmp_path)).compute_once("x", rows, lambda: np.float32([1, 2, 3]))
-    again = ScoreCheckpoint(RunFolder(tmp_path)).compute_once("x", rows, lambda: pytest.fail("computed again"))
+    x = ScoreCheckpoint(RunFolder(tmp_path)).compute_on_main("x", rows, lambda: np.float32([1, 2, 3]))
+    again = ScoreCheckpoint(RunFolder(tmp_path)).compute_on_main("x", rows, lambda: pytest.fail("computed again"))
     assert again.dtype == x.dtype and again.tolist() == [1, 2, 3]
 
 

@@ -9,7 +9,7 @@ from recbole_dealrec.distributed import processes
 from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.opening import opened
 from recbole_dealrec.store.run_folder import RunFolder
-from recbole_dealrec.store.step import keep, records, step, stopwatch
+from recbole_dealrec.store.step import add_records, records, step, stopwatch
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_records_of_another_folder_are_added(tmp_path, clock):
     shared, run = RunFolder(tmp_path / "shared"), RunFolder(tmp_path / "run")
     with step(shared, "effort"):
         clock(5)
-    keep(run, records(shared))
+    add_records(run, records(shared))
     with step(run, "selection"):
         clock(1)
     assert records(RunFolder(tmp_path / "run"))["effort"] == records(shared)["effort"]
