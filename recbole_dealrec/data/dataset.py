@@ -26,8 +26,8 @@ from recbole_dealrec.errors import InputError
 class SequentialDataset(RecBoleSequentialDataset):
     """RecBole's sequential dataset with titles, exact time order, and histories that keep their latest items.
 
-    RecBole converts time to float32, in which Unix seconds within two minutes are equal; it sorts stably, so rows that
-    are sorted before the conversion stay in order.
+    RecBole converts time to float32, in which Unix seconds within two minutes are equal. Here, once rows are filtered,
+    the time column holds their places in time order, int32; rows of equal time are in the order of the file.
 
     Attributes:
         titles: titles by internal item id.
@@ -38,10 +38,21 @@ class SequentialDataset(RecBoleSequentialDataset):
         file = AtomicFile.of(Path(config["data_path"]) / f"{config['dataset']}.item", config)
         self.titles = read_titles(file, self.iid_field, config["title_field"], self.field2id_token[self.iid_field])
 
-    def _change_feat_format(self) -> None:
-        if self.config["benchmark_filename"] is None:
-            self.inter_feat = self.inter_feat.sort_values([self.uid_field, self.time_field], kind="stable")
-        super()._change_feat_format()
+    def _remove_duplication(self) -> None:
+        times = self.inter_feat[self.time_field]
+        self.inter_feat[self.time_field] = self._places  # RecBole's sort of equal times is not stable
+        super()._remove_duplication()
+        self.inter_feat[self.time_field] = times
+
+    def _reset_index(self) -> None:
+        self._places = self._places[self.inter_feat.index]
+        super()._reset_index()
+
+    def _dataframe_to_interaction(self, data):
+        interaction = super()._dataframe_to_interaction(data)
+        if data is self.inter_feat and self.benchmark_filename_list is None:
+            interaction.interaction[self.time_field] = torch.from_numpy(self._places.to_numpy(np.int32))
+        return interaction
 
     def _benchmark_presets(self) -> None:
         history = Fields.of(self.config).history
@@ -76,6 +87,7 @@ class SequentialDataset(RecBoleSequentialDataset):
         for name, kind in needed.items():
             if kind == FeatureType.FLOAT.value:
                 _check_times(feat[list(needed)], name, file)
+                self._places = pd.Series(file.places(name))
             else:
                 _check_present(feat[name], file)
         return feat
@@ -140,6 +152,8 @@ def load_splits(config: Config) -> Splits:
     """
     if set(config["eval_args"]["mode"].values()) != {"full"}:
         raise InputError("configuration key 'eval_args': mode has to be full; titles are ranked over the catalogue")
+    if config["eval_args"]["order"] != "TO":
+        raise InputError("configuration key 'eval_args': order has to be TO; histories are in time order")
     try:
         dataset = SequentialDataset(config)
         parts = dataset.build()

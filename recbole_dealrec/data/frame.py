@@ -1,8 +1,9 @@
 """DataFrames of interactions written as atomic files, and the selection returned as a DataFrame."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from logging import getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,17 +99,23 @@ def _check_columns(name: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> 
             raise InputError(f"{name}, row {int(np.argmax(missing))} from 0: {column} is missing; drop the row")
 
 
-def _timestamps(times: pd.Series) -> np.ndarray:
-    """Return times as float64, datetimes as seconds since 1970."""
+def _timestamps(times: pd.Series) -> Sequence[Any]:
+    """Return times as numbers or text of numbers that are exactly as given, datetimes as seconds since 1970."""
     if pd.api.types.is_datetime64_any_dtype(times):
-        times = (times - pd.Timestamp(0, tz=times.dt.tz)) / pd.Timedelta(seconds=1)
+        return _seconds(times)
     try:
         numbers = times.to_numpy(dtype=np.float64)
     except (ValueError, TypeError) as error:
         raise InputError(f"interactions: {times.name} holds a value that is no number or datetime ({error})") from error
     if not np.isfinite(numbers).all():
         raise InputError(f"interactions, row {int(np.argmin(np.isfinite(numbers)))} from 0: {times.name} is not finite")
-    return numbers
+    return times.to_numpy()
+
+
+def _seconds(times: pd.Series) -> list[str]:
+    """Return datetimes as seconds since 1970 in decimals, as fine as the column is."""
+    digits = {"s": 0, "ms": 3, "us": 6, "ns": 9}[times.dt.unit]
+    return [f"{Decimal(count).scaleb(-digits):f}" for count in times.astype(np.int64)]
 
 
 def _titles(given: pd.Series, catalogue: pd.Index) -> list[str]:
