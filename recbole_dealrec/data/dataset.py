@@ -18,13 +18,15 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import CandidateSamples, Fields
 from recbole_dealrec.data.download.library import download_if_absent
-from recbole_dealrec.data.title import read_titles
+from recbole_dealrec.data.title import n_sharing, read_titles
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 
 
 class SequentialDataset(RecBoleSequentialDataset):
     """RecBole's sequential dataset with titles, exact time order, and histories that keep their latest items.
+
+    Items without a title are left out of the catalogue, and so of targets and histories.
 
     RecBole converts time to float32, in which Unix seconds within two minutes are equal. Here, once rows are filtered,
     the time column holds their places in time order, int32; rows of equal time are in the order of the file.
@@ -34,9 +36,29 @@ class SequentialDataset(RecBoleSequentialDataset):
     """
 
     def __init__(self, config: Config) -> None:
+        self._item_file = AtomicFile.of(Path(config["data_path"]) / f"{config['dataset']}.item", config)
+        self._untitled: dict[str, None] = {}  # in the order of the files
+        self._n_left_out = 0
         super().__init__(config)
-        file = AtomicFile.of(Path(config["data_path"]) / f"{config['dataset']}.item", config)
-        self.titles = read_titles(file, self.iid_field, config["title_field"], self.field2id_token[self.iid_field])
+        self.titles = ["", *(self._title_of[token] for token in self.field2id_token[self.iid_field][1:])]
+        self._log_titles()
+
+    @cached_property
+    def _title_of(self) -> dict[str, str]:
+        return read_titles(self._item_file, self.iid_field, self.config["title_field"])
+
+    def _log_titles(self) -> None:
+        """Say how many items are without a title, and how many without one of their own."""
+        if self._untitled:
+            getLogger().warning(
+                f"{self._item_file.path}: {len(self._untitled)} items of the interactions have no title and are left "
+                f"out, with {self._n_left_out} rows; the first is {next(iter(self._untitled))}"
+            )
+        if sharing := n_sharing(self.titles):
+            getLogger().info(
+                f"{self._item_file.path}: {sharing} of {len(self.titles) - 1} items share their title with another; "
+                "a model that writes titles ranks them side by side, the more frequent first"
+            )
 
     def _remove_duplication(self) -> None:
         times = self.inter_feat[self.time_field]
@@ -63,7 +85,9 @@ class SequentialDataset(RecBoleSequentialDataset):
     def _load_feat(self, filepath, source):
         if source is FeatureSource.INTERACTION:
             return self._load_interactions(AtomicFile.of(filepath, self.config))
-        return self._load_by_recbole(filepath, source)
+        feat = self._load_by_recbole(filepath, source)
+        is_items = source is FeatureSource.ITEM and feat is not None
+        return feat[feat[self.iid_field].isin(self._title_of)] if is_items else feat
 
     def _load_by_recbole(self, filepath, source):
         try:
@@ -90,7 +114,27 @@ class SequentialDataset(RecBoleSequentialDataset):
                 self._places = pd.Series(file.places(name))
             else:
                 _check_present(feat[name], file)
-        return feat
+        return self._titled(feat, file)
+
+    def _titled(self, feat: pd.DataFrame, file: AtomicFile) -> pd.DataFrame:
+        """Return interactions without items that have no title, and without rows that have no target or history then.
+
+        Raises:
+            InputError: no row is left.
+        """
+        titles, history = self._title_of, Fields.of(self.config).history
+        kept = feat[self.iid_field].isin(titles)
+        self._untitled.update(dict.fromkeys(feat.loc[~kept, self.iid_field]))
+        if self.benchmark_filename_list is not None:
+            for items in feat[history]:
+                self._untitled.update(dict.fromkeys(item for item in items if item not in titles))
+            feat[history] = [np.array([item for item in items if item in titles]) for items in feat[history]]
+            kept &= feat[history].str.len() > 0
+        if not kept.any():
+            items = f"the {feat[self.iid_field].nunique()} items of the interactions in {file.path.name}"
+            raise InputError(f"{self._item_file.path}: none of {items} has a title")
+        self._n_left_out += int((~kept).sum())
+        return feat[kept]
 
     def _needed_columns(self) -> dict[str, str]:
         """Return the type of each required column of the interactions, by name."""
