@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from logging import getLogger
 from pathlib import Path
 
@@ -126,10 +126,11 @@ class SequentialDataset(RecBoleSequentialDataset):
         kept = feat[self.iid_field].isin(titles)
         self._untitled.update(dict.fromkeys(feat.loc[~kept, self.iid_field]))
         if self.benchmark_filename_list is not None:
-            for items in feat[history]:
-                self._untitled.update(dict.fromkeys(item for item in items if item not in titles))
-            feat[history] = [np.array([item for item in items if item in titles]) for items in feat[history]]
-            kept &= feat[history].str.len() > 0
+            named = dict.fromkeys(chain.from_iterable(feat[history]))
+            if untitled := [item for item in named if item not in titles]:
+                self._untitled.update(dict.fromkeys(untitled))
+                feat[history] = [np.array([item for item in items if item in titles]) for items in feat[history]]
+                kept &= feat[history].str.len() > 0
         if not kept.any():
             items = f"the {feat[self.iid_field].nunique()} items of the interactions in {file.path.name}"
             raise InputError(f"{self._item_file.path}: none of {items} has a title")
@@ -198,6 +199,8 @@ def load_splits(config: Config) -> Splits:
         raise InputError("configuration key 'eval_args': mode has to be full; titles are ranked over the catalogue")
     if config["eval_args"]["order"] != "TO":
         raise InputError("configuration key 'eval_args': order has to be TO; histories are in time order")
+    if config["TIME_FIELD"] in (config["numerical_features"] or []):
+        raise InputError("configuration key 'numerical_features': time is for the order of rows alone; leave it out")
     try:
         dataset = SequentialDataset(config)
         parts = dataset.build()

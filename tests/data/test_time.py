@@ -133,6 +133,11 @@ def test_of_repeated_interactions_the_first_or_last_in_exact_time_stays(keep, ro
     assert sorted(sum(found, [])) == sorted(samples_in_order(once))
 
 
+def test_time_is_no_feature(rows, load):
+    with pytest.raises(InputError, match="'numerical_features': time is for the order of rows alone"):
+        load(rows, UNITS["seconds"], numerical_features=["timestamp"])
+
+
 def test_an_interval_of_time_is_in_the_files_unit(rows, load):
     written = UNITS["YYYYMMDD"]
     found = load(rows, written, val_interval={"timestamp": "[20240101,20240115]"})

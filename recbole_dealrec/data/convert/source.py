@@ -113,7 +113,7 @@ def time_number(value: Any, path: Path, row: int, name: str) -> int | float:
         InputError: it is no finite number, or has more digits than a fraction may have to be kept apart from others.
     """
     result = number(value, path, row, name)
-    exact = Decimal(str(value))
+    exact = Decimal(value if isinstance(value, str | int) else repr(result))
     if exact == exact.to_integral_value() and abs(exact) < 2**63:
         return int(exact)
     if Decimal(repr(result)) != exact:
