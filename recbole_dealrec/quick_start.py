@@ -138,7 +138,8 @@ def select_fewshot(
         interactions: columns ``user_id``, ``item_id`` and ``timestamp``, of any types; times are numbers or datetimes,
             and equal ones keep the order of the rows. The keys ``USER_ID_FIELD``, ``ITEM_ID_FIELD`` and ``TIME_FIELD``
             give other names.
-        items: columns ``item_id`` and ``title``; the key ``title_field`` gives another name.
+        items: columns ``item_id`` and ``title``; the key ``title_field`` gives another name. Items without a title are
+            left out.
         llm_path: Hugging Face id, folder or .gguf file of a causal language model; ``tiny`` is built here.
         keys: configuration keys, such as ``sampler``, ``n_fewshot`` and ``prompt_noun``.
 

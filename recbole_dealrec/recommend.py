@@ -85,7 +85,8 @@ def _item_ids(histories: Sequence[Sequence[str]], dataset: SequentialDataset) ->
             raise InputError(f"histories[{place}] is empty; give at least one item")
         unknown = [str(item) for item in history if str(item) not in ids]
         if unknown:
-            raise InputError(f"histories[{place}]: {dataset.dataset_name} has no item '{unknown[0]}'; leave it out")
+            absent = f"{dataset.dataset_name} has no item '{unknown[0]}' with a title"
+            raise InputError(f"histories[{place}]: {absent}; leave it out")
         found.append(np.array([ids[str(item)] for item in history], dtype=np.int64))
     return found
 

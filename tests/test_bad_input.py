@@ -306,6 +306,7 @@ ODD_TITLES = {
     "i8": "<end> <|end|> </s> [INST]",
     "i9": "",
     "i10": "\U0001f600\u200d\u0301",
+    "i11": 'Pan 12"',
 }
 
 
@@ -337,9 +338,10 @@ def test_odd_input_runs_through_with_titles_as_they_are(kind, odd, checkpoint):
     assert set(scores["user"]) == {"u0", "u1", "u3", "long"} and "i1" in set(scores["target"])
     assert np.isfinite(scores[["influence", "effort"]]).all(axis=None) and scores["selected"].all()
     rows = [json.loads(line) for line in (folder / "fewshot.jsonl").read_text(encoding="utf-8").splitlines()]
-    titles = {item: " ".join(title.split()) or item for item, title in ODD_TITLES.items()}
+    titles = {item: " ".join(title.split()) for item, title in ODD_TITLES.items()}
     assert [row["output"] for row in rows] == [f'"{titles[target]}"' for target in scores["target"]]
-    assert all("long long" not in row["input"] for row in rows)
+    assert all(row["input"] for row in rows) and any('"long long' in row["input"] for row in rows)
+    assert all(len(row["input"]) < 2000 and '"i9"' not in row["input"] for row in rows)
     assert any('"### Response:"' in row["input"] for row in rows)
 
 

@@ -2,11 +2,14 @@
 
 import math
 import re
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from recbole.utils import FeatureType
 
 from recbole_dealrec.config import Config
@@ -95,6 +98,21 @@ class AtomicFile:
             if not _is_number(row[column]):
                 raise self.error(number, f"{name} is '{row[column]}', which is no number")
 
+    def places(self, name: str) -> np.ndarray:
+        """Return the place of each row below the header in the order of a column's exact values; int32 [n].
+
+        Places start at 0; rows of equal value are in the order of the file. All values have to be finite numbers.
+        """
+        column = list(self.columns()).index(name)
+        values, rests = array("d"), array("d")
+        for _, row in islice(self.rows(), 1, None):
+            values.append(float(row[column]))
+            rests.append(rounded_off(row[column]))
+        order = np.lexsort((rests, values))
+        places = np.empty(len(order), dtype=np.int32)
+        places[order] = np.arange(len(order))
+        return places
+
     def row_number(self, index: int) -> int:
         """Return the line number of row ``index`` below the header, from 0."""
         return next(islice(self._lines(), index + 1, None))[0]
@@ -124,6 +142,13 @@ class AtomicFile:
             raise InputError(f"configuration key 'encoding': Python knows no encoding '{self.encoding}'") from error
         except UnicodeError as error:
             raise InputError(f"{self.path}: not {self.encoding} text ({error})") from error
+
+
+def rounded_off(number: str) -> float:
+    """Return what float64 lacks of a number that is given as text."""
+    if number.isdigit() and len(number) <= 15:  # few enough digits that nothing is lost
+        return 0.0
+    return float(Decimal(number) - Decimal(float(number)))
 
 
 def _is_number(text: str) -> bool:

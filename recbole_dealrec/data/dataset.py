@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from logging import getLogger
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import CandidateSamples, Fields
 from recbole_dealrec.data.download.library import download_if_absent
-from recbole_dealrec.data.title import read_titles
+from recbole_dealrec.data.title import n_sharing, read_titles
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 
@@ -26,22 +26,55 @@ from recbole_dealrec.errors import InputError
 class SequentialDataset(RecBoleSequentialDataset):
     """RecBole's sequential dataset with titles, exact time order, and histories that keep their latest items.
 
-    RecBole converts time to float32, in which Unix seconds within two minutes are equal; it sorts stably, so rows that
-    are sorted before the conversion stay in order.
+    Items without a title are left out of the catalogue, and so of targets and histories.
+
+    RecBole converts time to float32, in which Unix seconds within two minutes are equal. Here, once rows are filtered,
+    the time column holds their places in time order, int32; rows of equal time are in the order of the file.
 
     Attributes:
         titles: titles by internal item id.
     """
 
     def __init__(self, config: Config) -> None:
+        self._item_file = AtomicFile.of(Path(config["data_path"]) / f"{config['dataset']}.item", config)
+        self._untitled: dict[str, None] = {}  # in the order of the files
+        self._n_left_out = 0
         super().__init__(config)
-        file = AtomicFile.of(Path(config["data_path"]) / f"{config['dataset']}.item", config)
-        self.titles = read_titles(file, self.iid_field, config["title_field"], self.field2id_token[self.iid_field])
+        self.titles = ["", *(self._title_of[token] for token in self.field2id_token[self.iid_field][1:])]
+        self._log_titles()
 
-    def _change_feat_format(self) -> None:
-        if self.config["benchmark_filename"] is None:
-            self.inter_feat = self.inter_feat.sort_values([self.uid_field, self.time_field], kind="stable")
-        super()._change_feat_format()
+    @cached_property
+    def _title_of(self) -> dict[str, str]:
+        return read_titles(self._item_file, self.iid_field, self.config["title_field"])
+
+    def _log_titles(self) -> None:
+        """Say how many items are without a title, and how many without one of their own."""
+        if self._untitled:
+            getLogger().warning(
+                f"{self._item_file.path}: {len(self._untitled)} items of the interactions have no title and are left "
+                f"out, with {self._n_left_out} rows; the first is {next(iter(self._untitled))}"
+            )
+        if sharing := n_sharing(self.titles):
+            getLogger().info(
+                f"{self._item_file.path}: {sharing} of {len(self.titles) - 1} items share their title with another; "
+                "a model that writes titles ranks them side by side, the more frequent first"
+            )
+
+    def _remove_duplication(self) -> None:
+        times = self.inter_feat[self.time_field]
+        self.inter_feat[self.time_field] = self._places  # RecBole's sort of equal times is not stable
+        super()._remove_duplication()
+        self.inter_feat[self.time_field] = times
+
+    def _reset_index(self) -> None:
+        self._places = self._places[self.inter_feat.index]
+        super()._reset_index()
+
+    def _dataframe_to_interaction(self, data):
+        interaction = super()._dataframe_to_interaction(data)
+        if data is self.inter_feat and self.benchmark_filename_list is None:
+            interaction.interaction[self.time_field] = torch.from_numpy(self._places.to_numpy(np.int32))
+        return interaction
 
     def _benchmark_presets(self) -> None:
         history = Fields.of(self.config).history
@@ -52,7 +85,9 @@ class SequentialDataset(RecBoleSequentialDataset):
     def _load_feat(self, filepath, source):
         if source is FeatureSource.INTERACTION:
             return self._load_interactions(AtomicFile.of(filepath, self.config))
-        return self._load_by_recbole(filepath, source)
+        feat = self._load_by_recbole(filepath, source)
+        is_items = source is FeatureSource.ITEM and feat is not None
+        return feat[feat[self.iid_field].isin(self._title_of)] if is_items else feat
 
     def _load_by_recbole(self, filepath, source):
         try:
@@ -76,9 +111,31 @@ class SequentialDataset(RecBoleSequentialDataset):
         for name, kind in needed.items():
             if kind == FeatureType.FLOAT.value:
                 _check_times(feat[list(needed)], name, file)
+                self._places = pd.Series(file.places(name))
             else:
                 _check_present(feat[name], file)
-        return feat
+        return self._titled(feat, file)
+
+    def _titled(self, feat: pd.DataFrame, file: AtomicFile) -> pd.DataFrame:
+        """Return interactions without items that have no title, and without rows that have no target or history then.
+
+        Raises:
+            InputError: no row is left.
+        """
+        titles, history = self._title_of, Fields.of(self.config).history
+        kept = feat[self.iid_field].isin(titles)
+        self._untitled.update(dict.fromkeys(feat.loc[~kept, self.iid_field]))
+        if self.benchmark_filename_list is not None:
+            named = dict.fromkeys(chain.from_iterable(feat[history]))
+            if untitled := [item for item in named if item not in titles]:
+                self._untitled.update(dict.fromkeys(untitled))
+                feat[history] = [np.array([item for item in items if item in titles]) for items in feat[history]]
+                kept &= feat[history].str.len() > 0
+        if not kept.any():
+            items = f"the {feat[self.iid_field].nunique()} items of the interactions in {file.path.name}"
+            raise InputError(f"{self._item_file.path}: none of {items} has a title")
+        self._n_left_out += int((~kept).sum())
+        return feat[kept]
 
     def _needed_columns(self) -> dict[str, str]:
         """Return the type of each required column of the interactions, by name."""
@@ -140,6 +197,10 @@ def load_splits(config: Config) -> Splits:
     """
     if set(config["eval_args"]["mode"].values()) != {"full"}:
         raise InputError("configuration key 'eval_args': mode has to be full; titles are ranked over the catalogue")
+    if config["eval_args"]["order"] != "TO":
+        raise InputError("configuration key 'eval_args': order has to be TO; histories are in time order")
+    if config["TIME_FIELD"] in (config["numerical_features"] or []):
+        raise InputError("configuration key 'numerical_features': time is for the order of rows alone; leave it out")
     try:
         dataset = SequentialDataset(config)
         parts = dataset.build()

@@ -1,8 +1,9 @@
 """DataFrames of interactions written as atomic files, and the selection returned as a DataFrame."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from logging import getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,12 +46,14 @@ def dataset_written(
     user, item, time = (config[f"{name}_FIELD"] for name in ("USER_ID", "ITEM_ID", "TIME"))
     _check_columns("interactions", interactions, (user, item, time))
     _check_columns("items", items, (item, config["title_field"]))
-    user_codes, users = interactions[user].factorize()
-    item_codes, catalogue = interactions[item].factorize()
-    titles = _titles(items.set_index(item)[config["title_field"]], catalogue)
-    rows = pd.DataFrame({user: user_codes, item: item_codes, time: _timestamps(interactions[time])})
+    rows = interactions[[user, item]].assign(**{time: _timestamps(interactions[time])})
+    titles = _titles(items.set_index(item)[config["title_field"]], pd.Index(rows[item].unique()))
+    rows = rows[rows[item].isin(titles.index)]
+    user_codes, users = rows[user].factorize()
+    item_codes, catalogue = rows[item].factorize()
+    rows = rows.assign(**{user: user_codes, item: item_codes})
     with tempfile.TemporaryDirectory() as folder:
-        _write_atomic(Path(folder) / FRAME, rows, titles, config)
+        _write_atomic(Path(folder) / FRAME, rows, titles.tolist(), config)
         data_keys = {"data_path": folder, "load_col": {"inter": [user, item, time]}}
         yield {"checkpoint_dir": f"{folder}/saved", **keys, **data_keys}, Ids(users, catalogue)
 
@@ -98,37 +101,43 @@ def _check_columns(name: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> 
             raise InputError(f"{name}, row {int(np.argmax(missing))} from 0: {column} is missing; drop the row")
 
 
-def _timestamps(times: pd.Series) -> np.ndarray:
-    """Return times as float64, datetimes as seconds since 1970."""
+def _timestamps(times: pd.Series) -> Sequence[Any]:
+    """Return times as numbers or text of numbers that are exactly as given, datetimes as seconds since 1970."""
     if pd.api.types.is_datetime64_any_dtype(times):
-        times = (times - pd.Timestamp(0, tz=times.dt.tz)) / pd.Timedelta(seconds=1)
+        return _seconds(times)
     try:
         numbers = times.to_numpy(dtype=np.float64)
     except (ValueError, TypeError) as error:
         raise InputError(f"interactions: {times.name} holds a value that is no number or datetime ({error})") from error
     if not np.isfinite(numbers).all():
         raise InputError(f"interactions, row {int(np.argmin(np.isfinite(numbers)))} from 0: {times.name} is not finite")
-    return numbers
+    return times.to_numpy()
 
 
-def _titles(given: pd.Series, catalogue: pd.Index) -> list[str]:
-    """Return each item's title on one line, or its id if it has no title."""
+def _seconds(times: pd.Series) -> list[str]:
+    """Return datetimes as seconds since 1970 in decimals, as fine as the column is."""
+    digits = {"s": 0, "ms": 3, "us": 6, "ns": 9}[times.dt.unit]
+    return [f"{Decimal(count).scaleb(-digits):f}" for count in times.astype(np.int64)]
+
+
+def _titles(given: pd.Series, found: pd.Index) -> pd.Series:
+    """Return the titles, each on one line, of those of the ``found`` items that have one."""
     titles = given.dropna().map(_one_line)
     titles = titles[titles != ""].groupby(level=0).unique()
     several = titles[titles.map(len) > 1]
     if len(several):
         raise InputError(f"items: item '{several.index[0]}' has {len(several.iloc[0])} titles; keep one of them")
-    titles = titles.map(lambda found: found[0]).reindex(catalogue)
-    untitled = catalogue[titles.isna()]
-    if len(untitled) == len(catalogue):
+    titled = found.isin(titles.index)
+    if not titled.any():
         raise InputError(
-            f"items: none of the {len(catalogue)} items of the interactions has a title; see that ids are of one type"
+            f"items: none of the {len(found)} items of the interactions has a title; see that ids are of one type"
         )
-    if len(untitled):
+    if not titled.all():
         getLogger().warning(
-            f"items: {len(untitled)} items have no title and are called by their id, the first is {untitled[0]}"
+            f"items: {(~titled).sum()} items of the interactions have no title and are left out, the first is "
+            f"{found[~titled][0]}"
         )
-    return [_one_line(item if pd.isna(title) else title) for item, title in titles.items()]
+    return titles.map(lambda texts: texts[0]).reindex(found[titled])
 
 
 def _one_line(value: Any) -> str:

@@ -1,5 +1,6 @@
 """The prompt template of scoring, training and inference."""
 
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,10 @@ from typing import Any
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.errors import InputError
+
+# What is between two titles of a list. Where a title itself has it, a backslash keeps the two quotes apart.
+_SEPARATOR, _ESCAPED = re.compile(r'(", )(?=\\*")'), r"\1\\"
+_ESCAPED_SEPARATOR = re.compile(r'(", )\\(?=\\*")')
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,9 @@ class PromptTemplate:
     Args:
         config: reads ``prompt_noun``, ``prompt_verb``, ``prompt_instruction``, ``prompt_input`` and ``prompt_layout``.
 
+    Attributes:
+        n_lists: how many times the titles stand in a prompt.
+
     Raises:
         InputError: a text has an unknown field or an unmatched brace, or leaves out the history.
     """
@@ -35,6 +43,10 @@ class PromptTemplate:
         needed = None if config["chat_template"] else "input"
         self._layout = _checked_text("prompt_layout", config["prompt_layout"], {"instruction", "input", *words}, needed)
         self._words = words
+
+    @property
+    def n_lists(self) -> int:
+        return self.render(["\ue000"]).text.count("\ue000")
 
     def render(self, history: Sequence[str]) -> Prompt:
         """Return the prompt for a history of titles, oldest first."""
@@ -48,13 +60,21 @@ class PromptTemplate:
 
     @staticmethod
     def list_titles(titles: Sequence[str]) -> str:
-        """Return titles in double quotes, separated by commas."""
-        return ", ".join(f'"{title}"' for title in titles)
+        """Return titles in double quotes, separated by commas; different lists of titles give different texts."""
+        return ", ".join(map(PromptTemplate.response, titles))
 
     @staticmethod
     def response(title: str) -> str:
-        """Return the response for an item's title."""
-        return f'"{title}"'
+        """Return the response for an item's title, which is in quotes as in a list of titles."""
+        return f'"{_SEPARATOR.sub(_ESCAPED, title)}"'
+
+    @staticmethod
+    def title(response: str) -> str:
+        """Return the title in a response: its first line, without the quotes that ``response`` puts round it."""
+        line = next(iter(response.strip().splitlines()), "").strip()
+        if line.startswith('"'):
+            line = line[1:].removesuffix('"')
+        return _ESCAPED_SEPARATOR.sub(r"\1", line)
 
     def _filled_input(self, listed: str) -> str:
         return self._input.format(history=listed, **self._words)

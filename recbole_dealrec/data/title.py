@@ -4,26 +4,25 @@ RecBole's reader splits titles, merges equal ones, reads words such as NA as mis
 mark, so it is not used for them.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import islice
 from logging import getLogger
-from pathlib import Path
+
+import numpy as np
 
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.errors import InputError
 
 
-def read_titles(file: AtomicFile, id_field: str, title_field: str, tokens: Sequence[str]) -> list[str]:
-    """Return the title of each item of the catalogue.
+def read_titles(file: AtomicFile, id_field: str, title_field: str) -> dict[str, str]:
+    """Return the titles of items, with single spaces only, by item token; items without a title are left out.
 
     Args:
         file: item file.
         id_field: column of the item tokens.
         title_field: column of the titles, ``token`` or ``token_seq``.
-        tokens: item tokens by internal id; entry 0 is RecBole's padding.
-
-    Returns:
-        Titles by internal id, with single spaces only; entry 0 is empty. The title of an item without one is its token.
 
     Raises:
         InputError: the file or a column is absent, a row has too many or few columns, or an item has two titles.
@@ -45,15 +44,31 @@ def read_titles(file: AtomicFile, id_field: str, title_field: str, tokens: Seque
         title = " ".join(row[title_column].split())
         if titles.setdefault(row[id_column], title) != title:
             raise file.error(number, f"item '{row[id_column]}' has another title than above; keep one of the rows")
-    return _titles_by_id(titles, tokens, file.path)
+    return {item: title for item, title in titles.items() if title}
 
 
-def _titles_by_id(titles: dict[str, str], tokens: Sequence[str], file: Path) -> list[str]:
-    untitled = [token for token in tokens[1:] if not titles.get(token)]
-    if len(untitled) == len(tokens) - 1:
-        raise InputError(f"{file}: none of the {len(untitled)} items of the interactions has a title")
-    if untitled:
+def n_sharing(titles: Sequence[str]) -> int:
+    """Return how many of the titles are not the only one of their text."""
+    return sum(count for count in Counter(titles).values() if count > 1)
+
+
+def cut_titles(titles: Sequence[str], is_long: np.ndarray, limit: int, length: Callable[[str], int]) -> list[str]:
+    """Return titles of which the long ones have at most ``limit`` tokens, and log how many are cut.
+
+    Args:
+        titles: the titles.
+        is_long: whether a title is to be cut, bool [n].
+        limit: most tokens of a title that is cut.
+        length: returns the number of tokens of a text.
+    """
+    cut, long = list(titles), np.flatnonzero(is_long)
+    for number in long:
+        beginnings = range(1, len(titles[number]) + 1)
+        end = bisect_right(beginnings, limit, key=lambda size: length(titles[number][:size]))  # noqa: B023
+        cut[number] = titles[number][:end].rstrip()
+    if len(long):
         getLogger().warning(
-            f"{file}: {len(untitled)} items have no title and are called by their id, the first is {untitled[0]}"
+            f"{len(long)} titles have more tokens than a prompt has room for and are cut to {limit} in prompts, the "
+            f"first is '{cut[long[0]]} ...'; raise max_prompt_length if they are to be whole"
         )
-    return ["", *(titles.get(token) or token for token in tokens[1:])]
+    return cut

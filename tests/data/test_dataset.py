@@ -365,6 +365,80 @@ def test_ranking_has_to_be_over_the_catalogue(mode, ten):
         load_splits(config)
 
 
+def without_titles(path, name, *items):
+    """Empties the titles of some items of a dataset, and leaves another out of the file."""
+    lines = (path / name / f"{name}.item").read_text().splitlines()
+    rows = [line.partition("\t") for line in lines]
+    kept = [(item, tab, "" if item in items else title) for item, tab, title in rows if item != items[-1]]
+    (path / name / f"{name}.item").write_text("".join("".join(row) + "\n" for row in kept))
+
+
+def warnings_of(caplog):
+    return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_items_without_a_title_are_in_no_target_history_or_ranking(ten, tmp_path, caplog):
+    config = ten()
+    without_titles(tmp_path, "ten", "i4", "i10")
+    splits = load_splits(config)
+    assert sorted(splits.train.field2id_token["item_id"][1:]) == [f"i{n}" for n in (1, 2, 3, 5, 6, 7, 8, 9)]
+    assert sorted(rows_of(splits.train)) == [
+        ("u1", "i1", "i2"), ("u2", "i2", "i6"), ("u3", "i9", "i7"), ("u4", "i1", "i2"), ("u4", "i1 i2", "i3"),
+        ("u5", "i3", "i5"), ("u5", "i3 i5", "i7"), ("u5", "i3 i5 i7", "i9"),
+    ]  # fmt: skip
+    assert ("u1", "i1 i2", "i3") in rows_of(splits.valid) and ("u2", "i2 i6", "i8") in rows_of(splits.test)
+    (warning,) = warnings_of(caplog)
+    assert warning.endswith("2 items of the interactions have no title and are left out, with 5 rows; the first is i4")
+
+
+def test_what_fills_short_histories_is_no_item(write_benchmark, make_config, split, caplog):
+    row = [
+        ("u", ["0", "0", "i1"], "i2"), ("v", ["0", "0", "0"], "i3"), ("v", ["i1", "i9", "i2"], "i4"),
+        ("w", ["i1", "i2", "i4"], "i9"),
+    ]  # fmt: skip
+    titles = {"i1": "One", "i2": "Two", "i3": "Three", "i4": "Four", "i9": ""}
+    path = write_benchmark("full", {part: row for part in ("train", "valid", "test")}, titles)
+    keys = split().final_config_dict
+    names = ("benchmark_filename", "load_col", "alias_of_item_id")
+    splits = load_splits(make_config("full", path, **{name: keys[name] for name in names}))
+    for part in (splits.train, splits.valid, splits.test):
+        assert rows_of(part) == [("u", "i1", "i2"), ("v", "i1 i2", "i4")]
+    assert sorted(splits.train.titles) == ["", "Four", "One", "Two"]
+    (warning,) = warnings_of(caplog)
+    assert warning.endswith("2 items of the interactions have no title and are left out, with 6 rows; the first is i9")
+
+
+def test_an_item_named_0_with_a_title_stays(write_dataset, make_config):
+    path = write_dataset("zero", {user: ["0", "1", "2", "0"] for user in "uv"})
+    assert ("u", "0 1 2", "0") in rows_of(load_splits(make_config("zero", path)).test)
+
+
+def test_features_of_items_without_a_title_are_left_out(write_dataset, make_config, tmp_path):
+    path = write_dataset("shop", {user: [f"i{n}" for n in range(9)] for user in "uv"})
+    without_titles(tmp_path, "shop", "i4", "i0")
+    load_col = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "title"]}
+    train = load_splits(make_config("shop", path, load_col=load_col)).train
+    assert train.titles[1:] == [f"title of i{n}" for n in (8, 7, 6, 5, 3, 2, 1)]
+    assert len(train.item_feat) == train.item_num == 8
+
+
+def test_a_part_without_any_title_is_an_error(ten, split, tmp_path):
+    config, parts = ten(), split()
+    (tmp_path / "ten" / "ten.item").write_text("item_id:token\ttitle:token\nx\tOne\n")
+    with pytest.raises(InputError, match="ten.item: none of the 10 items of the interactions in ten.inter has a title"):
+        load_splits(config)
+    (tmp_path / "split" / "split.item").write_text("item_id:token\ttitle:token\ni1\tOne\ni2\tTwo\n")
+    with pytest.raises(InputError, match="split.item: none of the 3 items of the interactions in split.valid.inter"):
+        load_splits(parts)
+
+
+def test_the_number_of_items_of_one_title_is_said_once(ten, caplog):
+    caplog.set_level("INFO")
+    load_splits(ten())
+    (message,) = [record.message for record in caplog.records if "share their title" in record.message]
+    assert "ten.item: 2 of 10 items share their title with another" in message
+
+
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
 
 
@@ -408,5 +482,5 @@ def test_no_row_is_taken_for_another_without_a_warning(ten, caplog):
 
 def test_time_order_is_needed(ten):
     config = ten(eval_args={"split": {"LS": "valid_and_test"}, "order": "RO", "group_by": "user", "mode": "full"})
-    with pytest.raises(InputError, match="TO"):
+    with pytest.raises(InputError, match="configuration key 'eval_args': order has to be TO"):
         load_splits(config)

@@ -83,7 +83,6 @@ def test_games_are_downloaded_filtered_and_split(publish, make_config, path, ser
         "",
         "Tom & Jerry",
         '"Quoted" Game',
-        "B2",
         *(f"Game {item}" for item in range(3, 8)),
     }
     times = {(user, item): int(time) for user, item, time in rows}

@@ -1,7 +1,9 @@
 """Prompts, byte for byte."""
 
+from itertools import product
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_dealrec.config import Config
@@ -53,7 +55,7 @@ def test_empty_history():
     assert PromptTemplate(Config("BIGRec", "ml-100k")).render([]).text == "\n"
 
 
-HOSTILE = ['{history}', "{0}", "}{", '"', '""', "{{", "%s", "\\n", "{noun!r:>30}"]
+HOSTILE = ["{history}", "{0}", "}{", '"', '""', "{{", "%s", "\\n", "{noun!r:>30}"]
 
 
 @pytest.mark.parametrize("title", HOSTILE)
@@ -71,6 +73,52 @@ def test_the_input_is_the_titles_in_order(titles):
     prompt = PromptTemplate(TINY).render(titles)
     assert prompt.input == ", ".join('"' + title + '"' for title in titles)
     assert prompt.text == prompt.input + "\n"
+
+
+# What the text between two titles is made of.
+ODD = st.text('", \\a', min_size=1).map(lambda text: " ".join(text.split())).filter(bool)
+
+
+@pytest.mark.parametrize(
+    "title", ["Pizza Pan 12", 'Pizza Pan 12"', '"Weird Al"', '"', '""', 'a", "b', '", "', "a\\", '", \\"']
+)
+def test_a_title_is_read_as_it_was_written(title):
+    assert PromptTemplate.title(PromptTemplate.response(title)) == title
+
+
+@given(ODD)
+def test_any_title_is_read_as_it_was_written(title):
+    assert PromptTemplate.title(PromptTemplate.response(title)) == title
+
+
+@pytest.mark.parametrize(
+    ("response", "title"),
+    [
+        ("", ""), (" \n", ""), ("Alpha", "Alpha"), ('  "Alpha" \nand more', "Alpha"), ('"Alpha', "Alpha"),
+        ('Pan 12"', 'Pan 12"'), ('"', ""), ('""', ""), ('"""', '"'),
+    ],
+)  # fmt: skip
+def test_one_pair_of_quotes_is_taken_off(response, title):
+    assert PromptTemplate.title(response) == title
+
+
+def test_no_title_is_taken_for_two():
+    assert PromptTemplate.list_titles(['a", "b']) == '"a", \\"b"'
+    assert PromptTemplate.list_titles(["a", "b"]) == '"a", "b"'
+
+
+@settings(max_examples=1000)
+@given(st.lists(ODD, min_size=1, max_size=3), st.lists(ODD, min_size=1, max_size=3))
+def test_different_lists_are_different_texts(some, others):
+    assert (some == others) == (PromptTemplate.list_titles(some) == PromptTemplate.list_titles(others))
+
+
+def test_all_short_titles_and_pairs_are_different_texts():
+    short = [" ".join("".join(signs).split()) for n in (1, 2, 3) for signs in product('", \\', repeat=n)]
+    titles = [title for title in dict.fromkeys(short) if title]
+    longer = {" ".join("".join(signs).split()) for n in range(1, 7) for signs in product(('"', ", ", "\\"), repeat=n)}
+    lists = {*product(titles, repeat=2), *((title,) for title in longer if title)}
+    assert len(set(map(PromptTemplate.list_titles, lists))) == len(lists) > 1000
 
 
 def test_own_texts(ten):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recbole_dealrec.data import load_splits
 from recbole_dealrec.data.atomic import AtomicFile
-from recbole_dealrec.data.title import read_titles
+from recbole_dealrec.data.title import n_sharing, read_titles
 from recbole_dealrec.errors import InputError
 
 HEADER = "item_id:token\ttitle:token_seq\n"
@@ -23,7 +23,8 @@ def read(tmp_path):
     def call(content, tokens=("[PAD]", "a", "b", "c"), title_field="title", **options):
         file = tmp_path / "shop.item"
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_titles(AtomicFile(file, **options), "item_id", title_field, tokens)
+        found = read_titles(AtomicFile(file, **options), "item_id", title_field)
+        return ["", *(found.get(token) for token in tokens[1:])]
 
     return call
 
@@ -79,24 +80,27 @@ def test_another_separator(read):
     assert read("item_id:token|title:token\na|One\nb|Two\tB\nc|3\n", separator="|") == ["", "One", "Two B", "3"]
 
 
-def test_an_item_without_title_is_called_by_its_token_with_one_warning(read, caplog):
-    assert read(HEADER + "a\tOne\nb\t  \n") == ["", "One", "b", "c"]
-    (record,) = caplog.records
-    assert record.levelname == "WARNING"
-    assert "2 items have no title" in record.message and "first is b" in record.message
-    assert "shop.item" in record.message
+def test_an_item_without_title_is_not_among_them(read):
+    assert read(HEADER + "a\tOne\nb\t  \n") == ["", "One", None, None]
 
 
-def test_nothing_is_logged_where_all_have_titles(read, caplog):
-    read(HEADER + "a\tOne\nb\tTwo\nc\tThree\n")
-    assert not caplog.records
+@pytest.mark.parametrize("title", ["", "b", " two  words "])
+def test_an_item_on_two_rows_has_one_title_or_none(title, read):
+    assert read(HEADER + f"a\tOne\nb\t{title}\nb\t{title}\n")[2] == (" ".join(title.split()) or None)
+    with pytest.raises(InputError, match="row 4: item 'b' has another title than above"):
+        read(HEADER + f"a\tOne\nb\t{title}\nb\tother\n")
+
+
+@pytest.mark.parametrize(
+    ("titles", "count"), [(["", "a", "b"], 0), (["", "a", "b", "a"], 2), (["a", "a", "a", "b", "b"], 5)]
+)
+def test_items_that_share_their_title_are_counted(titles, count):
+    assert n_sharing(titles) == count
 
 
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (HEADER + "x\tOne\ny\tTwo\n", "none of the 3 items"),
-        (HEADER, "none of the 3 items"),
         ("item_id:token\tname:token\na\tOne\n", r"no column 'title' \(found item_id, name\); set title_field"),
         ("id:token\ttitle:token\na\tOne\n", "no column 'item_id'"),
         ("", r"no column 'item_id' \(found none\)"),
@@ -116,7 +120,7 @@ def test_an_unusable_file_is_named(content, part, read):
 
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(InputError, match="shop.item: no such file"):
-        read_titles(AtomicFile(tmp_path / "shop.item"), "item_id", "title", ["[PAD]", "a"])
+        read_titles(AtomicFile(tmp_path / "shop.item"), "item_id", "title")
 
 
 @pytest.mark.parametrize(
@@ -138,8 +142,8 @@ def test_any_title_comes_back(written, line_end):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.item"
         file.write_bytes((HEADER.strip() + line_end + line_end.join(reversed(rows)) + line_end).encode())
-        found = read_titles(AtomicFile(file), "item_id", "title", tokens)
-    assert found == ["", *(" ".join(title.split()) for title in written)]
+        found = read_titles(AtomicFile(file), "item_id", "title")
+    assert found == {token: " ".join(title.split()) for token, title in zip(tokens[1:], written, strict=True)}
 
 
 def test_the_dataset_has_the_titles_by_its_own_ids(ten):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_dealrec.data.convert.interactions import Row
-from recbole_dealrec.data.convert.source import json_rows, number
+from recbole_dealrec.data.convert.source import json_rows, number, time_number
 from recbole_dealrec.errors import InputError
 
 _ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -19,7 +19,7 @@ class _Edition:
     item: str
     rating: str
     time: str
-    ticks: float  # per second
+    ticks: int  # per second
 
 
 _EDITIONS = (
@@ -71,7 +71,8 @@ class Amazon:
             user, item = review.get(edition.user), review.get(edition.item)
             if not isinstance(user, str) or not isinstance(item, str):
                 raise InputError(f"{path}, row {row}: no text for {edition.user} or {edition.item}")
-            time = number(review.get(edition.time), path, row, edition.time) / edition.ticks
+            time = time_number(review.get(edition.time), path, row, edition.time)
+            time = time / edition.ticks if time % edition.ticks else time // edition.ticks
             yield Row(user, item, time, number(review.get(edition.rating), path, row, edition.rating))
 
     def titles(self) -> Iterator[tuple[str, str]]:

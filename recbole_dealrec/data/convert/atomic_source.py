@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.convert.interactions import Row
-from recbole_dealrec.data.convert.source import number
+from recbole_dealrec.data.convert.source import number, time_number
 from recbole_dealrec.errors import InputError
 
 
@@ -37,7 +37,7 @@ class AtomicSource:
                 raise file.width_error(row, cells, file.columns())
             user, item, time = (cells[column] for column in columns)
             rated = None if rating is None else number(cells[rating], file.path, row, "rating")
-            yield Row(user, item, number(time, file.path, row, "timestamp"), rated)
+            yield Row(user, item, time_number(time, file.path, row, "timestamp"), rated)
 
     def titles(self) -> Iterator[tuple[str, str]]:
         """Yield items and titles; rows with too many or few columns are left out, as published archives have some."""

@@ -18,7 +18,7 @@ class Row(NamedTuple):
 
     user: str
     item: str
-    time: float
+    time: int | float
     rating: float | None = None
 
 
@@ -40,7 +40,7 @@ class Interactions:
         items: token of each item code.
         user: int32 [n], user codes.
         item: int32 [n], item codes.
-        time: float64 [n], in the unit of the source.
+        time: int64 [n], or float64 where the source has fractions; in the unit of the source.
     """
 
     users: list[str]
@@ -62,7 +62,7 @@ class Interactions:
         """
         users: dict[str, int] = {}
         items: dict[str, int] = {}
-        user, item, time = array("i"), array("i"), array("d")
+        user, item, time = array("i"), array("i"), array("q")
         for row in rows:
             if min_rating is not None:
                 if row.rating is None:
@@ -71,11 +71,13 @@ class Interactions:
                     continue
             user.append(users.setdefault(row.user, len(users)))
             item.append(items.setdefault(row.item, len(items)))
+            if isinstance(row.time, float) and time.typecode == "q":
+                time = array("d", time)
             time.append(row.time)
         if not user:
             missing = "interaction" if min_rating is None else f"rating of {min_rating:g} or more"
             raise InputError(f"the source has no {missing}")
-        columns = np.frombuffer(user, np.int32), np.frombuffer(item, np.int32), np.frombuffer(time, np.float64)
+        columns = np.frombuffer(user, np.int32), np.frombuffer(item, np.int32), np.frombuffer(time, time.typecode)
         return cls(list(users), list(items), *columns)
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -102,6 +103,21 @@ def number(value: Any, path: Path, row: int, name: str) -> float:
         result = math.nan
     if not math.isfinite(result):
         raise InputError(f"{path}, row {row}: {name} is {value!r}, which is no number")
+    return result
+
+
+def time_number(value: Any, path: Path, row: int, name: str) -> int | float:
+    """Return a cell's value as a number that is exactly as given or, if it is a fraction, as near as any other is.
+
+    Raises:
+        InputError: it is no finite number, or has more digits than a fraction may have to be kept apart from others.
+    """
+    result = number(value, path, row, name)
+    exact = Decimal(value if isinstance(value, str | int) else repr(result))
+    if exact == exact.to_integral_value() and abs(exact) < 2**63:
+        return int(exact)
+    if Decimal(repr(result)) != exact:
+        raise InputError(f"{path}, row {row}: {name} is {value}, too many digits; write an integer of a smaller unit")
     return result
 
 

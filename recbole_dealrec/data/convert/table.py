@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_dealrec.data.convert.interactions import Row
-from recbole_dealrec.data.convert.source import column_numbers, csv_rows, number
+from recbole_dealrec.data.convert.source import column_numbers, csv_rows, number, time_number
 
 _NAMES = {
     "user": ("user", "user_id", "userid"),
@@ -44,7 +44,7 @@ class Table:
             yield Row(
                 cells[columns["user"]],
                 cells[columns["item"]],
-                number(cells[columns["time"]], self.interactions, row, "time"),
+                time_number(cells[columns["time"]], self.interactions, row, "time"),
                 number(cells[ratings[0]], self.interactions, row, "rating") if ratings else None,
             )
 

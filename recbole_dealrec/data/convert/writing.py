@@ -63,13 +63,11 @@ def write_interactions(interactions: Interactions, file: Path) -> None:
     """Write ``.inter`` with user, item and time, grouped by user, each user's rows in their order."""
     order = np.argsort(interactions.user, kind="stable")
     users, items = np.array(interactions.users, object), np.array(interactions.items, object)
-    integral = bool(np.all(interactions.time == np.floor(interactions.time)) and np.all(abs(interactions.time) < 2**53))
     with open(file, "w", encoding="utf-8") as stream:
         stream.write("user_id:token\titem_id:token\ttimestamp:float\n")
         for start in range(0, len(order), _CHUNK_ROWS):
             chunk = interactions[order[start : start + _CHUNK_ROWS]]
-            time = chunk.time.astype(np.int64) if integral else chunk.time
-            frame = pd.DataFrame({"user": users[chunk.user], "item": items[chunk.item], "time": time})
+            frame = pd.DataFrame({"user": users[chunk.user], "item": items[chunk.item], "time": chunk.time})
             frame.to_csv(stream, sep="\t", header=False, index=False, quoting=3)
 
 

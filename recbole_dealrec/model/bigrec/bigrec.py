@@ -18,10 +18,11 @@ from tqdm import tqdm
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
+from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
-from recbole_dealrec.model.bigrec.grounding import distances, rank_beams_first
+from recbole_dealrec.model.bigrec.grounding import distances, namesakes_before, rank_beams_first, ranked_apart
 from recbole_dealrec.model.bigrec.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
 from recbole_dealrec.model.bigrec.tiny import tiny_llm, tiny_llm_folder
 from recbole_dealrec.model.checkpoint import checkpoint_content
@@ -59,6 +60,7 @@ class BIGRec(LLMRecommender):
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
         if config["llm_path"] != "tiny":  # whose rotary positions are not limited
             self._check_context_length()
+        self._namesakes = torch.from_numpy(namesakes_before(dataset.titles, item_counts(dataset))).to(self.device)
         self._trie: TokenTrie | None = None
         self._title_of_item: Tensor | None = None
         self._item_embeddings: Tensor | None = None
@@ -125,6 +127,7 @@ class BIGRec(LLMRecommender):
         batch = self._collate([prompts[row] for row in order])
         score = {"trie": self._score_by_trie, "embedding": self._score_by_embedding}[self.config["grounding"]]
         scores = score(batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device))
+        scores = ranked_apart(scores, self._namesakes)
         return scores[torch.from_numpy(np.argsort(order)).to(scores.device)]
 
     def rehearse_ranking(self) -> float:
@@ -193,7 +196,7 @@ class BIGRec(LLMRecommender):
     def _score_by_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         sequences, _ = self._generate(input_ids, attention_mask, trie=None)
         texts = self.tokenizer.batch_decode(sequences[:, 0], skip_special_tokens=True)
-        queries = self.embed_titles([_bare_title(text) for text in texts])
+        queries = self.embed_titles([PromptTemplate.title(text) for text in texts])
         return -distances(queries, self.item_embeddings)
 
     def _score_by_trie(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -222,7 +225,9 @@ class BIGRec(LLMRecommender):
     def item_embeddings(self) -> Tensor:
         """Embeddings of all items' titles with the adapter disabled, [n_items, d], computed at the first use."""
         if self._item_embeddings is None:
-            self._item_embeddings = self.embed_titles(self.encoder.titles, show_progress=self.config["show_progress"])
+            embedded = self.embed_titles(self.encoder.titles, show_progress=self.config["show_progress"])
+            _, first, title = np.unique(np.array(self.encoder.titles, object), return_index=True, return_inverse=True)
+            self._item_embeddings = embedded[torch.from_numpy(first[title]).to(self.device)]  # not apart by rounding
         return self._item_embeddings
 
     def embed_titles(self, titles: Sequence[str], show_progress: bool = False) -> Tensor:
@@ -282,9 +287,3 @@ def needed_tokens(lengths: np.ndarray) -> int:
 
 def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in weights.items()}
-
-
-def _bare_title(text: str) -> str:
-    """Return the title in a generated response, its first line without quotes."""
-    lines = text.strip().splitlines()
-    return lines[0].strip().strip('"') if lines else ""

@@ -1,7 +1,12 @@
 """Grounding of generated titles to the catalogue, a score for every item; BIGRec, arXiv 2308.08434."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from recbole_dealrec.data.candidates import rank_from_end
 
 
 def distances(queries: Tensor, items: Tensor) -> Tensor:
@@ -38,3 +43,31 @@ def rank_beams_first(beam_items: Tensor, beam_scores: Tensor, title_of_item: Ten
     worst = torch.where(torch.isfinite(named), named, torch.inf).amin(dim=1, keepdim=True)
     worst = torch.where(torch.isfinite(worst), worst, 0.0)
     return torch.where(torch.isfinite(named), named, worst - 1 - fallback)
+
+
+def namesakes_before(titles: Sequence[str], counts: np.ndarray) -> np.ndarray:
+    """Return how many items of its title come before each item, int64 [n]: the more frequent ones, then by id.
+
+    Args:
+        titles: titles by internal item id.
+        counts: occurrences in the training split, [n].
+    """
+    _, group = np.unique(np.asarray(titles, dtype=object), return_inverse=True)
+    order = np.lexsort((-np.arange(len(counts)), counts))
+    before = np.empty(len(order), dtype=np.int64)
+    before[order] = rank_from_end(group[order])
+    return before
+
+
+def ranked_apart(scores: Tensor, namesakes: Tensor) -> Tensor:
+    """Return scores [B, n] in which items of one title differ by the last bits, so that all rankings agree on them.
+
+    Args:
+        scores: float32 [B, n], equal for items of one title.
+        namesakes: ``namesakes_before``, [n].
+    """
+    lowest = torch.tensor(-torch.inf, device=scores.device)
+    for number in range(int(namesakes.max())):
+        items = (namesakes > number).nonzero().squeeze(1)
+        scores[:, items] = torch.nextafter(scores[:, items], lowest)
+    return scores

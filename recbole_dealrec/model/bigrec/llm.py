@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
+from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
+from recbole_dealrec.data.title import cut_titles
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.chat import ChatTemplate
@@ -33,6 +35,7 @@ from recbole_dealrec.model.loss import IGNORED_LABEL
 
 # Real titles are shorter; the limit bounds the cost of training on and generating other texts.
 _MOST_TITLE_TOKENS = 512
+_LEAST_ROOM = 8  # tokens of a prompt that are left for titles
 
 
 def check_llm(config: Config) -> None:
@@ -195,19 +198,40 @@ class SampleEncoder:
 
     def history_lengths(self, samples: CandidateSamples) -> np.ndarray:
         """Return the number of tokens of each truncated history's titles, int64 [n]."""
-        total = np.zeros(len(samples), dtype=np.int64)
+        total, room = np.zeros(len(samples), dtype=np.int64), self._title_room
+        lengths = np.where(self._title_lengths > room, room // 2, self._title_lengths)
         for back in range(1, min(self.max_history_titles, samples.item_id_list.shape[1]) + 1):
             places = samples.item_length - back
             items = samples.item_id_list[np.arange(len(samples)), np.maximum(places, 0)]
-            total += np.where(places >= 0, self._title_lengths[items], 0)
+            total += np.where(places >= 0, lengths[items], 0)
         return total
 
     @cached_property
     def _title_lengths(self) -> np.ndarray:
         """Number of tokens of each item's title in a prompt, int64 [n_items]."""
-        texts = [self.template.list_titles([title]) for title in self.titles]
-        encoded = self._token_ids(texts, add_special_tokens=False)
-        return np.array([len(ids) for ids in encoded])
+        lengths = np.array(self._lengths(self.titles))
+        if long := int((lengths >= _MOST_TITLE_TOKENS).sum()):
+            getLogger().warning(f"{long} titles have {_MOST_TITLE_TOKENS} tokens or more and are cut there as targets")
+        return lengths
+
+    def _lengths(self, titles: Sequence[str]) -> list[int]:
+        texts = [self.template.list_titles([title]) for title in titles]
+        return [len(ids) for ids in self._token_ids(texts, add_special_tokens=False)]
+
+    @cached_property
+    def _title_room(self) -> int:
+        """Most tokens of a title that a prompt has room for."""
+        (bare,) = self._prompt_ids([self.template.render([""])])
+        limit = self.max_prompt_length
+        if (room := (limit - len(bare)) // self.template.n_lists) < _LEAST_ROOM:
+            raise InputError(f"max_prompt_length is {limit}, the bare prompt has {len(bare)} tokens; raise it")
+        return room
+
+    @cached_property
+    def _prompt_titles(self) -> list[str]:
+        """Titles by internal item id as they stand in prompts; those that no prompt has room for take half of it."""
+        lengths, room = self._title_lengths, self._title_room
+        return cut_titles(self.titles, lengths > room, room // 2, lambda title: self._lengths([title])[0])
 
     def _token_ids(self, texts: list[str], **options: Any) -> list[list[int]]:
         """Return token ids of texts; a special token that is spelled out in a text is encoded as plain text."""
@@ -224,21 +248,19 @@ class SampleEncoder:
     def _fitted_prompts(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
         """Return text and token ids of the prompts, each without its oldest titles if it is too long with them."""
         fitted: list = [None] * len(histories)
+        titles = self._prompt_titles
         kept = [list(history[-self.max_history_titles :]) for history in histories]
         pending = list(range(len(histories)))
         while pending:
-            prompts = [self.template.render([self.titles[item] for item in kept[row]]) for row in pending]
+            prompts = [self.template.render([titles[item] for item in kept[row]]) for row in pending]
             encoded = self._prompt_ids(prompts)
             too_long = []
             for row, prompt, ids in zip(pending, prompts, encoded, strict=True):
                 if len(ids) <= self.max_prompt_length:
                     fitted[row] = (prompt, ids)
-                elif kept[row]:
+                else:  # of several titles, because each has room by itself
                     del kept[row][0]
                     too_long.append(row)
-                else:
-                    limit = self.max_prompt_length
-                    raise InputError(f"max_prompt_length is {limit}, the bare prompt has {len(ids)} tokens")
             pending = too_long
         return fitted
 

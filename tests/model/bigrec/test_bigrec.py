@@ -6,10 +6,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader
+from recbole_dealrec.data import CandidateSamples, PromptTemplate, QueryDataLoader, load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec import bigrec as bigrec_module
-from recbole_dealrec.model.bigrec.bigrec import needed_tokens
+from recbole_dealrec.model.bigrec.bigrec import BIGRec, needed_tokens
 
 KINDS = ["llama", "qwen2", "mistral", "gpt2"]
 
@@ -64,11 +64,36 @@ def test_embedding_scores_are_distances_of_the_written_title(bigrec):
             do_sample=False, max_new_tokens=6, length_penalty=0.0, pad_token_id=0, eos_token_id=0,
         )  # fmt: skip
         text = model.tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True)
-        lines = text.strip().splitlines()
-        query = model.embed_titles([lines[0].strip().strip('"') if lines else ""])
+        query = model.embed_titles([PromptTemplate.title(text)])
         distance = torch.cdist(query, model.item_embeddings)[0]
         expected = -(distance - distance.min()) / (distance.max() - distance.min())
         torch.testing.assert_close(scores[row], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_written_is_grounded_to_the_title_with_the_same_quotes(
+    write_dataset, make_config, checkpoint, monkeypatch
+):
+    titles = {"i1": "Pizza Pan 12", "i2": 'Pizza Pan 12"', "i3": '"Pizza Pan 12"', "i4": "Pan"}
+    path = write_dataset("pans", {user: ["i1", "i2", "i3", "i4"] for user in "uv"}, titles)
+    config = make_config("pans", path, llm_path=checkpoint("llama"), grounding="embedding", topk=[1])
+    dataset = load_splits(config).train
+    model = BIGRec(config, dataset).eval()
+    prompt = torch.tensor(model.encoder.prompts([np.array([1])]))
+    for item in range(1, 5):
+        written = torch.tensor([[model.encoder.response(item)]])
+        monkeypatch.setattr(model, "_generate", lambda *_args, written=written, **_keys: (written, None))
+        assert model._score_by_embedding(prompt, torch.ones_like(prompt))[0, 1:].argmax() + 1 == item
+
+
+@pytest.mark.parametrize("grounding", ["trie", "embedding"])
+def test_items_of_one_title_are_neighbours_in_every_ranking(bigrec, grounding):
+    model, splits = bigrec(grounding=grounding, max_new_tokens=4, num_beams=5)
+    scores = model.eval().full_sort_predict(queries(model, splits))
+    tokens = splits.train.field2token_id["item_id"]
+    first, second = tokens["i5"], tokens["i6"]  # i5 is in the training part, i6 is not
+    for k in range(1, 12):
+        for row in scores.topk(k).indices.tolist():
+            assert second not in row or row.index(second) == row.index(first) + 1
 
 
 def test_item_embeddings_ignore_the_adapter_and_are_the_last_hidden_state(bigrec, randomise_adapter, checkpoint):

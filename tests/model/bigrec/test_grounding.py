@@ -1,6 +1,7 @@
+import numpy as np
 import torch
 
-from recbole_dealrec.model.bigrec.grounding import distances, rank_beams_first
+from recbole_dealrec.model.bigrec.grounding import distances, namesakes_before, rank_beams_first, ranked_apart
 
 
 def test_distances_are_normalised_l2():
@@ -39,3 +40,17 @@ def test_no_valid_beam_ranks_by_distance_alone():
     beams, scores = torch.tensor([[-1]]), torch.tensor([[-torch.inf]])
     found = rank_beams_first(beams, scores, torch.tensor([-1, 0, 1]), torch.tensor([[1.0, 0.5, 0.0]]))
     assert found.tolist() == [[-2.0, -1.5, -1.0]]
+
+
+def test_the_more_frequent_of_one_title_come_first():
+    titles = ["", "Twin", "Other", "Twin", "Twin", "Other"]
+    assert namesakes_before(titles, np.array([0, 3, 1, 5, 3, 1])).tolist() == [0, 1, 0, 0, 2, 1]
+
+
+def test_items_of_one_title_are_ranked_one_after_another():
+    namesakes = torch.tensor([0, 1, 0, 0, 2, 1])
+    scores = torch.tensor([[-9.0, -2.0, -1.0, -2.0, -2.0, -1.0], [0.0, 0.0, -3e-8, 0.0, 0.0, -3e-8]])
+    found = ranked_apart(scores.clone(), namesakes)
+    torch.testing.assert_close(found, scores, rtol=1e-6, atol=1e-12)
+    assert found[0].argsort(descending=True).tolist() == [2, 5, 3, 1, 4, 0]
+    assert found[1, 1:].argsort(descending=True).tolist() == [2, 0, 3, 1, 4]

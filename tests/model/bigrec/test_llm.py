@@ -59,7 +59,38 @@ def test_rows_that_fit_are_left_alone_beside_one_that_does_not(encoder):
     histories = [np.array([1, 2, 3]), np.array([5, 1])]
     texts = [prompt.text for prompt in encoder(max_prompt_length=limit).prompt_texts(histories)]
     render = encoder().template.render
-    assert texts == [render(["Alpha", '"Beta" Returns', "NA"]).text, render(["Alpha"]).text]
+    assert texts == [render(["Alpha", '"Beta" Returns', "NA"]).text, render(["A ver", "Alpha"]).text]
+
+
+@pytest.mark.parametrize("length", [400, 100_000])
+@pytest.mark.parametrize("history", [[1, 2, 3], [3, 1, 2], [1, 3, 2], [3]])
+@pytest.mark.parametrize("llm", ["llama", "chat llama"])
+def test_a_title_that_no_prompt_has_room_for_is_cut_and_the_others_stay(length, history, llm, ten, checkpoint, caplog):
+    config = ten(llm_path=checkpoint(llm), max_prompt_length=300, chat_template=llm == "chat llama")
+    titles = ["", "Alpha", "Beta", "é7" * (length // 2)]
+    encoder = SampleEncoder(load_tokenizer(config["llm_path"]), config, titles)
+    ((prompt,), (ids,)) = encoder.prompt_texts([np.array(history)]), encoder.prompts([np.array(history)])
+    given = dict(zip(history, (title.strip('"') for title in prompt.input.split(", ")), strict=True))
+    cut = given.pop(3)
+    assert given == {item: titles[item] for item in history if item != 3}
+    assert titles[3].startswith(cut) and len(cut) < length and len(ids) <= 300
+    taken, longer = (len(encoder.tokenizer(f'"{text}"')["input_ids"]) for text in (cut, f"{cut}é7"))
+    (room,) = {encoder.max_prompt_length - len(encoder._prompt_ids([encoder.template.render([""])])[0])}
+    assert taken <= room // 2 < longer + 1
+    assert [
+        record.message.startswith("1 titles have more tokens than a prompt has room for") for record in caplog.records
+    ][-1:] == [True]
+    samples = CandidateSamples(*map(np.array, ([1], [1], [history], [len(history)])), titles, np.arange(1))
+    assert encoder.history_lengths(samples)[0] <= room
+
+
+@pytest.mark.parametrize("text", ["{history} {history} {history}", "{history}{history}"])
+def test_a_prompt_with_several_lists_has_room_for_a_title_in_each(text, ten, checkpoint):
+    config = ten(llm_path=checkpoint("llama"), prompt_input=text, max_prompt_length=260)
+    encoder = SampleEncoder(load_tokenizer(config["llm_path"]), config, ["", "Alpha", "x" * 500])
+    for history in ([2], [1, 2], [2, 2], [2, 1]):
+        ((prompt,), (ids,)) = encoder.prompt_texts([np.array(history)]), encoder.prompts([np.array(history)])
+        assert len(ids) <= 260 and "xx" in prompt.input and ("Alpha" in prompt.input) == (1 in history)
 
 
 def test_a_prompt_that_cannot_fit_is_an_error(encoder):
@@ -214,7 +245,6 @@ def test_what_is_no_title_is_cut(ten, checkpoint):
     response = encoder.response(2)
     assert len(response) == 512 and response[-1] == encoder.tokenizer.eos_token_id
     assert encoder.tokenizer.decode(response[:-1]).startswith('"xxx')
-    assert encoder.prompt_texts([np.array([1, 2])]) == [encoder.template.render([])]
 
 
 def test_llm_dtype_sets_the_weights_type(ten, checkpoint):
