@@ -61,7 +61,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         InputError: the file is absent, is not YAML, or holds no mapping.
     """
     try:
-        content = load_yaml(Path(file).read_text(encoding="utf-8"))
+        content = load_yaml(Path(file).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -105,8 +105,8 @@ def test_an_unknown_key_is_refused_with_the_closest_known_one(key, closest, ten,
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("encoding", "x"), ("tail_ratio", "x"), ("clip_grad_norm", {"max_norm": 1.0}), ("wandb_project", "x"),
-        ("user_inter_num_interval", "[5,inf)"),
+        ("encoding", "x"), ("clip_grad_norm", {"max_norm": 1.0}), ("user_inter_num_interval", "[5,inf)"),
+        ("item_inter_num_interval", "[1,3]; (5, 1e3)"), ("gpu_id", "0,1"), ("state", "warning"),
     ],
 )  # fmt: skip
 def test_recboles_own_keys_are_known(key, value, ten):
