@@ -13,7 +13,7 @@ from recbole.utils import init_seed
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.properties import properties_folder
-from recbole_dealrec.config.yaml_file import read_yaml
+from recbole_dealrec.config.yaml_file import read_yaml_files
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk, load_splits, train_loader
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import processes
@@ -99,9 +99,7 @@ def configure(
     """
     arguments = {"model": model, "dataset": dataset, "sampler": sampler}
     keys = {**{name: value for name, value in arguments.items() if value is not None}, **config_dict}
-    chosen = read_yaml(properties_folder() / "overall.yaml")
-    for source in (*map(read_yaml, config_file_list or ()), keys):
-        chosen.update(source)
+    chosen = {**read_yaml_files(properties_folder() / "overall.yaml"), **read_yaml_files(config_file_list), **keys}
     model, dataset = str(chosen["model"]), str(chosen["dataset"])
     if model not in MODELS:
         known = f"{', '.join(MODELS)} (others can be the surrogate_model)"

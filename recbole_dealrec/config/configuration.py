@@ -26,7 +26,7 @@ from recbole_dealrec.config.registry import (
     registered_keys,
 )
 from recbole_dealrec.config.rows import KEYS, RECBOLE_STATE
-from recbole_dealrec.config.yaml_file import YamlLoader, read_yaml
+from recbole_dealrec.config.yaml_file import YamlLoader, read_yaml, read_yaml_files
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError, closest
 
@@ -128,10 +128,7 @@ class Config(RecBoleConfig):
         return YamlLoader
 
     def _load_config_files(self, file_list: Iterable[str] | None) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        for file in file_list or ():
-            merged.update(read_yaml(file))
-        return merged
+        return read_yaml_files(file_list)
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
         values = {key: plain_value(value) for key, value in config_dict.items()}

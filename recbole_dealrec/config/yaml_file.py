@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, Loader=YamlLoader)
     except RecursionError as error:
         raise yaml.YAMLError("nested too deep") from error
+
+
+def read_yaml_files(files: Iterable[str | Path] | str | Path | None) -> dict[str, Any]:
+    """Return the mapping of several YAML files, or of a single one; keys of later files win.
+
+    Raises:
+        InputError: as for ``read_yaml``.
+    """
+    merged: dict[str, Any] = {}
+    for file in [files] if isinstance(files, str | Path) else files or ():
+        merged.update(read_yaml(file))
+    return merged
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
