@@ -14,7 +14,7 @@ from recbole.utils import init_seed
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.config.yaml_file import read_yaml_files
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk, load_splits, train_loader
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_cutoffs, load_splits, train_loader
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError, closest
@@ -131,10 +131,11 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
     surrogate = first.surrogate()
     build_surrogate(surrogate, splits.train)
     jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
-    if last in ("finetune", "evaluate"):
-        check_topk(first, splits.train)
-    if any(needs_surrogate(first, job.sampler.needs) for job in jobs):
-        check_topk(surrogate, splits.train)
+    with_surrogate = any(needs_surrogate(first, job.sampler.needs) for job in jobs)
+    if with_surrogate or last in ("finetune", "evaluate"):
+        check_cutoffs("topk", first["topk"], splits.train)
+    if with_surrogate:
+        check_cutoffs("surrogate_valid_metric", surrogate["topk"], splits.train)
     for job in jobs:
         job.sampler.check(len(samples))
     return jobs

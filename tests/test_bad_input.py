@@ -130,7 +130,7 @@ YAML = {
     "no learning rate": ("learning_rate: .nan", "configuration key 'learning_rate' has to be a number above 0"),
     "half a character": ('prompt_noun: "\\ud800"', "configuration key 'prompt_noun' has to be a text"),
     "a prompt with an unknown field": ('prompt_input: "{titles}"', "key 'prompt_input': unknown field {titles}"),
-    "more items than there are": ("topk: [20]", "topk of BIGRec asks for 20 items, ten has 10; lower it"),
+    "more items than there are": ("topk: [20]", "topk asks for 20 items, ten has 10; lower it"),
     "a surrogate that does not fit": ("surrogate_hidden_size: 5", "surrogate_model 'SASRec' cannot be built as con"),
     "a surrogate that is not sequential": ("surrogate_model: BPR", "'BPR' is not a sequential model with a softmax"),
     "a surrogate that is no model": ("surrogate_model: Sasrek", "no model 'Sasrek'"),

@@ -155,6 +155,7 @@ class LLMTrainer(SafetensorsTrainer):
             loss = self._step(interaction)
             total, count = total + loss * len(interaction), count + len(interaction)
             progress.set_postfix(loss=f"{loss:.4f}")
+        self._check_weights(epoch_idx)
         self.curve.add_loss(total / count)
         return total / count
 
