@@ -408,6 +408,19 @@ def _write_gguf(folder, file, architecture="llama", left_out=()):
 
 
 @pytest.fixture
+def write_yaml(tmp_path):
+    """``write_yaml(name, text)``: a file in the test's folder; its path."""
+
+    def write(name, text):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return str(file)
+
+    return write
+
+
+@pytest.fixture
 def run_script(monkeypatch, capsys):
     """``run_script(*arguments)``: exit code and lines of error output of the script, run in this process."""
     script = Path(__file__).parents[1] / "run_recbole_dealrec.py"
