@@ -1,5 +1,8 @@
 """The error for invalid input: shown as one line, exit code 2."""
 
+import difflib
+from collections.abc import Iterable
+
 _LONGEST = 1000  # characters; a message may quote the content of a file
 
 
@@ -14,3 +17,10 @@ class InputError(ValueError):
         line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(message.split()))
         half = _LONGEST // 2
         super().__init__(line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}")
+
+
+def closest(name: object, known: Iterable[object]) -> str:
+    """Return a question for the known name that is closest to an unknown one, whatever their case; empty if none is."""
+    names = {str(each).lower(): str(each) for each in sorted(known, key=str)}
+    found = difflib.get_close_matches(str(name).lower(), names, n=1)
+    return f"; did you mean '{names[found[0]]}'?" if found else ""

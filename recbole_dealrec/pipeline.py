@@ -13,10 +13,12 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import init_seed
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_topk, load_splits, train_loader
+from recbole_dealrec.config.properties import properties_folder
+from recbole_dealrec.config.yaml_file import read_yaml_files
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_cutoffs, load_splits, train_loader
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import processes
-from recbole_dealrec.errors import InputError
+from recbole_dealrec.errors import InputError, closest
 from recbole_dealrec.model import MODELS, LLMRecommender
 from recbole_dealrec.model.checkpoint import checkpoint_contents
 from recbole_dealrec.model.reweighting import Reweighting
@@ -82,24 +84,36 @@ class Job:
 
 
 def configure(
-    model: str, dataset: str, config_file_list: Sequence[str] | None, config_dict: Mapping[str, Any]
+    model: str | None,
+    dataset: str | None,
+    config_file_list: Sequence[str | Path] | None,
+    config_dict: Mapping[str, Any],
+    sampler: str | None = None,
 ) -> Config:
     """Return the configuration of a run.
+
+    A key in ``config_dict`` wins over an argument, an argument over a file; what is not given has its default.
 
     Args:
         model: recommender to fine-tune.
         dataset: name of the dataset's folder and files.
         config_file_list: YAML files of configuration keys.
         config_dict: configuration keys that win over all files.
+        sampler: few-shot sampler.
 
     Raises:
         InputError: the configuration is invalid for any data and language model.
     """
+    arguments = {"model": model, "dataset": dataset, "sampler": sampler}
+    keys = {**{name: value for name, value in arguments.items() if value is not None}, **config_dict}
+    chosen = {**read_yaml_files(properties_folder() / "overall.yaml"), **read_yaml_files(config_file_list), **keys}
+    model, dataset = str(chosen["model"]), str(chosen["dataset"])
     if model not in MODELS:
-        raise InputError(f"no model '{model}'; known are {', '.join(MODELS)} (others can be the surrogate_model)")
+        known = f"{', '.join(MODELS)} (others can be the surrogate_model)"
+        raise InputError(f"no model '{model}'; known are {known}{closest(model, MODELS)}")
     if Path(dataset).name != dataset or dataset in ("", ".", ".."):
         raise InputError(f"dataset '{dataset}': a dataset is named by its folder alone; data_path says where that lies")
-    config = Config(model, dataset, config_file_list, config_dict)
+    config = Config(model, dataset, config_file_list, keys)
     get_sampler(config["sampler"])
     config.check_valid_metric()
     return config
@@ -124,10 +138,11 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
     surrogate = first.surrogate()
     build_surrogate(surrogate, splits.train)
     jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
-    if last in ("finetune", "evaluate"):
-        check_topk(first, splits.train)
-    if any(needs_surrogate(first, job.sampler.needs) for job in jobs):
-        check_topk(surrogate, splits.train)
+    with_surrogate = any(needs_surrogate(first, job.sampler.needs) for job in jobs)
+    if with_surrogate or last in ("finetune", "evaluate"):
+        check_cutoffs("topk", first["topk"], splits.train)
+    if with_surrogate:
+        check_cutoffs("surrogate_valid_metric", surrogate["topk"], splits.train)
     for job in jobs:
         job.sampler.check(len(samples))
     return jobs

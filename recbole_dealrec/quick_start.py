@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from logging import WARNING, getLogger
 from pathlib import Path
@@ -39,22 +39,24 @@ FREE_SAMPLERS = ("Random", "TargetFrequency")  # part of every comparison with y
 
 
 def run_recbole_dealrec(
-    model: str = "BIGRec",
-    dataset: str = "ml-100k",
-    sampler: str = "DEALRec",
-    config_file_list: Sequence[str] | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    sampler: str | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     saved: bool = True,
     last_step: str = LAST_STEPS[-1],
 ) -> dict[str, Any]:
     """Score the candidate samples, select few, fine-tune the language model on them and evaluate it.
 
-    Surrogates and scores are stored beside the run folder and shared by all runs with the same relevant keys.
+    A key in ``config_dict`` wins over an argument, an argument over a file; what is not given has its default, for the
+    first three BIGRec, ml-100k and DEALRec. Surrogates and scores are stored beside the run folder and shared by all
+    runs with the same relevant keys.
 
     Args:
         model: recommender to fine-tune.
         dataset: name of the dataset's folder and files.
-        sampler: name of a few-shot sampler; a ``sampler`` in ``config_dict`` wins.
+        sampler: name of a few-shot sampler.
         config_file_list: YAML files of configuration keys.
         config_dict: configuration keys that win over all files.
         saved: whether the outputs are kept; a run with an existing folder resumes after its finished steps.
@@ -70,7 +72,7 @@ def run_recbole_dealrec(
         InputError: invalid input or configuration, before anything is trained.
     """
     check_last_step(last_step)
-    config = configure(model, dataset, config_file_list, {"sampler": sampler, **(config_dict or {})})
+    config = configure(model, dataset, config_file_list, config_dict or {}, sampler)
     _start_logging(config)
     (job,) = prepare([config], last=last_step)
     with processes.process_group(config["device"].type == "cpu"), _root(config, saved) as root:
@@ -80,11 +82,11 @@ def run_recbole_dealrec(
 
 
 def compare_samplers(
-    samplers: Sequence[str],
-    seeds: Sequence[int] | None = None,
-    model: str = "BIGRec",
-    dataset: str = "ml-100k",
-    config_file_list: Sequence[str] | None = None,
+    samplers: Iterable[str] | str | None,
+    seeds: Iterable[int] | int | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
     config_dict: Mapping[str, Any] | None = None,
     last_step: str = LAST_STEPS[-1],
 ) -> dict[str, Any]:
@@ -94,9 +96,10 @@ def compare_samplers(
     result as ``run_recbole_dealrec``, and resumes after its finished steps.
 
     Args:
-        samplers: names of few-shot samplers; the first one is tested against the best of the others. Beside
-            several, with the key ``yardsticks``, Random and TargetFrequency are compared, too: they cost nothing.
-        seeds: seeds, each used for all samplers; None for the configured one.
+        samplers: names of few-shot samplers, or a single one; the first one is tested against the best of the others.
+            None for the configured one. Beside several, with the key ``yardsticks``, Random and TargetFrequency are
+            compared, too: their selections cost nothing.
+        seeds: seeds, or a single one, each used for all samplers; None for the configured one.
         model: recommender to fine-tune.
         dataset: name of the dataset's folder and files.
         config_file_list: YAML files of configuration keys.
@@ -164,11 +167,11 @@ def select_fewshot(
 
 
 def configure_comparison(
-    samplers: Sequence[str],
-    seeds: Sequence[int] | None,
-    model: str,
-    dataset: str,
-    config_file_list: Sequence[str] | None,
+    samplers: Iterable[str] | str | None,
+    seeds: Iterable[int] | int | None,
+    model: str | None,
+    dataset: str | None,
+    config_file_list: Sequence[str | Path] | None,
     config_dict: Mapping[str, Any],
 ) -> list[list[Config]]:
     """Return the configurations of all samplers, seed by seed; arguments as for ``compare_samplers``.
@@ -176,16 +179,15 @@ def configure_comparison(
     Raises:
         InputError: a configuration is invalid, or a sampler or seed is named twice.
     """
-    _check_named_once("sampler", samplers, config_dict)
-    if seeds is not None:
-        _check_named_once("seed", seeds, config_dict)
-    keys_of_seeds = [config_dict] if seeds is None else [{**config_dict, "seed": seed} for seed in seeds]
-    first = configure(model, dataset, config_file_list, {**keys_of_seeds[0], "sampler": samplers[0]})
-    if first["yardsticks"] and len(samplers) > 1:
-        samplers = [*samplers, *(name for name in FREE_SAMPLERS if name not in samplers)]
+    by_sampler = _each_named_once("sampler", samplers, config_dict)
+    by_seed = _each_named_once("seed", seeds, config_dict)
+    if len(by_sampler) > 1:
+        first = configure(model, dataset, config_file_list, {**config_dict, **by_seed[0], **by_sampler[0]})
+        free = [{"sampler": name} for name in FREE_SAMPLERS if first["yardsticks"]]
+        by_sampler = [*by_sampler, *(sampler for sampler in free if sampler not in by_sampler)]
     return [
-        [configure(model, dataset, config_file_list, {**keys, "sampler": name}) for name in samplers]
-        for keys in keys_of_seeds
+        [configure(model, dataset, config_file_list, {**config_dict, **seed, **sampler}) for sampler in by_sampler]
+        for seed in by_seed
     ]
 
 
@@ -195,11 +197,16 @@ def check_last_step(last_step: str) -> None:
         raise InputError(f"no last_step '{last_step}'; it is one of {', '.join(LAST_STEPS)}")
 
 
-def _check_named_once(key: str, values: Sequence, keys: Mapping[str, Any]) -> None:
+def _each_named_once(key: str, values: Iterable | str | int | None, keys: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the values to compare, each by its key; nothing of the key where the configured one is taken."""
+    if values is None:
+        return [{}]
+    values = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
     if not values or len(set(values)) < len(values):
         raise InputError(f"{key}: each value to compare has to be named once, not {', '.join(map(str, values))}")
     if key in keys:
         raise InputError(f"configuration key '{key}' is given beside the values to compare; leave one of them out")
+    return [{key: value} for value in values]
 
 
 def _run(job: Job, scoring: Scoring, root: Path | None, last: str) -> tuple[dict[str, Any], str]:

@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 
@@ -16,15 +17,20 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.registry import key_of
+from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.data import Fields, SequentialDataset, load_splits
+from recbole_dealrec.data.frame import token_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import LLMRecommender
 from recbole_dealrec.model.reweighting import Reweighting
 from recbole_dealrec.store.run_folder import check_outputs
 
+_MADE_HERE = ("tiny", "tfidf")  # values of keys that otherwise name files
+
 
 def recommend(
-    run_dir: str | Path, histories: Sequence[Sequence[str]], k: int = 10, exclude_history: bool = False
+    run_dir: str | Path, histories: Iterable[Iterable[str]], k: int = 10, exclude_history: bool = False
 ) -> pd.DataFrame:
     """Return the best ``k`` items for each history, ranked as in the run's evaluation, re-weighted as the run chose.
 
@@ -45,17 +51,14 @@ def recommend(
         InputError: the run is not finished or its data or models are missing, a history is empty or has an unknown
             item, or ``k`` is more than the number of ranked items.
     """
-    path = Path(run_dir)
+    path = Path(run_dir).expanduser().absolute()
     check_outputs(path, ["config.yaml", "result.json"])
-    # The language model and the semantic IDs are siblings of the run folder, which may have been moved with them.
-    config = Config(
-        config_file_list=[path / "config.yaml"], config_dict={"checkpoint_dir": str(path.absolute().parent)}
-    )
+    config = Config(config_file_list=[path / "config.yaml"], config_dict=_paths(path))
     weights = config.model_class.weights_folder
     check_outputs(path, [weights, "reweighting"])
     dataset = load_splits(config).train
     items = _item_ids(histories, dataset)
-    _check_k(k, config, dataset, max(len(np.unique(row)) for row in items) if exclude_history else 0)
+    k = _whole_k(k, config, dataset, max(len(np.unique(row)) for row in items) if exclude_history else 0)
     model = config.model_class.restored(config, dataset, path / weights)
     reweighting = Reweighting.restored(config, dataset, path / "reweighting")
     scores, best = _best(model, reweighting, items, k, exclude_history)
@@ -71,8 +74,24 @@ def recommend(
     )
 
 
-def _item_ids(histories: Sequence[Sequence[str]], dataset: SequentialDataset) -> list[np.ndarray]:
+def _paths(run_dir: Path) -> dict[str, str]:
+    """Return the keys of a run that name files, as seen from the current folder.
+
+    The language model and the semantic IDs are siblings of the run folder, which may have been moved with them. Other
+    relative paths begin at the folder that the run was started in, as long as ``checkpoint_dir`` tells it.
+    """
+    keys = read_yaml(run_dir / "config.yaml")
+    saved = Path(keys["checkpoint_dir"])
+    told = not saved.is_absolute() and run_dir.parent.parts[-len(saved.parts) :] == saved.parts
+    start = run_dir.parents[len(saved.parts)] if told else Path()
+    named = {name for name in keys if (key := key_of(name)) and key.kind.path and keys[name] not in _MADE_HERE}
+    found = {name: str(start / keys[name]) for name in named if (start / keys[name]).exists()}
+    return {**found, "checkpoint_dir": str(run_dir.parent)}
+
+
+def _item_ids(histories: Iterable[Iterable[str]], dataset: SequentialDataset) -> list[np.ndarray]:
     """Return the internal item ids of each history, int64."""
+    histories = list(histories)
     if len(histories) == 0:
         raise InputError("histories: there is none; give a list of item tokens for each")
     tokens = dataset.field2id_token[dataset.iid_field]
@@ -81,21 +100,25 @@ def _item_ids(histories: Sequence[Sequence[str]], dataset: SequentialDataset) ->
     for place, history in enumerate(histories):
         if isinstance(history, str):
             raise InputError(f"histories[{place}] is the text '{history}'; give a list of item tokens")
-        if len(history) == 0:
+        if not isinstance(history, Iterable):
+            raise InputError(f"histories[{place}] is {history!r}; give a list of item tokens")
+        items = [token_text(item) for item in history]
+        if not items:
             raise InputError(f"histories[{place}] is empty; give at least one item")
-        unknown = [str(item) for item in history if str(item) not in ids]
+        unknown = [item for item in items if item not in ids]
         if unknown:
             absent = f"{dataset.dataset_name} has no item '{unknown[0]}' with a title"
             raise InputError(f"histories[{place}]: {absent}; leave it out")
-        found.append(np.array([ids[str(item)] for item in history], dtype=np.int64))
+        found.append(np.array([ids[item] for item in items], dtype=np.int64))
     return found
 
 
-def _check_k(k: int, config: Config, dataset: SequentialDataset, n_excluded: int) -> None:
+def _whole_k(k: float, config: Config, dataset: SequentialDataset, n_excluded: int) -> int:
     most = config.model_class.most_ranked(config, dataset.item_num - 1)
-    if not 1 <= k <= most - n_excluded:
+    if not (isinstance(k, Real) and k == int(k) and 1 <= k <= most - n_excluded):
         less = f", less the {n_excluded} of the longest history" if n_excluded else ""
         raise InputError(f"k is {k}; this run of {config['model']} ranks {most} items{less}; give a k from 1 to that")
+    return int(k)
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ from typing import Any
 
 from recbole.trainer import HyperTuning
 
-from recbole_dealrec.config import Config
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.pipeline import configure
 from recbole_dealrec.quick_start import run_recbole_dealrec
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
@@ -52,13 +52,8 @@ def objective_function(
         InputError: invalid input or configuration.
     """
     keys = {key: _plain(value) for key, value in (config_dict or {}).items()}
-    named = {key: keys.pop(key) for key in ("model", "dataset") if key in keys}
-    result = run_recbole_dealrec(
-        **named, config_file_list=config_file_list, config_dict=keys, saved=saved, last_step="finetune"
-    )
-    config = Config(
-        **{"model": "BIGRec", "dataset": "ml-100k", **named}, config_file_list=config_file_list, config_dict=keys
-    )
+    result = run_recbole_dealrec(config_file_list=config_file_list, config_dict=keys, saved=saved, last_step="finetune")
+    config = configure(None, None, config_file_list, keys)
     return {
         "model": config["model"],
         "best_valid_score": result["best_valid_result"][config["valid_metric"].lower()],
@@ -104,12 +99,10 @@ def tune(
         raise InputError(f"{params_file}: '{min(duplicates)}' is given for all trials too; leave one of them out")
     search = _search(space, fixed, config_file_list, algo=algo, max_evals=max_evals, early_stop=early_stop)
     if output_file:
-        search.export_result(output_file)
+        search.export_result(str(Path(output_file).expanduser()))
     best = {key: _plain(value) for key, value in search.best_params.items()}
-    keys = {**fixed, **best}
-    named = {key: keys.pop(key) for key in ("model", "dataset") if key in keys}
     getLogger().info(f"best of {len(search.params2result)} trials by validation: {best}")
-    result = run_recbole_dealrec(**named, config_file_list=config_file_list, config_dict=keys)
+    result = run_recbole_dealrec(config_file_list=config_file_list, config_dict={**fixed, **best})
     trials = {name: trial["best_valid_result"] for name, trial in search.params2result.items()}
     return {"best_params": best, "best_valid_score": search.best_score, "trials": trials, **result}
 
@@ -127,7 +120,7 @@ def parameter_space(params_file: str) -> dict[str, dict[str, list]]:
         InputError: the file cannot be read, or a line has another form.
     """
     try:
-        lines = Path(params_file).read_text(encoding="utf-8").splitlines()
+        lines = Path(params_file).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"params_file '{params_file}': cannot be read ({error})") from error
     space: dict[str, dict[str, list]] = {}

@@ -27,6 +27,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import load_splits
 from recbole_dealrec.model.checkpoint import checkpoint_contents
 from recbole_dealrec.store.names import DATA, Folders
+from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 torch.set_num_threads(1)  # before any fixture: sums come out otherwise with two
 
@@ -122,6 +123,20 @@ def write_benchmark(tmp_path):
         return tmp_path
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def every_step_changes_weights(monkeypatch):
+    """A step of fine-tuning that changes no weight is an error in every test."""
+    original = LLMTrainer._step
+
+    def watched(trainer, interaction):
+        before = [parameter.detach().clone() for parameter in trainer._trained]
+        loss = original(trainer, interaction)
+        assert not all(map(torch.equal, before, trainer._trained)), "the step has changed no weight"
+        return loss
+
+    monkeypatch.setattr(LLMTrainer, "_step", watched)
 
 
 BENCHMARK_KEYS = {
@@ -390,6 +405,19 @@ def _write_gguf(folder, file, architecture="llama", left_out=()):
     writer.write_tensors_to_file()
     writer.close()
     return str(file)
+
+
+@pytest.fixture
+def write_yaml(tmp_path):
+    """``write_yaml(name, text)``: a file in the test's folder; its path."""
+
+    def write(name, text):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return str(file)
+
+    return write
 
 
 @pytest.fixture

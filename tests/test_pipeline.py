@@ -95,9 +95,13 @@ def test_an_unknown_step_lists_the_known_ones(keys, tmp_path):
     [
         ({"n_fewshot": 5000}, "n_fewshot is 5000, but only"),
         ({"surrogate_model": "RepeatNet"}, "surrogate_model 'RepeatNet' ranks by probabilities"),
-        ({"topk": [100_000]}, "topk of BIGRec asks for 100000 items"),
-        ({"surrogate_valid_metric": "NDCG@100000"}, "topk of SASRec asks for 100000 items"),
+        ({"topk": [100_000]}, "topk asks for 100000 items"),
+        ({"surrogate_valid_metric": "NDCG@100000"}, "surrogate_valid_metric asks for 100000 items"),
         ({"llm_path": "absent"}, "llm_path 'absent'"),
+        ({"llm_path": "./absent"}, "llm_path './absent': no such file or folder$"),
+        ({"llm_path": "/no/such/folder"}, "llm_path '/no/such/folder': no such file or folder$"),
+        ({"sampler": "DealRec"}, "no sampler 'DealRec'; known are .*; did you mean 'DEALRec'?"),
+        ({"surrogate_model": "SASrec"}, "no model 'SASrec'; .*; did you mean 'SASRec'?"),
     ],
 )
 def test_what_can_be_refused_is_refused_before_anything_is_computed(keys, changed, message):
@@ -113,7 +117,7 @@ def test_how_many_items_surrogates_rank_is_checked_where_one_is_trained(keys, sa
     if sampler in ("Random", "EffortOnly"):
         assert len(prepare([config])) == 1
     else:
-        with pytest.raises(InputError, match="topk of SASRec asks for 100000 items"):
+        with pytest.raises(InputError, match="surrogate_valid_metric asks for 100000 items"):
             prepare([config])
 
 
@@ -123,7 +127,7 @@ def test_how_many_items_the_recommender_ranks_is_checked_where_it_ranks_some(key
     if last in ("score", "select"):
         assert len(prepare([config], last=last)) == 1
     else:
-        with pytest.raises(InputError, match="topk of BIGRec asks for 100000 items"):
+        with pytest.raises(InputError, match="topk asks for 100000 items"):
             prepare([config], last=last)
 
 

@@ -288,3 +288,58 @@ def test_nothing_is_left_open(run, tmp_path):
     after_one = open_now()
     run(tmp_path, seed=2, **quick)
     assert open_now() == after_one
+
+
+@pytest.fixture
+def cheap(ten, checkpoint):
+    """A configuration file of a run on the ten items that is cheap and differs from all defaults in what runs."""
+    keys = {"llm_path": checkpoint("llama"), "num_beams": 2, "n_fewshot": 3, "epochs": 1, "topk": [2]}
+    return ten(**keys, sampler="Random", seed=7)
+
+
+def test_a_runs_own_configuration_runs_it_again(cheap, run_script, monkeypatch):
+    run = run_recbole_dealrec(dataset="ten", sampler="Random", config_dict=cheap.resolved())
+    file = Path(run["run_dir"]) / "config.yaml"
+    there = set(Path(run["run_dir"]).parent.iterdir())
+    monkeypatch.setattr(pipeline, "step", refuse)
+    assert run_recbole_dealrec(config_file_list=[file])["run_dir"] == run["run_dir"]
+    assert run_recbole_dealrec(config_file_list=str(file))["test_result"] == run["test_result"]
+    assert run_script("--config_files", str(file))[0] == 0
+    assert set(file.parent.parent.iterdir()) == there
+
+
+def test_tiger_of_a_file_is_run(cheap, write_yaml):
+    config = pipeline.configure(None, None, [write_yaml("tiger.yaml", "model: TIGER\ndataset: ten\nsampler: CCS")], {})
+    assert [config[key] for key in ("model", "dataset", "sampler")] == ["TIGER", "ten", "CCS"]
+
+
+def test_what_is_given_wins_and_what_is_not_has_no_say(write_yaml):
+    file = write_yaml("run.yaml", "model: TIGER\ndataset: here\nsampler: CCS\nseed: 5")
+
+    def chosen(*arguments, sampler=None, **keys):
+        config = pipeline.configure(*(*arguments, None, None)[:2], [file], keys, sampler)
+        return [config[key] for key in ("model", "dataset", "sampler", "seed")]
+
+    assert chosen() == ["TIGER", "here", "CCS", 5]
+    assert chosen("BIGRec", "there", sampler="EL2N") == ["BIGRec", "there", "EL2N", 5]
+    assert chosen("BIGRec", "there", sampler="EL2N", **{"dataset": "mine", "seed": 1}) == ["BIGRec", "mine", "EL2N", 1]
+    by_default = pipeline.configure(None, None, None, {})
+    assert [by_default[key] for key in ("model", "dataset", "sampler")] == ["BIGRec", "ml-100k", "DEALRec"]
+
+
+@pytest.mark.parametrize(
+    ("samplers", "seeds", "expected"),
+    [
+        (["Random", "CCS"], np.array([3, 4]), [("Random", 3), ("CCS", 3), ("Random", 4), ("CCS", 4)]),
+        (iter(["Random"]), iter([3, 4]), [("Random", 3), ("Random", 4)]),
+        ("Random", 3, [("Random", 3)]),
+        ("Random", np.int64(3), [("Random", 3)]),
+        (None, range(3, 5), [("EL2N", 3), ("EL2N", 4)]),
+        (pd.Series(["Random"]), None, [("Random", 9)]),
+    ],
+)
+def test_samplers_and_seeds_to_compare(samplers, seeds, expected, write_yaml):
+    file = write_yaml("run.yaml", "sampler: EL2N\nseed: 9")
+    by_seed = quick_start.configure_comparison(samplers, seeds, None, "movies", [file], {})
+    found = [(config["sampler"], config["seed"]) for configs in by_seed for config in configs]
+    assert found == expected and all(type(seed) is int for _, seed in found)

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import recbole_dealrec
 from recbole_dealrec import recommend, run_recbole_dealrec
+from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.run_folder import RunFolder
 
@@ -75,11 +77,11 @@ def test_each_history_has_its_best_items_in_order(finished_run, movies_path, seq
 
 def test_known_items_are_left_out_when_asked(finished_run):
     run_dir = finished_run("TIGER")["run_dir"]
-    whole = recommend(run_dir, [["50", "172"]], k=50)
-    known = whole.loc[:2, "item"].tolist()
-    whole = recommend(run_dir, [known], k=50)
+    first = recommend(run_dir, [["50", "172"]], k=50)["item"].tolist()
+    tried = [first[start : start + 3] for start in range(0, 48, 3)]
+    ranked = [whole for _, whole in recommend(run_dir, tried, k=50).groupby("history")]
+    known, whole = next(pair for pair in zip(tried, ranked, strict=True) if pair[1]["item"].isin(pair[0]).any())
     without = recommend(run_dir, [known], k=47, exclude_history=True)
-    assert whole["item"].isin(known).any()
     kept = whole[~whole["item"].isin(known)]
     assert without["item"].tolist() == kept["item"].tolist()[:47]
     with pytest.raises(InputError, match="k is 48; this run of TIGER ranks 50 items, less the 3 of the longest"):
@@ -95,6 +97,9 @@ def test_known_items_are_left_out_when_asked(finished_run):
         ([], 5, "histories: there is none"),
         (["50 172"], 5, r"histories\[0\] is the text '50 172'; give a list"),
         ([["50"]], 0, "k is 0"),
+        ([["50"]], 2.5, "k is 2.5"),
+        ([["50"]], "3", "k is 3"),
+        ([50], 5, r"histories\[0\] is 50; give a list"),
         ([["50"]], 51, "k is 51; this run of TIGER ranks 50 items; give a k from 1 to that"),
     ],
 )
@@ -164,3 +169,25 @@ def test_the_module_prints_what_the_function_returns(finished_run, monkeypatch, 
     assert module.main() == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: absent.txt: cannot be read")
+
+
+def test_histories_of_any_kind_of_sequence(finished_run):
+    run_dir = finished_run("TIGER")["run_dir"]
+    expected = recommend(run_dir, [["50", "172"], ["181"]], k=3)
+    given = (history for history in (np.array([50, 172]), pd.Series([181.0])))
+    pd.testing.assert_frame_equal(recommend(run_dir, given, k=3.0), expected)
+    pd.testing.assert_frame_equal(recommend(Path(run_dir), (("50", "172"), iter(["181"])), k=np.int64(3)), expected)
+
+
+def test_a_run_recommends_from_another_folder_than_its_own(finished_run, movies_path, tmp_path, monkeypatch):
+    expected = recommend(finished_run("TIGER")["run_dir"], [["50", "172"]])
+    started = tmp_path / "started"
+    shutil.copytree(movies_path, started / "data")
+    shutil.copytree(Path(finished_run("TIGER")["run_dir"]).parent, started / "kept" / "runs")
+    run_dir = started / "kept" / "runs" / Path(finished_run("TIGER")["run_dir"]).name
+    keys = {**read_yaml(run_dir / "config.yaml"), "data_path": "data", "checkpoint_dir": "kept/runs"}
+    with RunFolder(run_dir).output("config.yaml") as file:
+        file.write_text(yaml.safe_dump(keys), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    pd.testing.assert_frame_equal(recommend(run_dir, [["50", "172"]]), expected)
+    pd.testing.assert_frame_equal(recommend(run_dir.relative_to(tmp_path), [["50", "172"]]), expected)

@@ -42,9 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--help", "-h", action="store_true", help="show this and all configuration keys")
     parser.add_argument("--list", action="store_true", help="list datasets, models and samplers")
-    parser.add_argument("--model", "-m", default="BIGRec", help="recommender to fine-tune")
-    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the dataset")
-    parser.add_argument("--sampler", "-s", default="DEALRec", help="few-shot sampler, or several: A,B,C")
+    parser.add_argument("--model", "-m", help="recommender to fine-tune")
+    parser.add_argument("--dataset", "-d", help="name of the dataset")
+    parser.add_argument("--sampler", "-s", help="few-shot sampler, or several: A,B,C")
     parser.add_argument("--seeds", help="seeds to compare samplers with: 1,2,3")
     parser.add_argument("--preset", help="paper or released: keys of the paper's text or of its released code")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
@@ -78,7 +78,7 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
         "config_dict": parse_command_line(rest),
         "last_step": arguments.last_step,
     }
-    samplers = arguments.sampler.split(",")
+    samplers = arguments.sampler and arguments.sampler.split(",")
     seeds = arguments.seeds and _whole_numbers(arguments.seeds)
     if arguments.dry_run:
         from recbole_dealrec.cli.dry_run import dry_run_text
@@ -87,7 +87,7 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
         return 0
     from recbole_dealrec.quick_start import compare_samplers, run_recbole_dealrec
 
-    if seeds is None and len(samplers) == 1:
+    if seeds is None and len(samplers or [""]) == 1:
         run_recbole_dealrec(sampler=arguments.sampler, **common)
     else:
         compare_samplers(samplers, seeds, **common)

@@ -24,10 +24,10 @@ _OWN_STEPS = {SELECTION: "select", FINE_TUNING: "finetune", EVALUATION: "evaluat
 
 
 def dry_run_text(
-    samplers: Sequence[str],
+    samplers: Sequence[str] | None,
     seeds: Sequence[int] | None,
-    model: str,
-    dataset: str,
+    model: str | None,
+    dataset: str | None,
     config_file_list: Sequence[str],
     config_dict: Mapping[str, Any],
     last_step: str = LAST_STEPS[-1],

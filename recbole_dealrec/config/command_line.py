@@ -1,7 +1,8 @@
-"""Parsing of configuration keys given as strings, on the command line or in a dictionary, without evaluation."""
+"""Values of configuration keys given on the command line or in a dictionary, without evaluation."""
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from os import PathLike, fspath
 from typing import Any
 
 import yaml
@@ -56,3 +57,16 @@ def value_of(key: str, text: str) -> Any:
         load_all()
     known = key_of(key)
     return text if known is not None and known.kind.text else parse_value(text)
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value given from Python as YAML has it: paths as text, arrays and tuples as lists, NumPy's numbers."""
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, Mapping):
+        return {plain_value(name): plain_value(entry) for name, entry in value.items()}
+    if hasattr(value, "tolist"):  # arrays, tensors and their numbers
+        return value.tolist()
+    if isinstance(value, list | tuple | range | Set):
+        return [plain_value(entry) for entry in (sorted(value) if isinstance(value, Set) else value)]
+    return value

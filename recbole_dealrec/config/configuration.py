@@ -1,7 +1,6 @@
 """RecBole's Config with this package's models and properties, and with checks of keys and values."""
 
 import copy
-import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -14,7 +13,7 @@ from recbole.config import Config as RecBoleConfig
 from recbole.utils import argument_list
 
 from recbole_dealrec.compat import import_recbole_models
-from recbole_dealrec.config.command_line import value_of
+from recbole_dealrec.config.command_line import plain_value, value_of
 from recbole_dealrec.config.key import Key
 from recbole_dealrec.config.properties import RECBOLE_PROPERTIES, properties_folder
 from recbole_dealrec.config.registry import (
@@ -27,9 +26,9 @@ from recbole_dealrec.config.registry import (
     registered_keys,
 )
 from recbole_dealrec.config.rows import KEYS, RECBOLE_STATE
-from recbole_dealrec.config.yaml_file import YamlLoader, read_yaml
+from recbole_dealrec.config.yaml_file import YamlLoader, read_yaml, read_yaml_files
 from recbole_dealrec.distributed import processes
-from recbole_dealrec.errors import InputError
+from recbole_dealrec.errors import InputError, closest
 
 
 class Config(RecBoleConfig):
@@ -66,7 +65,7 @@ class Config(RecBoleConfig):
     def __getitem__(self, name: str) -> Any:
         values = self.final_config_dict
         if name not in values and name not in _recbole_keys():
-            hint = _closest(name, values)
+            hint = closest(name, values)
             raise InputError(f"configuration key '{name}' does not exist for {self.model}{hint}")
         return values.get(name)
 
@@ -129,13 +128,11 @@ class Config(RecBoleConfig):
         return YamlLoader
 
     def _load_config_files(self, file_list: Iterable[str] | None) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        for file in file_list or ():
-            merged.update(read_yaml(file))
-        return merged
+        return read_yaml_files(file_list)
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        return {key: value_of(key, value) if isinstance(value, str) else value for key, value in config_dict.items()}
+        values = {key: plain_value(value) for key, value in config_dict.items()}
+        return {key: value_of(key, value) if isinstance(value, str) else value for key, value in values.items()}
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}
@@ -147,7 +144,8 @@ class Config(RecBoleConfig):
         try:
             name, model_class, dataset = super()._get_model_and_dataset(model, dataset)
         except (ImportError, ValueError, AttributeError) as error:
-            raise InputError(f"no model '{model}'; a model is named as its class, such as BIGRec or SASRec") from error
+            hint = closest(model, [*MODELS, *(file.stem for file in RECBOLE_PROPERTIES.glob("model/*.yaml"))])
+            raise InputError(f"no model '{model}'; a model is named as its class, such as SASRec{hint}") from error
         return name, model_class, str(dataset)
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
@@ -189,14 +187,25 @@ class Config(RecBoleConfig):
             if self.is_llm_recommender and (owner := _owner(name)) not in (None, model):
                 raise InputError(f"configuration key '{name}' belongs to {owner}; {model} does not read it")
             if name not in known:
-                raise InputError(f"unknown configuration key '{name}'{_closest(name, known)}")
+                raise InputError(f"unknown configuration key '{name}'{closest(name, known)}")
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         values = super()._get_final_config_dict()
         for name, value in values.items():
             if (key := key_of(name)) and not key.kind.accepts(value):
                 raise InputError(f"configuration key '{name}' has to be {key.kind.description}, not {value!r}")
+            if key and key.kind.path:
+                values[name] = os.path.expanduser(value)
+        if self.is_llm_recommender:
+            self._check_effects(values)
         return values
+
+    def _check_effects(self, values: Mapping[str, Any]) -> None:
+        """Raise InputError if a value that is given, and is not the default, changes nothing."""
+        for name, value in self.external_config_dict.items():
+            idle = key_of(name).idle
+            if idle and _differs(value, self.internal_config_dict.get(name)) and idle.holds(values):
+                raise InputError(f"configuration key '{name}' changes nothing {idle.reason}; leave it out")
 
     def _set_default_parameters(self) -> None:
         super()._set_default_parameters()
@@ -206,8 +215,7 @@ class Config(RecBoleConfig):
     def _init_device(self) -> None:
         final, visible = self.final_config_dict, os.environ.get("CUDA_VISIBLE_DEVICES")
         several = processes.launched_world_size() > 1
-        gpu_id = final["gpu_id"]
-        gpu_id = ",".join(map(str, gpu_id)) if isinstance(gpu_id, tuple) else str(gpu_id)
+        gpu_id = str(final["gpu_id"])
         # RecBole writes gpu_id into the variable, and CUDA reads that once, at its first use.
         if visible is not None:
             final["gpu_id"] = visible
@@ -254,6 +262,9 @@ def _owner(name: str) -> str | None:
     return place.removeprefix("model/") if place.startswith("model/") else None
 
 
-def _closest(name: str, known: Iterable[str]) -> str:
-    closest = difflib.get_close_matches(str(name), sorted(map(str, known)), n=1)
-    return f"; did you mean '{closest[0]}'?" if closest else ""
+def _differs(given: Any, default: Any) -> bool:
+    """Return whether a value, or an entry of a mapping that is given in part, is not the default."""
+    if isinstance(given, dict) and isinstance(default, dict):
+        # The evaluation's mode is full or refused, and RecBole rewrites it.
+        return any(value != default.get(name) for name, value in given.items() if name != "mode")
+    return given != default

@@ -1,5 +1,6 @@
 """A configuration key: the kind of its values, the step it affects, and the place of its default."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,19 @@ STEPS = (
     "data", "surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation",
 )  # fmt: skip
 NOTHING = "nothing"  # in place of a step, for keys that do not change the results
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A circumstance in which a key changes nothing; a value that is given for it is then refused.
+
+    Args:
+        reason: what the key changes nothing with, or without; for the error.
+        holds: returns whether a configuration, all values by key, is of this kind.
+    """
+
+    reason: str
+    holds: Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,7 @@ class Key:
             ``given`` (no default), or ``derived`` (RecBole derives it from other keys).
         default: default of a key that is registered with a class, below all property files.
         comment: a sentence for ``--help``.
+        idle: when it changes nothing.
 
     Raises:
         ValueError: there is no such step.
@@ -36,6 +51,7 @@ class Key:
     place: str = "registered"
     default: Any = None
     comment: str = ""
+    idle: Idle | None = None
 
     def __post_init__(self) -> None:
         if self.step not in (None, *STEPS, NOTHING):

@@ -1,5 +1,6 @@
 """Kinds of values: the type of a configuration key and the range of its values."""
 
+import importlib.util
 import math
 import re
 from collections.abc import Callable
@@ -7,7 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # not allowed in paths and UTF-8 files
-_OPTIMISERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole uses adam for any other name
+_NUMBER = r"\s*([-+]?(?:inf|\d+\.?\d*(?:e[-+]?\d+)?))\s*"
+_INTERVAL = re.compile(rf"[\[(]{_NUMBER},{_NUMBER}[\])]", re.IGNORECASE)
+_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")  # RecBole takes any other name for info
+# RecBole uses adam for any other name; its sparse_adam is for sparse gradients, which no model here has.
+_OPTIMISERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 _EVALUATION = {"split", "order", "group_by", "mode"}
 
 
@@ -20,12 +25,14 @@ class Kind:
         description: description of a valid value, for the error: "a number above 0".
         accepts: returns whether a value is of this kind.
         text: whether a string is taken literally, so that neither ``no`` nor ``{history}`` is parsed as YAML.
+        path: whether it may name a file or folder, whose ``~`` is the home folder.
     """
 
     type: str
     description: str
     accepts: Callable[[Any], bool]
     text: bool = False
+    path: bool = False
 
 
 def one_of(*choices: str) -> Kind:
@@ -62,6 +69,23 @@ def _is_evaluation(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() <= _EVALUATION and isinstance(value.get("mode", ""), str | dict)
 
 
+def _is_interval(value: Any) -> bool:
+    found = [_INTERVAL.fullmatch(part.strip()) for part in value.split(";")] if _is_text(value) else [None]
+    return all(part and float(part[1]) <= float(part[2]) for part in found)
+
+
+def _is_filters(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_interval(kept) or isinstance(kept, list) for kept in value.values())
+
+
+def _is_clipping(value: Any) -> bool:
+    return isinstance(value, dict) and {"max_norm"} <= value.keys() <= {"max_norm", "norm_type"}
+
+
+def _caseless(*choices: str) -> Kind:
+    return replace(one_of(*choices), accepts=lambda value: _is_text(value) and value.lower() in choices)
+
+
 ANY = Kind("str", "any value", lambda value: True)
 FLAG = Kind("bool", "True or False", lambda value: isinstance(value, bool))
 COUNT = Kind("int", "a whole number of at least 1", lambda value: _is_whole(value) and value >= 1)
@@ -78,16 +102,21 @@ PATTERNS = Kind("list", "a list of patterns", _is_list)
 # Kinds of one or two keys each.
 SEED = Kind("int", "a whole number from 0 to 4294967295", lambda value: _is_whole(value) and 0 <= value < 2**32)
 DEVICES = Kind(
-    "str", "a number, or several separated by commas",
-    lambda value: _is_text(value) or _is_whole(value) or isinstance(value, tuple) and all(map(_is_whole, value)),
-)  # fmt: skip
-CHECKPOINT = replace(TEXT, description="a text that names a checkpoint")
+    "str", "a number, or several separated by commas", lambda value: _is_text(value) or _is_whole(value), text=True
+)
+FOLDER, ANY_FOLDER = replace(TEXT, path=True), replace(ANY_TEXT, path=True)
+CHECKPOINT = replace(FOLDER, description="a text that names a checkpoint")
 FILES = Kind("list", "a list of names", _is_list)
-INTERVAL = Kind("str", "an interval such as [5,inf)", _is_text)
+INTERVAL = Kind("str", "an interval such as [5,inf), or several separated by semicolons", _is_interval)
+FILTERS = Kind("dict", "a mapping from columns to intervals such as [4,inf) or lists of values", _is_filters)
 COLUMNS = Kind("dict", "a mapping from suffixes of files to lists of columns", _is_columns)
-ARGUMENTS = Kind("dict", "a mapping of arguments", lambda value: isinstance(value, dict))
+CLIPPING = Kind("dict", "a mapping with max_norm and perhaps norm_type", _is_clipping)
 EVALUATION = Kind("dict", f"a mapping with the keys {', '.join(sorted(_EVALUATION))}", _is_evaluation)
-OPTIMISER = replace(one_of(*_OPTIMISERS), accepts=lambda value: _is_text(value) and value.lower() in _OPTIMISERS)
+OPTIMISER, LOG_LEVEL = _caseless(*_OPTIMISERS), _caseless(*_LOG_LEVELS)
+WANDB = Kind(
+    "bool", "False, or True where the package wandb is installed: pip install wandb",
+    lambda value: isinstance(value, bool) and not (value and importlib.util.find_spec("wandb") is None),
+)  # fmt: skip
 METRICS = Kind(
     "list", "the name of a metric or a list of them", lambda value: _is_text(value) or _is_list(value) and bool(value)
 )

@@ -12,6 +12,7 @@ import recbole
 import yaml
 
 from recbole_dealrec.config.registry import load_all, registered_keys
+from recbole_dealrec.config.rows import ALWAYS, KEYS
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.errors import InputError
 
@@ -123,10 +124,10 @@ def registered_sections() -> list[Section]:
 
 
 def recbole_section() -> Section:
-    """Return RecBole's keys, except those that this package's ``overall.yaml`` or each of its models sets."""
+    """Return RecBole's keys that are of use, without those that ``overall.yaml`` or each model of this package sets."""
     ours = sections()
     models = [_keys(section) for section in ours if section.name.startswith("model/")]
-    hidden = _keys(ours[0]) | set.intersection(*models)
+    hidden = _keys(ours[0]) | set.intersection(*models) | {key.name for key in KEYS.values() if key.idle is ALWAYS}
     section = read_section(RECBOLE_PROPERTIES / "overall.yaml", "RecBole")
     groups = [Group(g.title, tuple(option for option in g.options if option.key not in hidden)) for g in section.groups]
     return Section("RecBole", "RecBole's own keys", tuple(group for group in groups if group.options))

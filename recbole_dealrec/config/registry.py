@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from recbole_dealrec.config.key import NOTHING, STEPS, Key
 from recbole_dealrec.config.rows import KEYS
-from recbole_dealrec.errors import InputError
+from recbole_dealrec.errors import InputError, closest
 
 T = TypeVar("T", bound=type)
 SURROGATE_PREFIX = "surrogate_"
@@ -78,7 +78,8 @@ class Registry:
             TypeError: the entry point is not a subclass of ``base``.
         """
         if self.find(name) is None:
-            raise InputError(f"no {self.kind} '{name}'; known are {', '.join(self.names())}")
+            names = self.names()
+            raise InputError(f"no {self.kind} '{name}'; known are {', '.join(names)}{closest(name, names)}")
         return self.entries[name].registered_class
 
     def find(self, name: str) -> Entry | None:
@@ -182,5 +183,5 @@ def key_of(name: str) -> Key | None:
             return key
     if str(name).startswith(SURROGATE_PREFIX):
         base = KEYS.get(name.removeprefix(SURROGATE_PREFIX), Key(name))
-        return replace(base, name=name, step=NOTHING if base.step == NOTHING else "surrogate")
+        return replace(base, name=name, step=NOTHING if base.step == NOTHING else "surrogate", idle=None)
     return None

@@ -1,12 +1,36 @@
 """The configuration keys of this package and of RecBole, a row each."""
 
 from recbole_dealrec.config import kind
-from recbole_dealrec.config.key import NOTHING, Key
+from recbole_dealrec.config.key import NOTHING, Idle, Key
+
+ALWAYS = Idle("in a run of this package", lambda values: True)
+_SPLIT = Idle("with benchmark_filename: its files are taken as they are", lambda values: values["benchmark_filename"])
+_INTERACTIONS_ALONE = Idle(
+    "without columns of users or items in load_col",
+    lambda values: values["load_col"] is not None and not {"user", "item"} & values["load_col"].keys(),
+)
+_NOTHING_TO_FILTER = Idle(
+    f"{_INTERACTIONS_ALONE.reason}, or with benchmark_filename",
+    lambda values: values["benchmark_filename"] or _INTERACTIONS_ALONE.holds(values),
+)
+_NO_SEQUENCES = Idle(
+    "without columns of sequences, those of benchmark_filename or of users or items in load_col",
+    lambda values: not values["benchmark_filename"] and _INTERACTIONS_ALONE.holds(values),
+)
+_CHOSEN_COLUMNS = Idle("with load_col: that names all columns", lambda values: values["load_col"] is not None)
+_NO_ENTITIES = Idle(
+    "with a surrogate_model other than GRU4RecKG and KSR",
+    lambda values: values["surrogate_model"] not in ("GRU4RecKG", "KSR"),
+)
+_NO_TAIL = Idle(
+    "without TailPercentage in metrics", lambda values: "tailpercentage" not in str(values["metrics"]).lower()
+)
+_NO_WANDB = Idle("without log_wandb", lambda values: not values["log_wandb"])
 
 
-def _unchecked(step: str, place: str, names: str) -> list[Key]:
+def _unchecked(step: str, place: str, names: str, idle: Idle | None = None) -> list[Key]:
     """Return rows of keys of RecBole whose values are left to it."""
-    return [Key(name, kind.ANY, step, place) for name in names.split()]
+    return [Key(name, kind.ANY, step, place, idle=idle) for name in names.split()]
 
 
 _ROWS = [
@@ -14,26 +38,27 @@ _ROWS = [
     Key("gpu_id", kind.DEVICES, NOTHING, "RecBole"),
     Key("use_gpu", kind.FLAG, NOTHING, "RecBole"),
     Key("worker", kind.COUNT_OR_ZERO, NOTHING, "RecBole"),
-    Key("state", kind.TEXT, NOTHING, "RecBole"),
+    Key("state", kind.LOG_LEVEL, NOTHING, "RecBole"),
     Key("show_progress", kind.FLAG, NOTHING, "RecBole"),
-    Key("data_path", kind.ANY_TEXT, NOTHING, "RecBole"),
-    Key("checkpoint_dir", kind.TEXT, NOTHING, "overall"),
+    Key("data_path", kind.ANY_FOLDER, NOTHING, "RecBole"),
+    Key("checkpoint_dir", kind.FOLDER, NOTHING, "overall"),
     Key("loss_decimal_place", kind.COUNT_OR_ZERO, NOTHING, "RecBole"),
     Key("eval_batch_size", kind.COUNT, NOTHING, "models"),
     Key("micro_batch_size", kind.COUNT, NOTHING, "models"),
     Key("tokens_per_batch", kind.COUNT, NOTHING, "models"),
     Key("llm_device_map", kind.or_none(kind.one_of("auto")), NOTHING, "model/BIGRec"),
-    *_unchecked(NOTHING, "RecBole", "log_wandb wandb_project save_dataset dataset_save_path save_dataloaders"),
-    *_unchecked(NOTHING, "RecBole", "dataloaders_save_path"),
-    *_unchecked(NOTHING, "given", "config_file config_files nproc world_size ip port group_offset offset"),
-    *_unchecked(NOTHING, "derived", "local_rank"),
+    Key("log_wandb", kind.WANDB, NOTHING, "RecBole"),
+    Key("wandb_project", kind.TEXT, NOTHING, "RecBole", idle=_NO_WANDB),
+    *_unchecked(NOTHING, "RecBole", "save_dataset dataset_save_path save_dataloaders dataloaders_save_path", ALWAYS),
+    *_unchecked(NOTHING, "given", "config_file config_files nproc world_size ip port group_offset offset", ALWAYS),
+    *_unchecked(NOTHING, "derived", "local_rank", ALWAYS),
     # Data, and what everything starts from
-    Key("dataset", kind.ANY, "data", "given"),
+    Key("dataset", kind.ANY, "data", "overall"),
     Key("seed", kind.SEED, "data", "overall"),
     Key("reproducibility", kind.FLAG, "data", "RecBole"),
     Key("title_field", kind.TEXT, "data", "overall"),
     Key("samples_per_user", kind.COUNT_OR_ZERO, "data", "overall"),
-    Key("eval_args", kind.EVALUATION, "data", "overall"),
+    Key("eval_args", kind.EVALUATION, "data", "overall", idle=_SPLIT),
     Key("repeatable", kind.ANY, "data", "overall"),
     Key("field_separator", kind.TEXT, "data", "RecBole"),
     Key("seq_separator", kind.TEXT, "data", "RecBole"),
@@ -44,20 +69,26 @@ _ROWS = [
     Key("ITEM_LIST_LENGTH_FIELD", kind.TEXT, "data", "RecBole"),
     Key("MAX_ITEM_LIST_LENGTH", kind.COUNT, "data", "RecBole"),
     Key("load_col", kind.or_none(kind.COLUMNS), "data", "overall"),
-    Key("unload_col", kind.or_none(kind.COLUMNS), "data", "RecBole"),
+    Key("unload_col", kind.or_none(kind.COLUMNS), "data", "RecBole", idle=_CHOSEN_COLUMNS),
     Key("benchmark_filename", kind.or_none(kind.FILES), "data", "RecBole"),
     Key("alias_of_user_id", kind.or_none(kind.FILES), "data", "RecBole"),
     Key("alias_of_item_id", kind.or_none(kind.FILES), "data", "RecBole"),
-    Key("user_inter_num_interval", kind.or_none(kind.INTERVAL), "data", "RecBole"),
-    Key("item_inter_num_interval", kind.or_none(kind.INTERVAL), "data", "RecBole"),
+    Key("user_inter_num_interval", kind.or_none(kind.INTERVAL), "data", "RecBole", idle=_SPLIT),
+    Key("item_inter_num_interval", kind.or_none(kind.INTERVAL), "data", "RecBole", idle=_SPLIT),
+    Key("rm_dup_inter", kind.or_none(kind.one_of("first", "last")), "data", "RecBole", idle=_SPLIT),
+    Key("val_interval", kind.or_none(kind.FILTERS), "data", "RecBole", idle=_SPLIT),
+    Key("filter_inter_by_user_or_item", kind.FLAG, "data", "RecBole", idle=_NOTHING_TO_FILTER),
     *_unchecked("data", "given", "encoding"),
-    *_unchecked("data", "derived", "MODEL_TYPE"),
-    *_unchecked("data", "RecBole", "RATING_FIELD LABEL_FIELD NEG_PREFIX POSITION_FIELD HEAD_ENTITY_ID_FIELD"),
-    *_unchecked("data", "RecBole", "TAIL_ENTITY_ID_FIELD RELATION_ID_FIELD ENTITY_ID_FIELD seq_len threshold"),
-    *_unchecked("data", "RecBole", "numerical_features unused_col additional_feat_suffix rm_dup_inter val_interval"),
-    *_unchecked("data", "RecBole", "filter_inter_by_user_or_item alias_of_entity_id alias_of_relation_id"),
-    *_unchecked("data", "RecBole", "preload_weight normalize_field normalize_all discretization kg_reverse_r"),
-    *_unchecked("data", "RecBole", "entity_kg_num_interval relation_kg_num_interval transform"),
+    *_unchecked("data", "derived", "MODEL_TYPE", ALWAYS),
+    *_unchecked("data", "RecBole", "RATING_FIELD LABEL_FIELD NEG_PREFIX POSITION_FIELD threshold transform", ALWAYS),
+    *_unchecked("data", "RecBole", "HEAD_ENTITY_ID_FIELD TAIL_ENTITY_ID_FIELD RELATION_ID_FIELD", ALWAYS),
+    *_unchecked("data", "RecBole", "ENTITY_ID_FIELD alias_of_entity_id alias_of_relation_id kg_reverse_r", ALWAYS),
+    *_unchecked("data", "RecBole", "entity_kg_num_interval relation_kg_num_interval", ALWAYS),
+    *_unchecked("data", "RecBole", "unused_col"),
+    *_unchecked("data", "RecBole", "seq_len", _NO_SEQUENCES),
+    *_unchecked("data", "RecBole", "additional_feat_suffix preload_weight", _NO_ENTITIES),
+    *_unchecked("data", "RecBole", "normalize_field normalize_all discretization", _INTERACTIONS_ALONE),
+    *_unchecked("data", "RecBole", "numerical_features", _INTERACTIONS_ALONE),
     # Surrogates; surrogate_<key> is of the kind of <key>
     Key("surrogate_model", kind.TEXT, "surrogate", "overall"),
     Key("surrogate_hidden_dropout_prob", kind.RATIO, "surrogate", "overall"),
@@ -76,7 +107,7 @@ _ROWS = [
     Key("influence_parameters", kind.or_none(kind.PATTERNS), "influence", "overall"),
     Key("influence_on", kind.one_of("train", "valid"), "influence", "overall"),
     # The language model before fine-tuning
-    Key("model", kind.ANY, "language model", "given"),
+    Key("model", kind.ANY, "language model", "overall"),
     Key("llm_path", kind.CHECKPOINT, "language model", "model/BIGRec"),
     Key("llm_dtype", kind.one_of("auto", "float32", "bfloat16", "float16"), "language model", "model/BIGRec"),
     Key("llm_quantization", kind.or_none(kind.one_of("4bit", "8bit")), "language model", "model/BIGRec"),
@@ -121,7 +152,7 @@ _ROWS = [
     Key("learner", kind.OPTIMISER, "fine-tuning", "models"),
     Key("learning_rate", kind.POSITIVE, "fine-tuning", "models"),
     Key("weight_decay", kind.NOT_NEGATIVE, "fine-tuning", "RecBole"),
-    Key("clip_grad_norm", kind.or_none(kind.ARGUMENTS), "fine-tuning", "RecBole"),
+    Key("clip_grad_norm", kind.or_none(kind.CLIPPING), "fine-tuning", "RecBole"),
     Key("warmup_steps", kind.COUNT_OR_ZERO, "fine-tuning", "models"),
     Key("mixed_precision", kind.PRECISION, "fine-tuning", "models"),
     Key("valid_metric", kind.TEXT, "fine-tuning", "models"),
@@ -135,17 +166,17 @@ _ROWS = [
     Key("max_new_tokens", kind.or_none(kind.COUNT), "fine-tuning", "model/BIGRec"),
     Key("grounding", kind.one_of("embedding", "trie"), "fine-tuning", "model/BIGRec"),
     Key("scoring", kind.one_of("beam", "exact"), "fine-tuning", "model/TIGER"),
-    *_unchecked("fine-tuning", "overall", "train_neg_sample_args"),
-    *_unchecked("fine-tuning", "RecBole", "enable_amp enable_scaler require_pow"),
-    *_unchecked("fine-tuning", "given", "reg_weight embedding_size loss_type"),
-    *_unchecked("fine-tuning", "derived", "valid_metric_bigger"),
+    *_unchecked("fine-tuning", "overall", "train_neg_sample_args", ALWAYS),
+    *_unchecked("fine-tuning", "RecBole", "enable_amp enable_scaler require_pow", ALWAYS),
+    *_unchecked("fine-tuning", "given", "reg_weight embedding_size loss_type", ALWAYS),
+    *_unchecked("fine-tuning", "derived", "valid_metric_bigger", ALWAYS),
     # Evaluation
     Key("grounding_popularity", kind.EXPONENT, "evaluation", "models"),
     Key("grounding_collaborative", kind.EXPONENT, "evaluation", "models"),
     Key("n_test", kind.COUNT_OR_ZERO, "evaluation", "overall"),
     Key("yardsticks", kind.FLAG, NOTHING, "overall"),
     Key("untuned", kind.AUTO_OR_FLAG, NOTHING, "overall"),
-    *_unchecked("evaluation", "given", "tail_ratio"),
+    *_unchecked("evaluation", "given", "tail_ratio", _NO_TAIL),
 ]
 KEYS = {key.name: key for key in _ROWS}
 # Keys that only RecBole itself sets.

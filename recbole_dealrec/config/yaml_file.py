@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,18 @@ def load_yaml(text: str) -> Any:
         raise yaml.YAMLError("nested too deep") from error
 
 
+def read_yaml_files(files: Iterable[str | Path] | str | Path | None) -> dict[str, Any]:
+    """Return the mapping of several YAML files, or of a single one; keys of later files win.
+
+    Raises:
+        InputError: as for ``read_yaml``.
+    """
+    merged: dict[str, Any] = {}
+    for file in [files] if isinstance(files, str | Path) else files or ():
+        merged.update(read_yaml(file))
+    return merged
+
+
 def read_yaml(file: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML file, an empty one for an empty file.
 
@@ -61,7 +74,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         InputError: the file is absent, is not YAML, or holds no mapping.
     """
     try:
-        content = load_yaml(Path(file).read_text(encoding="utf-8"))
+        content = load_yaml(Path(file).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -6,7 +6,7 @@ from recbole_dealrec.data.dataset import (
     SequentialDataset,
     SpareBatch,
     Splits,
-    check_topk,
+    check_cutoffs,
     load_splits,
     train_loader,
 )
@@ -21,7 +21,7 @@ __all__ = [
     "SequentialDataset",
     "SpareBatch",
     "Splits",
-    "check_topk",
+    "check_cutoffs",
     "load_splits",
     "train_loader",
 ]

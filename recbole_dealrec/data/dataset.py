@@ -1,6 +1,7 @@
 """RecBole's sequential dataset with titles, its split and its loaders."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
@@ -216,11 +217,11 @@ def load_splits(config: Config) -> Splits:
     return Splits(*parts)
 
 
-def check_topk(config: Config, dataset: SequentialDataset) -> None:
-    """Raise InputError if the largest of ``topk`` exceeds the number of items."""
-    most, items = max(config["topk"]), dataset.item_num - 1
+def check_cutoffs(key: str, cutoffs: Sequence[int], dataset: SequentialDataset) -> None:
+    """Raise InputError if the largest of the cut-offs that configuration key ``key`` names exceeds the items."""
+    most, items = max(cutoffs), dataset.item_num - 1
     if most > items:
-        raise InputError(f"topk of {config['model']} asks for {most} items, {config['dataset']} has {items}; lower it")
+        raise InputError(f"{key} asks for {most} items, {dataset.dataset_name} has {items}; lower it")
 
 
 class SpareBatch(tuple):

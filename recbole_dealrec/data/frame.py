@@ -1,7 +1,7 @@
 """DataFrames of interactions written as atomic files, and the selection returned as a DataFrame."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from logging import getLogger
@@ -44,8 +44,8 @@ def dataset_written(
         raise InputError(f"configuration key '{given[0]}': the data are those of the DataFrames; leave it out")
     config = Config("BIGRec", FRAME, config_dict=keys)
     user, item, time = (config[f"{name}_FIELD"] for name in ("USER_ID", "ITEM_ID", "TIME"))
-    _check_columns("interactions", interactions, (user, item, time))
-    _check_columns("items", items, (item, config["title_field"]))
+    interactions = _columns("interactions", interactions, (user, item, time), ids=(user, item))
+    items = _columns("items", items, (item, config["title_field"]), ids=(item,))
     rows = interactions[[user, item]].assign(**{time: _timestamps(interactions[time])})
     titles = _titles(items.set_index(item)[config["title_field"]], pd.Index(rows[item].unique()))
     rows = rows[rows[item].isin(titles.index)]
@@ -88,17 +88,37 @@ def selection_frame(
     return pd.concat([pd.DataFrame({**sample_columns, **columns}), pd.DataFrame(list(prompts))], axis=1)
 
 
-def _check_columns(name: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
+def token_text(value: Any) -> str:
+    """Return an id or a title as text; pandas keeps whole numbers as floats where others of a column are missing."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _columns(name: str, frame: pd.DataFrame, columns: tuple[str, ...], ids: tuple[str, ...]) -> pd.DataFrame:
+    """Return the columns that are needed, categories as their values; raise InputError if they cannot be used."""
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"{name}: has to be a DataFrame of pandas, not {type(frame).__name__}")
+    found = list(frame.columns)
     for column in columns:
-        if column not in frame:
-            found = ", ".join(map(str, frame.columns)) or "none"
-            raise InputError(f"{name}: no column '{column}' (found {found}); rename yours, or name it by its key")
+        if found.count(column) > 1:
+            raise InputError(f"{name}: {found.count(column)} columns are named '{column}'; rename or drop the others")
+        if column not in found:
+            listed = ", ".join(map(str, found)) or "none"
+            raise InputError(f"{name}: no column '{column}' (found {listed}); rename yours, or name it by its key")
     if frame.empty:
         raise InputError(f"{name}: holds no row")
-    ids = frame[list(columns)] if name == "interactions" else frame[[columns[0]]]
-    for column, missing in ids.isna().items():
-        if missing.any():
+    frame = frame[list(columns)]
+    categorical = frame.select_dtypes("category")
+    frame = frame.astype({column: values.cat.categories.dtype for column, values in categorical.items()})
+    for column in columns if name == "interactions" else ids:
+        if (missing := frame[column].isna()).any():
             raise InputError(f"{name}, row {int(np.argmax(missing))} from 0: {column} is missing; drop the row")
+    for column in ids:
+        hashable = frame[column].map(lambda value: isinstance(value, Hashable))
+        if not hashable.all():
+            row = int(np.argmin(hashable))
+            kind = type(frame[column].iloc[row]).__name__
+            raise InputError(f"{name}, row {row} from 0: {column} is a {kind}; an id has to be a text or a number")
+    return frame
 
 
 def _timestamps(times: pd.Series) -> Sequence[Any]:
@@ -142,7 +162,7 @@ def _titles(given: pd.Series, found: pd.Index) -> pd.Series:
 
 def _one_line(value: Any) -> str:
     """Return a value as text on one line, valid in an atomic file."""
-    text = str(value).replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+    text = token_text(value).replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
     return " ".join(text.split())
 
 

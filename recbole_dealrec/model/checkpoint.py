@@ -8,7 +8,9 @@ from typing import Any
 
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from transformers import PreTrainedModel
+from huggingface_hub.utils import validate_repo_id
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
 from recbole_dealrec.config import Config
@@ -37,9 +39,14 @@ def is_on_disk(path: str) -> bool:
 def load_error(key: str, path: str, error: Exception) -> InputError:
     """Return a one-line InputError for configuration key ``key``, whose checkpoint failed to load."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    kind = "neither a folder nor a model that can be reached"
     if Path(path).exists():
         kind = "folder" if Path(path).is_dir() else "file"
+    else:
+        kind = "neither a folder nor a model that can be reached"
+        try:
+            validate_repo_id(path)
+        except HFValidationError:
+            return InputError(f"{key} '{path}': no such file or folder")
     return InputError(f"{key} '{path}': {kind}; cannot be loaded: {reason}")
 
 
@@ -59,19 +66,37 @@ def model_without_weights(key: str, path: str, from_pretrained: Callable, **opti
         raise InputError(f"{key} '{path}': holds a PEFT adapter, not a model; name what its merge_and_unload() gives")
     try:
         with quiet_transformers():
+            plain = _plain_config(path, options.get("trust_remote_code", False))
             model, found = from_pretrained(
-                path, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True, **options
+                path, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True, **plain, **options
             )
     except LOAD_ERRORS as error:
         raise load_error(key, path, error) from error
     wrong = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
-    wrong = sorted(name for name in wrong if "pooler" not in name)  # unused here, and absent from many encoders
+    wrong = {name for name in wrong if "pooler" not in name}  # unused here, and absent from many encoders
+    if plain:  # a quantised module keeps other tensors, under its own name
+        modules = {name: f"{name.rpartition('.')[0]}." for name in wrong}
+        unexpected = tuple(found["unexpected_keys"])
+        wrong = {name for name, module in modules.items() if not any(key.startswith(module) for key in unexpected)}
     if wrong:
         raise InputError(
             f"{key} '{path}': its weights are not those of the {type(model).__name__} that config.json describes; "
-            f"{len(wrong)} are absent or of another shape, the first is {wrong[0]}"
+            f"{len(wrong)} are absent or of another shape, the first is {min(wrong)}"
         )
     return model
+
+
+def _plain_config(path: str, trust_remote_code: bool) -> dict[str, PretrainedConfig]:
+    """Return the configuration of a quantised checkpoint as one that is not, as an argument; nothing for others.
+
+    The quantised modules cannot be made on the meta device. Raises ImportError if a package that they need is missing.
+    """
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    if getattr(config, "quantization_config", None) is None:
+        return {}
+    AutoHfQuantizer.from_config(config.quantization_config, pre_quantized=True).validate_environment()
+    del config.quantization_config
+    return {"config": config}
 
 
 def checkpoint_contents(config: Config) -> dict[str, str]:

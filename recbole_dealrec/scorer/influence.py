@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from logging import getLogger
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ class InfluenceScorer(Scorer):
         """Return the influence of each sample, float64 [n].
 
         Raises:
-            InputError: ``influence_parameters`` matches no parameter.
+            InputError: ``influence_parameters`` matches no parameter, or a surrogate's loss has no finite curvature.
             ArithmeticError: the solution of the linear system is not finite, or no damping makes it positive definite.
         """
         risk = samples if self.risk_samples is None else self.risk_samples
@@ -178,6 +179,11 @@ class Problem:
 
     def _solve_with_enough_damping(self, curvature: "Curvature", v: Tensor) -> Tensor:
         largest = solver.largest_eigenvalue(curvature.product, v, self.config["seed"])
+        if not (torch.isfinite(v).all() and isfinite(largest)):
+            raise InputError(
+                "influence: gradient and curvature of the surrogate's loss are not finite, as after a training that "
+                "diverged; lower surrogate_learning_rate"
+            )
         damping = self.config["hessian_damping"] * largest
         if self.config["hessian_solver"] == "lissa" and self.config["lissa_damping"] is not None:
             damping = self.config["lissa_damping"] * self.config["lissa_scale"]

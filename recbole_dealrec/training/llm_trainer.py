@@ -1,6 +1,7 @@
 """Few-shot fine-tuning of a language model in RecBole's training loop."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,8 +12,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils.memory import clear_device_cache
 from recbole.data.interaction import Interaction
 from recbole.utils import set_color
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
-from transformers import get_linear_schedule_with_warmup
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
@@ -34,9 +35,9 @@ class LLMTrainer(SafetensorsTrainer):
     """Fine-tune with RecBole's loop, early stopping, collector and evaluator, and Accelerate's mixed precision.
 
     An optimiser step takes ``train_batch_size`` samples over all processes, a forward pass ``micro_batch_size`` of one
-    process; the gradient is the mean over the step's samples. The learning rate warms up over ``warmup_steps`` and
-    falls linearly to zero. ``valid_metric: loss`` stops early by the validation loss (the paper), another value by that
-    metric. An interrupted ``test`` resumes from the last saved batch.
+    process; the gradient is the mean over the step's samples. The learning rate follows ``rate_share``. ``valid_metric:
+    loss`` stops early by the validation loss (the paper), another value by that metric. An interrupted ``test`` resumes
+    from the last saved batch.
     """
 
     _test_file = f"evaluation.state{UNFINISHED}"
@@ -61,7 +62,7 @@ class LLMTrainer(SafetensorsTrainer):
 
     def fit(self, train_data, *args, **kwargs):
         total = max(self.epochs, 1) * len(train_data)
-        self.scheduler = get_linear_schedule_with_warmup(self.optimizer, min(self.config["warmup_steps"], total), total)
+        self.scheduler = LambdaLR(self.optimizer, partial(rate_share, warmup=self.config["warmup_steps"], total=total))
         if processes.world_size() > 1:
             torch.manual_seed(self.config["seed"] + processes.rank())  # another dropout in each process
         return super().fit(train_data, *args, **kwargs)
@@ -188,6 +189,7 @@ class LLMTrainer(SafetensorsTrainer):
             loss = self._step(interaction)
             total, count = total + loss * len(interaction), count + len(interaction)
             progress.set_postfix(loss=f"{loss:.4f}")
+        self._check_weights(epoch_idx)
         self.curve.add_loss(total / count)
         return total / count
 
@@ -259,3 +261,17 @@ class LLMTrainer(SafetensorsTrainer):
                 total, count = total + float(losses.sum()), count + len(rows)
         total, count = map(sum, zip(*processes.gather((total, count)), strict=True))
         return total / count
+
+
+def rate_share(step: int, warmup: int, total: int) -> float:
+    """Return the share of the peak learning rate at an optimiser step: a linear rise, then a linear fall.
+
+    Every step changes the weights: the share is above 0 at the first and the last one, and 1 at the end of the rise.
+
+    Args:
+        step: number of the step, from 0.
+        warmup: steps of the rise, at most all.
+        total: number of steps.
+    """
+    rise = max(1, min(warmup, total))
+    return min((step + 1) / rise, (total - step) / (total + 1 - rise))

@@ -98,6 +98,7 @@ class SafetensorsTrainer(Trainer):
         self._save_state(train_data, epoch_idx)
         self._place = epoch_idx, 0
         sums = super()._train_epoch(train_data, epoch_idx, loss_func or self._loss, show_progress)
+        self._check_weights(epoch_idx)
         self.curve.add_loss(np.sum(sums) / len(train_data))  # a model with several losses gives a tuple
         return sums
 
@@ -117,6 +118,11 @@ class SafetensorsTrainer(Trainer):
             f"{self.name}: the loss is not finite in epoch {epoch}, forward pass {batch}, of samples (internal ids of "
             f"user and item) {samples}{', ...' if len(users) > _MOST_NAMED else ''}; lower the learning rate"
         )
+
+    def _check_weights(self, epoch: int) -> None:
+        """Raise InputError if a trained weight is not finite, as after a last step that the loss does not show."""
+        if not all(torch.isfinite(weight).all() for weight in self.model.parameters() if weight.requires_grad):
+            raise InputError(f"{self.name}: the weights are not finite after epoch {epoch}; lower the learning rate")
 
     def _save_state(self, train_data, epoch: int) -> None:
         if self._saves_state and epoch > self.start_epoch:

@@ -30,7 +30,7 @@ from recbole_dealrec.errors import InputError
         (["--x="], {"x": None}),
         (["--x=true", "--y=False"], {"x": True, "y": False}),
         (["--x='64'"], {"x": "64"}),
-        (["--gpu_id=0,1"], {"gpu_id": (0, 1)}),
+        (["--gpu_id=0,1"], {"gpu_id": "0,1"}),
         (["--llm_path=Qwen/Qwen2.5-0.5B"], {"llm_path": "Qwen/Qwen2.5-0.5B"}),
         (["--llm_path=../models/a b"], {"llm_path": "../models/a b"}),
         (["--x=os.getcwd()"], {"x": "os.getcwd()"}),

@@ -1,6 +1,7 @@
 """The configuration: precedence, values, refusals, and what it leaves alone."""
 
 import copy
+import importlib.util
 import os
 import re
 import sys
@@ -84,6 +85,38 @@ def test_values_from_python_are_taken_as_they_are(ten):
     assert config["learning_rate"] == 0.001 and config["n_fewshot"] == 7
 
 
+def test_values_of_pythons_own_kinds_are_those_of_a_file(ten, tmp_path):
+    config = ten(
+        topk=(3, np.int64(5)), n_fewshot=np.int32(7), learning_rate=np.float32(0.5), metrics=np.array(["Recall"]),
+        checkpoint_dir=tmp_path / "kept", eval_args={"split": {"RS": (0.5, 0.25, 0.25)}, "order": "TO"},
+        lora_target_modules={"v_proj", "q_proj"}, seed=torch.tensor(3), shuffle=np.bool_(False),
+    )  # fmt: skip
+    file = yaml.safe_dump(config.resolved())
+    assert yaml.safe_load(file)["topk"] == [3, 5] and config["checkpoint_dir"] == str(tmp_path / "kept")
+    assert (config["n_fewshot"], config["seed"], config["shuffle"]) == (7, 3, False)
+    assert config["eval_args"]["split"] == {"RS": [0.5, 0.25, 0.25]} and config["metrics"] == ["Recall"]
+    assert config["lora_target_modules"] == ["q_proj", "v_proj"] and config["learning_rate"] == 0.5
+
+
+def test_a_tilde_is_the_home_folder(ten, monkeypatch, tmp_path, write_yaml):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = ten(checkpoint_dir="~/kept", llm_path="~/models/x")
+    assert config["checkpoint_dir"] == f"{tmp_path}/kept" and config["llm_path"] == f"{tmp_path}/models/x"
+    assert config["data_path"] == f"{tmp_path}/ten" and ten(data_path="~/")["data_path"] == f"{tmp_path}/ten"
+    assert ten(model="TIGER", text_encoder_path="~/e")["text_encoder_path"] == f"{tmp_path}/e"
+    write_yaml("keys.yaml", "model: BIGRec\ndataset: ten\nseed: 4")
+    name = next(tmp_path.rglob("keys.yaml")).relative_to(tmp_path)
+    assert Config(config_file_list=[f"~/{name}"])["seed"] == 4
+
+
+def test_log_wandb_needs_its_package(ten, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="'log_wandb' has to be False, or True where the package wandb is installed"):
+        ten(log_wandb=True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert ten(log_wandb=True, wandb_project="mine")["wandb_project"] == "mine"
+
+
 @pytest.mark.parametrize(
     ("key", "closest"),
     [
@@ -105,8 +138,8 @@ def test_an_unknown_key_is_refused_with_the_closest_known_one(key, closest, ten,
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("encoding", "x"), ("tail_ratio", "x"), ("clip_grad_norm", {"max_norm": 1.0}), ("wandb_project", "x"),
-        ("user_inter_num_interval", "[5,inf)"),
+        ("encoding", "x"), ("clip_grad_norm", {"max_norm": 1.0}), ("user_inter_num_interval", "[5,inf)"),
+        ("item_inter_num_interval", "[1,3]; (5, 1e3)"), ("gpu_id", "0,1"), ("state", "warning"),
     ],
 )  # fmt: skip
 def test_recboles_own_keys_are_known(key, value, ten):

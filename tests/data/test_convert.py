@@ -233,6 +233,11 @@ def cut_gzip(folder):
     path.write_bytes(path.read_bytes()[:-20])
 
 
+def retitled(folder, old, new):
+    text = (folder / "old.item").read_text()
+    (folder / "old.item").write_text(text.replace(old, new))
+
+
 def table(text):
     def written(folder):
         (folder / "shop.csv").write_text(text)
@@ -269,7 +274,21 @@ BROKEN = {
         damage(write_plain_amazon, appended("Video_Games.json", '{"asin": "B1"}\n')),
         "row 6: no text for reviewerID or asin",
     ),
-    "cut gzip": (damage(write_amazon_2023, cut_gzip), "Video_Games.jsonl.gz: cannot be read, perhaps cut short"),
+    "cut gzip": (damage(write_amazon_2023, cut_gzip), "Video_Games.jsonl.gz: cut short or damaged"),
+    "two users": (
+        table("user_id,user,item,time,title\nu,v,i,1,x\n"),
+        "the columns user_id and user could each be the user; rename or remove one",
+    ),
+    "two times": (table("user,item,time,Timestamp,title\nu,i,1,2,x\n"), "the columns time and Timestamp could each"),
+    "a column twice": (table("user,item,item,time,title\nu,i,j,1,x\n"), "the columns item and item could each"),
+    "two titles": (
+        damage(write_atomic, lambda folder: retitled(folder, "year:token\ttitle", "first_title:token\tother_title")),
+        "the columns first_title and other_title could each be the title",
+    ),
+    "Latin-1": (
+        damage(write_csv, lambda folder: (folder / "shop.csv").write_bytes("user,item,time,titlé".encode("latin-1"))),
+        "shop.csv: not UTF-8 text; save the file as such",
+    ),
     "two metadata": (
         damage(write_amazon_2018, lambda folder: write_json_lines(folder / "m.json", [{"asin": "B", "title": "x"}])),
         "1 files of reviews and 2 of metadata with asin; put one of each there",
@@ -291,6 +310,22 @@ def test_what_cannot_be_used_is_told_and_nothing_is_left(case, source, tmp_path,
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
     assert not (tmp_path / "data").exists() or not list((tmp_path / "data").iterdir())
+
+
+@pytest.mark.parametrize("write", RATED)
+def test_a_blank_rating_matters_where_ratings_are_asked_for(write, source, tmp_path):
+    written = write(source)
+    for file in [written] if written.is_file() else written.iterdir():
+        opener = gzip.open if file.suffix == ".gz" else open
+        with opener(file, "rt", encoding="utf-8") as stream:
+            text = stream.read()
+        for old, new in {"B1,2,": "B1,,", '"rating": 2.0': '"rating": null', "B1\t2\t": "B1\t\t"}.items():
+            text = text.replace(old, new).replace('"overall": 2.0', '"overall": null')
+        with opener(file, "wt", encoding="utf-8") as stream:
+            stream.write(text)
+    assert convert(written, tmp_path / "all" / "mine")["interactions"] == 5
+    with pytest.raises(InputError, match="(rating|overall) is (''|None), which is no number"):
+        convert(written, tmp_path / "some" / "mine", min_rating=4)
 
 
 def test_another_title_column(source, tmp_path):

@@ -141,6 +141,43 @@ def test_frames_that_cannot_be_used_are_named(change, message, select, shop):
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda rows, items: (rows.assign(item_id=[["a"]] * len(rows)), items),
+            "row 0 from 0: item_id is a list; an id",
+        ),
+        (lambda rows, items: (pd.concat([rows, rows[["user_id"]]], axis=1), items), "2 columns are named 'user_id'"),
+        (lambda rows, items: (rows, pd.concat([items, items[["title"]]], axis=1)), "2 columns are named 'title'"),
+        (lambda rows, items: (rows.to_dict(), items), "interactions: has to be a DataFrame of pandas, not dict"),
+        (lambda rows, items: (rows, items["title"]), "items: has to be a DataFrame of pandas, not Series"),
+    ],
+)
+def test_frames_of_odd_kinds_are_named(change, message, select, shop):
+    with pytest.raises(InputError, match=message):
+        select(*change(*shop))
+
+
+def test_categories_are_their_values(select, shop):
+    interactions, items = shop
+    known = [*TITLES, "never bought"]
+    interactions = interactions.astype({"user_id": "category"})
+    interactions["item_id"] = pd.Categorical(interactions["item_id"], categories=known)
+    items = items.assign(
+        item_id=pd.Categorical(items["item_id"], categories=known), title=items["title"].astype("category")
+    )
+    check_samples(select(interactions, items))
+
+
+def test_whole_numbers_that_pandas_keeps_as_floats_are_written_whole(select, shop):
+    interactions, items = shop
+    years = pd.Series([1913.0, 1984.0, 2001.0, 1.5, 300.0, np.nan, 7.0])
+    selected = select(interactions, items.assign(title=years))
+    titles = {title for titles in selected["history_titles"] for title in titles} | set(selected["target_title"])
+    assert {"1913", "1984", "2001", "1.5"} <= titles and "1913.0" not in titles
+
+
+@pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"data_path": "here"}, "'data_path': the data are those of the DataFrames"),

@@ -351,7 +351,7 @@ def test_weights_that_are_not_finite_are_an_error(method, problem):
     config, samples, _, surrogate = problem(hessian_solver=method, lissa_depth=5, influence_parameters=[ATTENTION])
     with torch.no_grad():
         surrogate.LayerNorm.weight[0] = float("nan")
-    with pytest.raises(ArithmeticError, match="not finite"):
+    with pytest.raises(InputError, match="not finite.*lower surrogate_learning_rate"):
         InfluenceScorer(surrogate, config).score(samples)
 
 

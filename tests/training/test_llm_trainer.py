@@ -13,7 +13,7 @@ from recbole_dealrec.scorer import EffortScorer
 from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import records, step
-from recbole_dealrec.training.llm_trainer import LLMTrainer
+from recbole_dealrec.training.llm_trainer import LLMTrainer, rate_share
 
 FINE_TUNING = {
     "epochs": 2, "train_batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.01, "warmup_steps": 1,
@@ -119,7 +119,7 @@ def test_samples_of_similar_length_share_a_forward_pass(trainer, monkeypatch):
     assert seen == sorted(lengths)
 
 
-def test_the_rate_warms_up_and_falls_to_zero(trainer):
+def test_the_rate_rises_to_the_peak_and_falls_and_is_never_zero(trainer):
     run, train_data, valid_data = trainer(epochs=3, warmup_steps=2)
     rates = []
     original = run._step
@@ -130,10 +130,24 @@ def test_the_rate_warms_up_and_falls_to_zero(trainer):
 
     run._step = watched
     run.fit(train_data, valid_data)
-    total = 3 * len(train_data)
-    expected = [0.01 * (k / 2 if k < 2 else (total - k) / (total - 2)) for k in range(total)]
-    assert rates == pytest.approx(expected)
-    assert run.optimizer.param_groups[0]["lr"] == 0.0
+    assert len(rates) == 6 and rates == pytest.approx([0.005, 0.01, 0.008, 0.006, 0.004, 0.002])
+
+
+@pytest.mark.parametrize(
+    ("warmup", "shares"),
+    [(0, [1, 0.75, 0.5, 0.25]), (1, [1, 0.75, 0.5, 0.25]), (3, [1 / 3, 2 / 3, 1, 0.5]), (9, [0.25, 0.5, 0.75, 1])],
+)
+def test_the_rise_ends_at_the_peak(warmup, shares):
+    assert [rate_share(step, warmup, 4) for step in range(4)] == pytest.approx(shares)
+    assert rate_share(0, warmup, 1) == 1
+
+
+def test_the_only_step_changes_the_weights(trainer):
+    run, train_data, valid_data = trainer(epochs=1, train_batch_size=8, warmup_steps=20)
+    before = adapter_of(run)
+    run.fit(train_data, valid_data)
+    assert len(train_data) == 1
+    assert any(not torch.equal(value, before[name]) for name, value in adapter_of(run).items())
 
 
 def test_validation_loss_is_the_mean_over_all_pairs(trainer):

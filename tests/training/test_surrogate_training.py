@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from recbole_dealrec.data import load_splits
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import records, step
@@ -59,6 +60,19 @@ def test_a_finished_training_has_its_curve(training):
     kept = one.folder.read_json("surrogate.json")
     assert len(kept["curve"]["train_loss"]) == 4 and kept["curve"]["valid_epoch"] == [0, 1, 2, 3]
     assert max(kept["curve"]["valid_result"]["ndcg@2"]) == kept["best_valid_result"]["ndcg@2"]
+
+
+def test_a_training_that_diverges_names_the_learning_rate(training):
+    one = training()
+
+    def diverge(*args):
+        with torch.no_grad():
+            next(one.model.parameters()).fill_(torch.nan)  # as the last step of an epoch may
+
+    one._trainer.optimizer.register_step_post_hook(diverge)
+    with pytest.raises(InputError, match="lower the learning rate"):
+        one.fit()
+    assert not one.folder.has("surrogate.safetensors")
 
 
 def test_a_training_does_not_depend_on_what_was_drawn_before(training):

@@ -46,7 +46,7 @@ def convert(
     Raises:
         InputError: the source has none of these formats or is invalid; ``folder`` is not created then.
     """
-    source, folder = Path(source), Path(folder).absolute()
+    source, folder = Path(source).expanduser(), Path(folder).expanduser().absolute()
     data = _detect_format(source)
     with new_folder(folder) as new:
         if isinstance(data, AuthorsFolder):
@@ -73,8 +73,9 @@ def _detect_format(source: Path) -> AuthorsFolder | Source:
 def _convert_rows(
     source: Source, new: Path, name: str, min_rating: float | None, core: int, split: bool
 ) -> dict[str, int]:
-    rows = tqdm(source.rows(), desc=name, unit=" rows", unit_scale=True, disable=None)  # shown on a terminal only
-    interactions = Interactions.of(rows, min_rating).in_time_order()
+    rows = source.rows(rated=min_rating is not None)
+    shown = tqdm(rows, desc=name, unit=" rows", unit_scale=True, disable=None)  # on a terminal only
+    interactions = Interactions.of(shown, min_rating).in_time_order()
     if core:
         interactions = interactions.k_core(core)
         if not len(interactions):

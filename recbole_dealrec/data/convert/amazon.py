@@ -65,7 +65,7 @@ class Amazon:
                 return cls(reviews[0], metadata[0], edition)
         return None
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, rated: bool) -> Iterator[Row]:
         edition, path = self.edition, self.reviews
         for row, review in json_rows(path):
             user, item = review.get(edition.user), review.get(edition.item)
@@ -73,7 +73,8 @@ class Amazon:
                 raise InputError(f"{path}, row {row}: no text for {edition.user} or {edition.item}")
             time = time_number(review.get(edition.time), path, row, edition.time)
             time = time / edition.ticks if time % edition.ticks else time // edition.ticks
-            yield Row(user, item, time, number(review.get(edition.rating), path, row, edition.rating))
+            rating = number(review.get(edition.rating), path, row, edition.rating) if rated else None
+            yield Row(user, item, time, rating)
 
     def titles(self) -> Iterator[tuple[str, str]]:
         for row, item in json_rows(self.metadata):

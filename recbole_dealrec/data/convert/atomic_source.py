@@ -27,23 +27,26 @@ class AtomicSource:
         inter, item = sorted(source.glob("*.inter")), sorted(source.glob("*.item"))
         return cls(AtomicFile(inter[0]), AtomicFile(item[0])) if len(inter) == len(item) == 1 else None
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, rated: bool) -> Iterator[Row]:
         file = self.interactions
         columns = self._column_numbers(file, "user_id", "item_id", "timestamp")
-        rating = list(file.columns()).index("rating") if "rating" in file.columns() else None
+        rating = list(file.columns()).index("rating") if rated and "rating" in file.columns() else None
         width = len(file.columns())
         for row, cells in islice(file.rows(), 1, None):
             if len(cells) != width:
                 raise file.width_error(row, cells, file.columns())
             user, item, time = (cells[column] for column in columns)
-            rated = None if rating is None else number(cells[rating], file.path, row, "rating")
-            yield Row(user, item, time_number(time, file.path, row, "timestamp"), rated)
+            value = None if rating is None else number(cells[rating], file.path, row, "rating")
+            yield Row(user, item, time_number(time, file.path, row, "timestamp"), value)
 
     def titles(self) -> Iterator[tuple[str, str]]:
         """Yield items and titles; rows with too many or few columns are left out, as published archives have some."""
         file = self.catalogue
         columns = list(file.columns())
         named = [name for name in columns if name == "title"] or [name for name in columns if name.endswith("title")]
+        if len(named) > 1:
+            several = " and ".join(named)
+            raise InputError(f"{file.path}: the columns {several} could each be the title; rename one to title")
         item, title = self._column_numbers(file, "item_id", named[0] if named else "title")
         width, broken = len(file.columns()), []
         for row, cells in islice(file.rows(), 1, None):

@@ -22,8 +22,11 @@ _LONGEST_LINE = 64 * 2**20  # characters; bounds the memory for a file of one li
 class Source(Protocol):
     """Interactions with titles, read row by row."""
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, rated: bool) -> Iterator[Row]:
         """Yield the interactions.
+
+        Args:
+            rated: whether to read ratings, where there are some.
 
         Raises:
             InputError: a row is invalid.
@@ -55,8 +58,12 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 if len(line) == _LONGEST_LINE:
                     raise InputError(f"{path}, row {number}: longer than {_LONGEST_LINE} characters; not taken")
                 yield number, line
-    except (OSError, EOFError, UnicodeError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read, perhaps cut short ({error})") from error
+    except UnicodeError as error:
+        raise InputError(f"{path}: not UTF-8 text; save the file as such ({error})") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cut short or damaged ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -127,12 +134,15 @@ def title_text(title: str) -> str:
 
 
 def column_numbers(header: Sequence[str], wanted: dict[str, tuple[str, ...]], path: Path) -> dict[str, int]:
-    """Return the number of each wanted column by the first of its names in the header; raise InputError if absent."""
+    """Return the number of each wanted column by one of its names; raise InputError if none or several are there."""
     names = [name.strip().lower() for name in header]
     numbers = {}
     for column, choices in wanted.items():
-        found = [names.index(choice) for choice in choices if choice in names]
+        found = [place for place, name in enumerate(names) if name in choices]
         if not found:
             raise InputError(f"{path}: no column {' or '.join(choices)} (found {', '.join(header)})")
+        if len(found) > 1:
+            several = " and ".join(header[place].strip() for place in found)
+            raise InputError(f"{path}: the columns {several} could each be the {column}; rename or remove one")
         numbers[column] = found[0]
     return numbers

@@ -12,6 +12,7 @@ _NAMES = {
     "item": ("item", "item_id", "itemid", "video", "videoid", "movieid"),
     "time": ("time", "timestamp"),
     "title": ("title",),
+    "rating": ("rating",),
 }
 
 
@@ -35,17 +36,18 @@ class Table:
         pairs, titles = sorted(source.glob("*_pairs.csv")), sorted(source.glob("*_title*.csv"))
         return cls(pairs[0], titles[0]) if len(pairs) == len(titles) == 1 else None
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, rated: bool) -> Iterator[Row]:
         records = csv_rows(self.interactions)
         _, header = next(records, (1, []))
-        columns = column_numbers(header, {key: _NAMES[key] for key in ("user", "item", "time")}, self.interactions)
-        ratings = [column for column, name in enumerate(header) if name.strip().lower() == "rating"]
+        rated = rated and "rating" in (name.strip().lower() for name in header)
+        wanted = ["user", "item", "time", *["rating"] * rated]
+        columns = column_numbers(header, {key: _NAMES[key] for key in wanted}, self.interactions)
         for row, cells in records:
             yield Row(
                 cells[columns["user"]],
                 cells[columns["item"]],
                 time_number(cells[columns["time"]], self.interactions, row, "time"),
-                number(cells[ratings[0]], self.interactions, row, "rating") if ratings else None,
+                number(cells[columns["rating"]], self.interactions, row, "rating") if rated else None,
             )
 
     def titles(self) -> Iterator[tuple[str, str]]:

@@ -122,7 +122,7 @@ def pretrain(
     """
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
+    schedule = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
     loss = torch.tensor(torch.nan)
     bar = tqdm(range(steps), desc="pre-training", disable=not show_progress)
     for _ in bar:

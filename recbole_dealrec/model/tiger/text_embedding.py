@@ -1,7 +1,9 @@
 """Embeddings of the items' texts, from which semantic IDs are computed."""
 
 import importlib.util
+from bisect import bisect_left
 from collections.abc import Sequence
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +86,13 @@ def _sentence_embeddings(texts: Sequence[str], path: str, config: Config) -> np.
     from sentence_transformers import SentenceTransformer  # optional, and slow to import
 
     try:
-        model = SentenceTransformer(path, device=str(config["device"]), model_kwargs={"use_safetensors": True})
+        model = SentenceTransformer(path, device="cpu", model_kwargs={"use_safetensors": True})
     except LOAD_ERRORS as error:
         raise load_error("text_encoder_path", path, error) from error
+    if transformer := getattr(model[0], "auto_model", None):
+        longest = model.max_seq_length or _MAX_TOKENS
+        model.max_seq_length = _readable_tokens(transformer, model.tokenizer, texts, longest)
+    model = model.to(config["device"])
     embeddings = model.encode(list(texts), show_progress_bar=config["show_progress"], convert_to_numpy=True)
     return embeddings.astype(np.float32)
 
@@ -105,15 +111,42 @@ def _mean_embeddings(texts: Sequence[str], path: str, config: Config) -> np.ndar
         model = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     except LOAD_ERRORS as error:
         raise load_error("text_encoder_path", path, error) from error
-    encoder = (model.get_encoder() if model.config.is_encoder_decoder else model).to(config["device"]).eval()
-    longest = min(tokenizer.model_max_length, _MAX_TOKENS)
-    ids = tokenizer(list(texts), truncation=True, max_length=longest, split_special_tokens=True)["input_ids"]
+    encoder = (model.get_encoder() if model.config.is_encoder_decoder else model).eval()
+    longest = _readable_tokens(encoder, tokenizer, texts, min(tokenizer.model_max_length, _MAX_TOKENS))
+    encoder = encoder.to(config["device"])
+    ids = _token_ids(tokenizer, texts, longest)
     embeddings = np.empty((len(ids), model.config.hidden_size), dtype=np.float32)
     batches = token_batches(np.array([len(row) for row in ids]), config["tokens_per_batch"])
     for index in tqdm(batches, desc="Text embeddings", ncols=100, disable=not config["show_progress"]):
         rows = [torch.tensor(ids[row], device=config["device"]) for row in index]
         embeddings[index] = _mean_states(encoder, rows).cpu().numpy()
     return embeddings
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longest: int) -> list[list[int]]:
+    return tokenizer(list(texts), truncation=True, max_length=longest, split_special_tokens=True)["input_ids"]
+
+
+@torch.no_grad()
+def _readable_tokens(encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> int:
+    """Return how many tokens of a text an encoder on the CPU reads, ``limit`` if it reads the longest text up to there.
+
+    It is tried: an encoder may have fewer positions than its tokenizer says, and not all of them for tokens.
+    """
+    longest = torch.tensor(max(_token_ids(tokenizer, texts, limit), key=len))
+
+    def fails(length: int) -> bool:
+        try:
+            _mean_states(encoder, [longest[:length]])
+        except (IndexError, RuntimeError):
+            return True
+        return False
+
+    if not fails(len(longest)):
+        return limit
+    readable = max(1, bisect_left(range(1, len(longest)), True, key=fails))
+    getLogger().warning(f"text_encoder_path: the encoder reads {readable} tokens; longer titles are cut there")
+    return readable
 
 
 def _mean_states(encoder: nn.Module, rows: Sequence[Tensor]) -> Tensor:

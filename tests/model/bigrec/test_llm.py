@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
@@ -210,6 +211,33 @@ def test_a_checkpoint_that_is_cut_short_is_an_error(ten, altered):
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:-100])
     assert "cannot be loaded: " in refusal(ten(llm_path=str(folder)))
+
+
+@pytest.fixture
+def in_4_bits(checkpoint, tmp_path):
+    """Folder of the wide Llama as bitsandbytes keeps it in 4 bits."""
+    pytest.importorskip("bitsandbytes")
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    folder = checkpoint("wide llama")
+    AutoModelForCausalLM.from_pretrained(folder, quantization_config=settings).save_pretrained(tmp_path / "altered")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "altered")
+    return tmp_path / "altered"
+
+
+def test_a_checkpoint_saved_in_4_bits_passes_and_is_loaded(ten, in_4_bits):
+    config = ten(llm_path=str(in_4_bits))
+    check_llm(config)
+    network = load_network(config, str(in_4_bits))
+    assert network.get_base_model().is_loaded_in_4bit
+
+
+def test_a_module_missing_from_a_checkpoint_in_4_bits_is_an_early_error(ten, in_4_bits):
+    file = in_4_bits / "model.safetensors"
+    kept = {name: value for name, value in load_file(file).items() if "layers.1.self_attn.q_proj" not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+    assert "1 are absent or of another shape, the first is model.layers.1.self_attn.q_proj.weight" in refusal(
+        ten(llm_path=str(in_4_bits))
+    )
 
 
 def test_an_adapter_folder_is_an_error(ten, checkpoint, tmp_path):

@@ -21,8 +21,13 @@ def encoder(checkpoint, tmp_path):
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint("llama"))
         shape = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
         torch.manual_seed(0)
+        few = {"max_position_embeddings": 8, "intermediate_size": 24}
         if kind == "bert":
             model = transformers.BertModel(transformers.BertConfig(**shape, intermediate_size=24))
+        elif kind == "short bert":
+            model = transformers.BertModel(transformers.BertConfig(**shape, **few))
+        elif kind == "short roberta":
+            model = transformers.RobertaModel(transformers.RobertaConfig(**shape, **few, pad_token_id=1))
         else:
             model = transformers.T5Model(transformers.T5Config(**shape, d_kv=8, d_ff=24))
         model.save_pretrained(tmp_path / kind)
@@ -78,6 +83,18 @@ def test_an_encoder_gives_the_mean_of_its_last_hidden_states(encoder, ten, kind)
     np.testing.assert_array_equal(embeddings[0], embeddings[3])
 
 
+@pytest.mark.parametrize(("kind", "positions"), [("short bert", 8), ("short roberta", 6)])
+def test_a_long_title_is_cut_where_the_encoder_ends(encoder, ten, kind, positions, caplog):
+    folder, tokenizer, model = encoder(kind)
+    long = "Alpha Beta Gamma Delta Epsilon Zeta"
+    found = embed_texts(["Alpha", long], ten(model="TIGER", text_encoder_path=folder))
+    ids = tokenizer(long)["input_ids"]
+    assert len(ids) > 8 and f"the encoder reads {positions} tokens" in caplog.text
+    with torch.no_grad():
+        states = model(input_ids=torch.tensor([ids[:positions]])).last_hidden_state[0]
+    np.testing.assert_allclose(found[1], states.mean(0).numpy(), atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_folder_of_sentence_transformers_is_pooled_as_it_says(encoder, ten, tmp_path):
     library = pytest.importorskip("sentence_transformers")
@@ -88,10 +105,11 @@ def test_a_folder_of_sentence_transformers_is_pooled_as_it_says(encoder, ten, tm
     library.SentenceTransformer(modules=layers).save(str(tmp_path / "sentence"))
     path = str(tmp_path / "sentence")
     check_text_encoder(path)
-    embeddings = embed_texts(TEXTS, ten(model="TIGER", text_encoder_path=path))
-    for text, found in zip(TEXTS, embeddings, strict=True):
+    texts = [*TEXTS, "Alpha " * 600]
+    embeddings = embed_texts(texts, ten(model="TIGER", text_encoder_path=path))
+    for text, found in zip(texts, embeddings, strict=True):
         with torch.no_grad():
-            states = model(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state[0]
+            states = model(input_ids=torch.tensor([tokenizer(text)["input_ids"][:512]])).last_hidden_state[0]
         np.testing.assert_allclose(found, states.amax(0).numpy(), atol=1e-5)
 
 
