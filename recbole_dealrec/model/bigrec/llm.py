@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -147,6 +146,7 @@ class SampleEncoder:
     """Tokenises prompts and responses.
 
     Prompt and response are tokenised separately and joined, so that training and inference see the same prompt tokens.
+    Of the tokens that a tokenizer adds around a text, those in front are kept; an end token there would end the prompt.
     A special token that is spelled out in a title is encoded as plain text.
 
     Args:
@@ -186,8 +186,8 @@ class SampleEncoder:
 
     def title_ids(self, titles: Sequence[str]) -> list[list[int]]:
         """Return the token ids of bare titles, for their embeddings."""
-        ids = self._token_ids(list(titles), truncation=True, max_length=self.max_prompt_length)
-        return [row or [self.tokenizer.eos_token_id] for row in ids]
+        rows = self._after_beginning(self._token_ids(list(titles)))
+        return [row[: self.max_prompt_length] or [self.tokenizer.eos_token_id] for row in rows]
 
     def estimated_lengths(self, samples: CandidateSamples) -> np.ndarray:
         """Return the number of tokens of each sample's titles, int64 [n], to estimate its length."""
@@ -206,20 +206,34 @@ class SampleEncoder:
     def _title_lengths(self) -> np.ndarray:
         """Number of tokens of each item's title in a prompt, int64 [n_items]."""
         texts = [self.template.list_titles([title]) for title in self.titles]
-        encoded = self._token_ids(texts, add_special_tokens=False)
-        return np.array([len(ids) for ids in encoded])
+        return np.array([len(ids) for ids in self._token_ids(texts)])
 
-    def _token_ids(self, texts: list[str], **options: Any) -> list[list[int]]:
+    def _token_ids(self, texts: list[str], add_special_tokens: bool = False) -> list[list[int]]:
         """Return token ids of texts; a special token that is spelled out in a text is encoded as plain text."""
-        return self.tokenizer(texts, split_special_tokens=True, verbose=False, **options)["input_ids"]
+        options = {"add_special_tokens": add_special_tokens, "split_special_tokens": True, "verbose": False}
+        return self.tokenizer(texts, **options)["input_ids"]
+
+    def _after_beginning(self, rows: list[list[int]]) -> list[list[int]]:
+        """Return token ids with the tokens in front that the tokenizer begins a text with."""
+        return [[*self._beginning, *row] for row in rows]
+
+    @cached_property
+    def _beginning(self) -> list[int]:
+        """Tokens that the tokenizer puts in front of a text, such as the beginning token."""
+        text = [self.template.list_titles(["title"])]
+        (whole,), (plain,) = self._token_ids(text, add_special_tokens=True), self._token_ids(text)
+        starts = range(len(whole) - len(plain) + 1)
+        return whole[: next((start for start in starts if whole[start : start + len(plain)] == plain), 0)]
 
     def _encode_response(self, item_id: int) -> list[int]:
         text = self.template.response(self.titles[item_id])
-        (ids,) = self._token_ids([text], add_special_tokens=False)
+        (ids,) = self._token_ids([text])
         return [*ids[: _MOST_TITLE_TOKENS - 1], self.end_token_id]
 
     def _prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        return self._chat.token_ids(prompts) if self._chat else self._token_ids([prompt.text for prompt in prompts])
+        if self._chat:
+            return self._chat.token_ids(prompts)
+        return self._after_beginning(self._token_ids([prompt.text for prompt in prompts]))
 
     def _fitted_prompts(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
         """Return text and token ids of the prompts, each without its oldest titles if it is too long with them."""

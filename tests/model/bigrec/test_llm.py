@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from recbole_dealrec.data import CandidateSamples
@@ -45,6 +46,22 @@ def test_prompt_tokens_are_those_of_the_prompt_text(encoder):
     expected = encoder.template.render([TITLES[2], TITLES[3], TITLES[4]]).text
     assert encoder.prompts([history]) == [encoder.tokenizer(expected)["input_ids"]]
     assert encoder.prompt_texts([history])[0].text == expected
+
+
+@pytest.mark.parametrize(
+    ("form", "front"),
+    [("$A <end>", ""), ("<begin> $A <end>", "<begin>"), ("<end> $A", "<end>"), ("$A", "")],
+)
+def test_no_end_token_is_put_behind_a_prompt_or_a_title(form, front, checkpoint, ten):
+    config = ten(llm_path=checkpoint("chat llama"))
+    tokenizer = load_tokenizer(config["llm_path"])
+    specials = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<begin>", "<end>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(form, special_tokens=specials)
+    encoder = SampleEncoder(tokenizer, config, TITLES)
+    tokens = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    assert encoder.prompts([[1, 2]]) == [tokens(front + encoder.prompt_texts([[1, 2]])[0].text)]
+    assert encoder.title_ids(["Alpha", "NA"]) == [tokens(front + "Alpha"), tokens(front + "NA")]
+    assert encoder.response(1) == tokens('"Alpha"<end>')
 
 
 def test_the_oldest_titles_are_dropped_whole(encoder):
