@@ -1,21 +1,17 @@
 """Loading of a causal language model with LoRA, and tokenisation of samples."""
 
 import math
-import warnings
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from functools import cache, cached_property
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft import PeftModel
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import is_bitsandbytes_available
@@ -27,6 +23,7 @@ from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.chat import ChatTemplate
 from recbole_dealrec.model.bigrec.gguf import gguf_arguments, gguf_model_without_weights, is_gguf
+from recbole_dealrec.model.bigrec.lora import add_lora
 from recbole_dealrec.model.checkpoint import LOAD_ERRORS, load_error, model_without_weights
 from recbole_dealrec.model.loss import IGNORED_LABEL
 
@@ -50,7 +47,7 @@ def check_llm(config: Config) -> None:
         base = gguf_model_without_weights(path)
     else:
         base = model_without_weights("llm_path", path, AutoModelForCausalLM.from_pretrained, trust_remote_code=trusted)
-    _check_target_modules(base, config["lora_target_modules"])
+    add_lora(config, base)
     tokenizer = load_tokenizer(path, trusted)
     tokens, known = max(tokenizer.vocab_size, tokenizer.eos_token_id + 1), base.get_input_embeddings().num_embeddings
     if tokens > known:
@@ -112,34 +109,6 @@ def _quantization(kind: str) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-
-
-def add_lora(config: Config, base: PreTrainedModel) -> PeftModel:
-    """Add untrained LoRA matrices, the only trainable parameters, to a model.
-
-    Raises:
-        InputError: the model has no module named in ``lora_target_modules``.
-    """
-    _check_target_modules(base, config["lora_target_modules"])
-    lora = LoraConfig(
-        r=config["lora_r"],
-        lora_alpha=config["lora_alpha"],
-        lora_dropout=config["lora_dropout"],
-        target_modules=list(config["lora_target_modules"]),
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT calls a deprecated function of transformers
-        return get_peft_model(base, lora)
-
-
-def _check_target_modules(base: PreTrainedModel, targets: Sequence[str]) -> None:
-    names = [name for name, _ in base.named_modules()]
-    absent = [target for target in targets if not any(fnmatchcase(f".{name}", f"*.{target}") for name in names)]
-    if absent:
-        usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(base.config.model_type)
-        hint = f"; usual for {base.config.model_type} is {list(usual)}" if usual else ""
-        raise InputError(f"lora_target_modules: {type(base).__name__} has no module '{absent[0]}'{hint}")
 
 
 class SampleEncoder:
