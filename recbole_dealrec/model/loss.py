@@ -104,7 +104,8 @@ def _logits(
     model: nn.Module, inputs: Mapping[str, Tensor | Cache], rows: Tensor, positions: Tensor, length: int
 ) -> Tensor:
     """Return the logits [N, V] at N positions of a batch of rows of ``length`` tokens."""
-    inputs = accepted_inputs(model, inputs) | accepted_options(model, logits_to_keep=length - int(positions.min()), use_cache=False)
+    options = accepted_options(model, logits_to_keep=length - int(positions.min()), use_cache=False)
+    inputs = accepted_inputs(model, inputs) | options
 
     def pick(tensor: Tensor) -> Tensor:
         # The model may return the last positions only.

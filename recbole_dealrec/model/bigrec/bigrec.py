@@ -21,11 +21,19 @@ from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
 from recbole_dealrec.model.bigrec.grounding import distances, popularity_weights, rank_beams_first
-from recbole_dealrec.model.bigrec.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
+from recbole_dealrec.model.bigrec.llm import (
+    SampleEncoder,
+    check_llm,
+    collate,
+    load_network,
+    load_tokenizer,
+    longest_row,
+)
 from recbole_dealrec.model.bigrec.lora import load_adapter, save_adapter
+from recbole_dealrec.model.bigrec.probe import fastest_way
 from recbole_dealrec.model.bigrec.tiny import tiny_llm, tiny_llm_folder
 from recbole_dealrec.model.checkpoint import checkpoint_content
-from recbole_dealrec.model.decoding.beam_search import beam_search
+from recbole_dealrec.model.decoding.beam_search import Way, beam_search
 from recbole_dealrec.model.decoding.trie import TokenTrie
 from recbole_dealrec.model.loss import hidden_size, last_hidden_states, vocabulary_size
 from recbole_dealrec.model.recommender import LLMRecommender
@@ -56,8 +64,10 @@ class BIGRec(LLMRecommender):
         self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
         self.network = load_network(config, path)
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
-        if config["llm_path"] != "tiny":  # whose rotary positions are not limited
+        self._way: Way = "shared"
+        if config["llm_path"] != "tiny":  # which is known, and whose rotary positions are not limited
             self._check_context_length()
+            self._way = fastest_way(config, self.network.get_base_model(), self.encoder)
         weights = popularity_weights(torch.from_numpy(item_counts(dataset)), config["grounding_popularity"])
         self.register_buffer("popularity", weights.to(self.device), persistent=False)
         self._trie: TokenTrie | None = None
@@ -69,7 +79,7 @@ class BIGRec(LLMRecommender):
         PromptTemplate(config)
         fsdp.check_settings(config["llm_quantization"])
         if config["llm_path"] != "tiny":
-            check_llm(config)
+            fastest_way(config, *check_llm(config))
         elif config["chat_template"]:
             raise InputError("chat_template: the tiny LLM has none; name a chat model as llm_path")
 
@@ -161,6 +171,7 @@ class BIGRec(LLMRecommender):
             eos_token_id=self.encoder.end_token_id,
             pad_token_id=self.tokenizer.eos_token_id,
             trie=trie,
+            way=self._way,
         )
 
     @cached_property
@@ -175,7 +186,7 @@ class BIGRec(LLMRecommender):
 
     def _check_context_length(self) -> None:
         """Raise InputError if the context is too short for the longest prompt and title."""
-        longest = getattr(self.network.config, "max_position_embeddings", math.inf)
+        longest = longest_row(self.network.config)
         title = int(self._response_lengths.max())
         if self.config["max_prompt_length"] + max(title, self._max_new_tokens) > longest:
             raise InputError(

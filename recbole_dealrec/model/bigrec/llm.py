@@ -12,6 +12,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import is_bitsandbytes_available
@@ -25,14 +27,14 @@ from recbole_dealrec.model.bigrec.chat import ChatTemplate
 from recbole_dealrec.model.bigrec.gguf import gguf_arguments, gguf_model_without_weights, is_gguf
 from recbole_dealrec.model.bigrec.lora import add_lora
 from recbole_dealrec.model.checkpoint import LOAD_ERRORS, load_error, model_without_weights
-from recbole_dealrec.model.loss import IGNORED_LABEL
+from recbole_dealrec.model.loss import IGNORED_LABEL, vocabulary_size
 
 # Real titles are shorter; the limit bounds the cost of training on and generating other texts.
 _MOST_TITLE_TOKENS = 512
 
 
-def check_llm(config: Config) -> None:
-    """Raise InputError if ``llm_path`` cannot be used as configured; no weights are read.
+def check_llm(config: Config) -> tuple[PreTrainedModel, "SampleEncoder"]:
+    """Return the model of ``llm_path`` on the meta device, with LoRA, and its encoder; no weights are read.
 
     Raises:
         InputError: the model cannot be loaded, its weights or tokenizer do not match it, it lacks a module of
@@ -49,16 +51,30 @@ def check_llm(config: Config) -> None:
         base = model_without_weights("llm_path", path, AutoModelForCausalLM.from_pretrained, trust_remote_code=trusted)
     add_lora(config, base)
     tokenizer = load_tokenizer(path, trusted)
-    tokens, known = max(tokenizer.vocab_size, tokenizer.eos_token_id + 1), base.get_input_embeddings().num_embeddings
+    tokens, known = 1 + max(tokenizer.eos_token_id, text_tokens(tokenizer)[-1]), vocabulary_size(base)
     if tokens > known:
         raise InputError(f"llm_path '{path}': the tokenizer has {tokens} tokens, the model knows {known}; name a pair")
-    longest = getattr(base.config, "max_position_embeddings", math.inf)
+    longest = longest_row(base.config)
     if config["max_prompt_length"] + (config["max_new_tokens"] or 1) > longest:
         raise InputError(f"llm_path '{path}' reads {longest} tokens; lower max_prompt_length or max_new_tokens")
     encoder = SampleEncoder(tokenizer, config, [""])
     (bare,) = encoder.prompts([np.array([], dtype=np.int64)])
     if max([*bare, encoder.end_token_id]) >= known:
         raise InputError(f"llm_path '{path}': the prompt's tokens exceed the {known} that the model knows; name a pair")
+    return base, encoder
+
+
+def longest_row(config: PretrainedConfig) -> float:
+    """Return the tokens that a model reads at most, infinity if it sets no limit."""
+    config = config.get_text_config(decoder=True)
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+    return min((limit for limit in limits if limit), default=math.inf)
+
+
+def text_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that texts can be encoded to, sorted; special tokens are not found in texts."""
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return sorted(set(tokenizer.get_vocab().values()) - special)
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

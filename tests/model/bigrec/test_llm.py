@@ -132,7 +132,8 @@ def test_an_unusable_path_is_an_error_in_one_line(ten, tmp_path, path):
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "gpt2"])
 def test_a_whole_checkpoint_passes(kind, ten, checkpoint):
     targets = ["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj"]
-    assert check_llm(ten(llm_path=checkpoint(kind), lora_target_modules=targets)) is None
+    base, _ = check_llm(ten(llm_path=checkpoint(kind), lora_target_modules=targets))
+    assert {parameter.device.type for parameter in base.parameters()} == {"meta"}
 
 
 @pytest.fixture
