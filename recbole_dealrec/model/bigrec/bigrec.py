@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.data.interaction import Interaction
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from recbole_dealrec.config import Config
@@ -30,7 +30,7 @@ from recbole_dealrec.model.bigrec.llm import (
     longest_row,
 )
 from recbole_dealrec.model.bigrec.lora import load_adapter, save_adapter
-from recbole_dealrec.model.bigrec.probe import fastest_way
+from recbole_dealrec.model.bigrec.probe import Probe, fastest_way
 from recbole_dealrec.model.bigrec.tiny import tiny_llm, tiny_llm_folder
 from recbole_dealrec.model.checkpoint import checkpoint_content
 from recbole_dealrec.model.decoding.beam_search import Way, beam_search
@@ -146,6 +146,12 @@ class BIGRec(LLMRecommender):
         embedded = self.embed_titles(titles[start : start + _REHEARSED_TITLES])  # of similar length, as in a full pass
         self._item_embeddings = embedded.repeat(math.ceil(len(titles) / len(embedded)), 1)[: len(titles)]
         return len(titles) / len(embedded)
+
+    def trial(self) -> tuple[nn.Module, dict[str, Tensor]] | None:
+        if self.config["llm_path"] == "tiny" or fsdp.is_sharded(self.network):
+            return None
+        probe = Probe(self.config, self.network.get_base_model(), self.encoder)
+        return probe.network, probe.batch()
 
     def save(self, folder: Path) -> None:
         save_adapter(self.network, folder)

@@ -68,7 +68,7 @@ def longest_row(config: PretrainedConfig) -> float:
     """Return the tokens that a model reads at most, infinity if it sets no limit."""
     config = config.get_text_config(decoder=True)
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
-    return min((limit for limit in limits if limit), default=math.inf)
+    return min((limit for limit in limits if limit and limit > 0), default=math.inf)
 
 
 def text_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
