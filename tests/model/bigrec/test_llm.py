@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer
+from transformers import AddedToken, AutoTokenizer
 
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
@@ -212,6 +212,21 @@ def test_a_tokenizer_of_another_model_is_an_error(ten, altered):
     assert len(other) > len(tokenizer)
     message = refusal(ten(llm_path=str(folder)))
     assert f"the tokenizer has {len(other)} tokens, the model knows {len(tokenizer)}" in message
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_a_token_that_a_text_may_hold_has_to_be_known(special, ten, altered):
+    folder = altered()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    known = len(tokenizer)
+    tokenizer.add_tokens([AddedToken("Zyxwv", special=special)], special_tokens=special)
+    tokenizer.save_pretrained(folder)
+    config = ten(llm_path=str(folder))
+    if special:  # is encoded as plain text
+        _, encoder = check_llm(config)
+        assert max(max(row) for row in encoder.title_ids(["Zyxwv", "Alpha Zyxwv"])) < known
+    else:
+        assert f"the tokenizer has {known + 1} tokens, the model knows {known}" in refusal(config)
 
 
 def test_a_tokenizer_without_end_token_is_an_early_error(ten, altered):
