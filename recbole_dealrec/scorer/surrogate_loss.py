@@ -120,6 +120,6 @@ def chosen_parameters(surrogate: nn.Module, patterns: Sequence[str] | None) -> d
             chosen[name] = parameter.detach()
     if not chosen:
         names = ", ".join(name for name, _ in surrogate.named_parameters())
-        wanted = "all but embeddings" if patterns is None else str(patterns)
-        raise InputError(f"influence_parameters: {wanted} match no parameter of the surrogate, which has {names}")
+        wanted = "(all but embeddings)" if patterns is None else patterns
+        raise InputError(f"influence_parameters {wanted} match no parameter of the surrogate, which has {names}")
     return chosen

@@ -26,8 +26,8 @@ REFUSED = {
     "GRU4RecCPR": "cannot rank this dataset's items",
     "SASRecCPR": "cannot rank this dataset's items",
     "RepeatNet": "ranks by probabilities",
-    "HRM": "influence_parameters: all but embeddings match no parameter",
-    "NPE": "influence_parameters: all but embeddings match no parameter",
+    "HRM": r"influence_parameters \(all but embeddings\) match no parameter",
+    "NPE": r"influence_parameters \(all but embeddings\) match no parameter",
 }
 NAMES = sorted(name for name in vars(sequential) if name[0].isupper())
 
