@@ -25,7 +25,7 @@ from recbole_dealrec.report import example_prompts, log_summary, selection_stati
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
-from recbole_dealrec.scorer.scoring import Scoring, needs_surrogate, scoring_steps
+from recbole_dealrec.scorer.scoring import Scoring, check_scorers, needs_surrogate, scoring_steps
 from recbole_dealrec.store.names import DATA, Folders
 from recbole_dealrec.store.opening import discard_unfinished, synchronize
 from recbole_dealrec.store.run_folder import RunFolder
@@ -129,7 +129,7 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
     splits = load_splits(first)
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
     surrogate = first.surrogate()
-    build_surrogate(surrogate, splits.train)
+    untrained = build_surrogate(surrogate, splits.train)
     jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
     with_surrogate = any(needs_surrogate(first, job.sampler.needs) for job in jobs)
     if with_surrogate or last in ("finetune", "evaluate"):
@@ -138,6 +138,7 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
         check_cutoffs("surrogate_valid_metric", surrogate["topk"], splits.train)
     for job in jobs:
         job.sampler.check(len(samples))
+        check_scorers(first, job.sampler.needs, untrained, samples)
     return jobs
 
 
