@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import init_seed
 
 from recbole_dealrec.config import Config
@@ -21,27 +20,26 @@ from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError, closest
 from recbole_dealrec.model import MODELS, LLMRecommender
 from recbole_dealrec.model.checkpoint import checkpoint_contents
-from recbole_dealrec.model.reweighting import Reweighting
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.report import example_prompts, log_summary, ranked_queries, selection_statistics, write_report
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
-from recbole_dealrec.scorer.scoring import Scoring, needs_surrogate, scoring_steps
+from recbole_dealrec.scorer.scoring import Scoring, check_scorers, needs_surrogate, scoring_steps
 from recbole_dealrec.store.names import DATA, Folders
 from recbole_dealrec.store.opening import discard_unfinished, synchronize
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import add_records, records, step
-from recbole_dealrec.training.exponent import choose_exponents
+from recbole_dealrec.training.exponent import REWEIGHTING, chosen_reweighting
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
 from recbole_dealrec.yardstick import Evaluation, verdict
 
 LAST_STEPS = ("score", "select", "finetune", "evaluate")
 SELECTION, FINE_TUNING, EVALUATION = "selection", "fine-tuning", "evaluation"
-REWEIGHTING, YARDSTICKS = "re-weighting", "yardsticks"
+YARDSTICKS = "yardsticks"
 UNTUNED_EVALUATION = "evaluation before fine-tuning"
-EVALUATION_OUTPUTS = ("reweighting", "users.json", "test_result.json")
+EVALUATION_OUTPUTS = (REWEIGHTING, "users.json", "test_result.json")
 SELECTION_OUTPUTS = ("selection.npz", "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json")
 
 
@@ -136,7 +134,7 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
     splits = load_splits(first)
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
     surrogate = first.surrogate()
-    build_surrogate(surrogate, splits.train)
+    untrained = build_surrogate(surrogate, splits.train)
     jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
     with_surrogate = any(needs_surrogate(first, job.sampler.needs) for job in jobs)
     if with_surrogate or last in ("finetune", "evaluate"):
@@ -145,6 +143,7 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
         check_cutoffs("surrogate_valid_metric", surrogate["topk"], splits.train)
     for job in jobs:
         job.sampler.check(len(samples))
+        check_scorers(first, job.sampler.needs, untrained, samples)
     return jobs
 
 
@@ -229,29 +228,15 @@ class Pipeline:
     def evaluate(self) -> dict[str, Any]:
         """Return the metrics on the test part, their standard errors and the number of queries."""
         if not self.folder.has(*self.job.outputs()[EVALUATION]):
-            reweighting, trainer = self.reweighting(), self._trainer()
+            trainer = self._trainer()
+            reweighting = chosen_reweighting(trainer, self.splits, list(self._surrogates().values()))
             with step(self.folder, EVALUATION):
                 self._reset_seed()
                 result = self._evaluation.tuned(trainer, reweighting)
                 with trainer.accelerator.autocast():
-                    users = ranked_queries(trainer.model, self.splits)
-                self.folder.output_json("users.json", users)
+                    self.folder.output_json("users.json", ranked_queries(trainer.model, self.splits))
                 self.folder.output_json("test_result.json", result)
         return self.folder.read_json("test_result.json")
-
-    def reweighting(self) -> Reweighting:
-        """Return the re-weighting of rankings; its exponents are as configured, or the best on the validation part."""
-        if self.folder.has("reweighting"):
-            return Reweighting.restored(self.config, self.splits.train, self.folder / "reweighting")
-        reweighting = Reweighting(item_counts(self.splits.train), list(self._surrogates().values()))
-        trainer = self._trainer()
-        trainer.load(self.folder / self.config.model_class.weights_folder)
-        with step(self.folder, REWEIGHTING):
-            valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
-            choose_exponents(trainer, reweighting, valid_data)
-            with self.folder.output("reweighting") as folder:
-                reweighting.save(folder)
-        return reweighting
 
     def measure_yardsticks(self) -> list[dict[str, Any]]:
         """Return the rows of what costs seconds, on the same test queries, and of the model before fine-tuning."""
@@ -267,7 +252,7 @@ class Pipeline:
                 self.folder.output_json("untuned.json", self._evaluation.untuned(trainer))
         return [*self.folder.read_json("yardsticks.json"), *filter(None, [self.folder.read_json("untuned.json")])]
 
-    def _surrogates(self) -> dict[str, SequentialRecommender]:
+    def _surrogates(self) -> dict[str, Any]:
         return self.scoring.surrogates(scoring_steps(self.config, self.job.sampler.needs))
 
     def _untuned_is_due(self) -> bool:

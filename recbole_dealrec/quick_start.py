@@ -21,7 +21,6 @@ from recbole_dealrec.pipeline import (
     EVALUATION,
     FINE_TUNING,
     LAST_STEPS,
-    REWEIGHTING,
     UNTUNED_EVALUATION,
     YARDSTICKS,
     Job,
@@ -34,6 +33,7 @@ from recbole_dealrec.report.comparison_table import comparison_table, log_compar
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.opening import opened
+from recbole_dealrec.training.exponent import REWEIGHTING
 
 FREE_SAMPLERS = ("Random", "TargetFrequency")  # part of every comparison with yardsticks
 

@@ -51,14 +51,15 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | N
 
 
 def last_hidden_states(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the last hidden states of a causal model, [B, T, d]; the whole model runs, as FSDP requires."""
+    """Return what a causal model's output head reads, [B, T, d]; the whole model runs, as FSDP requires."""
     seen = []
-    base = unwrapped(model).base_model
-    with (
-        head_reads(model, lambda hidden: hidden[:1, -1:]),  # the logits are not used
-        base.register_forward_hook(lambda _module, _args, output: seen.append(output.last_hidden_state)),
-    ):
-        model(**inputs, **accepted_options(model, logits_to_keep=1, use_cache=False))
+
+    def first_of(hidden: Tensor) -> Tensor:
+        seen.append(hidden)
+        return hidden[:1, -1:]  # the logits are not used
+
+    with head_reads(model, first_of):
+        model(**accepted_inputs(model, inputs), **accepted_options(model, use_cache=False))
     return seen[0]
 
 
@@ -88,11 +89,23 @@ def is_encoder_decoder(model: nn.Module) -> bool:
     return getattr(getattr(unwrapped(model), "config", None), "is_encoder_decoder", False)
 
 
+def vocabulary_size(model: nn.Module) -> int:
+    """Return the number of tokens that a language model both reads and writes."""
+    model = unwrapped(model)
+    return min(module.weight.shape[0] for module in (model.get_input_embeddings(), model.get_output_embeddings()))
+
+
+def hidden_size(model: nn.Module) -> int:
+    """Return the size d of ``last_hidden_states``."""
+    return output_head(model).weight.shape[1]
+
+
 def _logits(
-    model: nn.Module, inputs: dict[str, Tensor | Cache], rows: Tensor, positions: Tensor, length: int
+    model: nn.Module, inputs: Mapping[str, Tensor | Cache], rows: Tensor, positions: Tensor, length: int
 ) -> Tensor:
     """Return the logits [N, V] at N positions of a batch of rows of ``length`` tokens."""
-    inputs = inputs | accepted_options(model, logits_to_keep=length - int(positions.min()), use_cache=False)
+    options = accepted_options(model, logits_to_keep=length - int(positions.min()), use_cache=False)
+    inputs = accepted_inputs(model, inputs) | options
 
     def pick(tensor: Tensor) -> Tensor:
         # The model may return the last positions only.
@@ -103,6 +116,14 @@ def _logits(
         return pick(output if isinstance(output, Tensor) else output.logits)
     with head_reads(model, lambda hidden: pick(hidden)[None]):
         return model(**inputs).logits.squeeze(0)
+
+
+def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the inputs without ``position_ids`` if the model's ``forward`` takes none, but counts itself."""
+    accepted = inspect.signature(unwrapped(model).forward).parameters
+    if "position_ids" in accepted or any(each.kind is each.VAR_KEYWORD for each in accepted.values()):
+        return dict(inputs)
+    return {name: tensor for name, tensor in inputs.items() if name != "position_ids"}
 
 
 def accepted_options(model: nn.Module, **options: int) -> dict[str, int]:

@@ -105,6 +105,13 @@ class LLMRecommender(SequentialRecommender, ABC):
         """
         return 1.0
 
+    def trial(self) -> tuple[nn.Module, dict[str, Tensor]] | None:
+        """Return a small network of the same kind and a batch for ``loss.sample_losses``, to try what works with it.
+
+        None if all that is asked of the network is known to work.
+        """
+        return None
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Save the fine-tuned weights."""

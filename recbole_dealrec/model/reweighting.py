@@ -21,7 +21,9 @@ _EXPONENTS = "exponents.json"
 
 @dataclass
 class Reweighting:
-    """Divide the distance of an item by (1 + popularity)^a (1 + collaborative score)^b, all min-max normalised.
+    """Divide 1 + the distance of an item by (1 + popularity)^a (1 + collaborative score)^b, all min-max normalised.
+
+    BIGRec has the distance alone, so that its nearest item stays first whatever a and b are.
 
     The distance is the recommender's score, negated and normalised per query over the items that it ranks.
 
@@ -83,7 +85,7 @@ def reweighted(scores: Tensor, popularity: Tensor, collaborative: Tensor, a: flo
         a: exponent of the popularity.
         b: exponent of the collaborative scores.
     """
-    distance = _normalised(-scores)
+    distance = 1 + _normalised(-scores)
     weight = (1 + popularity) ** -a * (1 + collaborative) ** -b
     return torch.where(torch.isfinite(scores), -distance * weight, -torch.inf)
 

@@ -30,6 +30,10 @@ class _MeanScorer(Scorer):
     def from_inputs(cls, inputs: ScorerInputs) -> "_MeanScorer":
         return cls(inputs.surrogates, inputs.config)
 
+    @classmethod
+    def check(cls, surrogate: nn.Module, config: Config, samples: CandidateSamples) -> None:
+        cls([surrogate], config).score(samples)
+
     def _mean(self, samples: CandidateSamples, measure: Callable, description: str) -> np.ndarray:
         values = [measure_samples(model, samples, self.config, measure, description) for model in self.surrogates]
         return np.mean(values, axis=0)
@@ -132,6 +136,10 @@ class SurrogateRepresentationScorer(Scorer):
     @classmethod
     def from_inputs(cls, inputs: ScorerInputs) -> "SurrogateRepresentationScorer":
         return cls(inputs.surrogates[0], inputs.config)
+
+    @classmethod
+    def check(cls, surrogate: nn.Module, config: Config, samples: CandidateSamples) -> None:
+        cls(surrogate, config).score(samples)
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Return hidden states, float32 [n, d].

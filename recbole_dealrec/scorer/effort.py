@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.memory import in_fitting_parts
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.scorer.effort_cache import EffortCache
-from recbole_dealrec.scorer.gradient_norm import gradient_norms
+from recbole_dealrec.scorer.gradient_way import Way, fastest_way
 from recbole_dealrec.scorer.scorer import LLM, Scorer, ScorerInputs
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
@@ -60,10 +61,14 @@ class EffortScorer(Scorer):
         with self._gradient_norms(names) as norms:
             return ScoreCheckpoint().score("", samples.rows, batches, norms)
 
+    @cached_property
+    def _way(self) -> Way:
+        return fastest_way(self.llm.trial())
+
     @contextmanager
     def _gradient_norms(self, names: Sequence[str]) -> Iterator[Callable[[dict[str, Tensor]], np.ndarray]]:
         """Give a function of a batch's gradient norms by these parameters, [B], in parts if the memory is too small."""
-        with gradient_norms(self.llm.network, names) as norms_of:
+        with self._way(self.llm.network, names) as norms_of:
             yield lambda batch: in_fitting_parts(norms_of, batch, len(batch["labels"]), _select_rows, np.concatenate)
 
 

@@ -65,16 +65,21 @@ def per_sample_gradient_norms(
 
 @contextmanager
 def gradient_norms(
-    model: nn.Module, parameters: Sequence[str] | None = None
+    model: nn.Module, parameters: Sequence[str] | None = None, shares_prefix: bool = True
 ) -> Iterator[Callable[[Mapping[str, Tensor]], np.ndarray]]:
     """Give a function of one batch that does what ``per_sample_gradient_norms`` does; valid while the context is open.
+
+    Args:
+        model: As there.
+        parameters: As there.
+        shares_prefix: Whether the prefix that samples share may run once.
 
     Raises:
         ValueError: as ``per_sample_gradient_norms``.
         TypeError: as ``per_sample_gradient_norms``.
     """
     targets = _find_targets(model, parameters)
-    longest = longest_split(model)
+    longest = longest_split(model) if shares_prefix else 0
     checked = False
 
     def norms_of(batch: Mapping[str, Tensor]) -> np.ndarray:
@@ -83,7 +88,7 @@ def gradient_norms(
         checked = True
         return norms
 
-    with _eval_mode_with_grad(model, {target.parameter for target in targets}):
+    with eval_mode_with_grad(model, {target.parameter for target in targets}):
         yield norms_of
 
 
@@ -106,7 +111,7 @@ def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[_Target
 
 
 @contextmanager
-def _eval_mode_with_grad(model: nn.Module, chosen: set[nn.Parameter]) -> Iterator[None]:
+def eval_mode_with_grad(model: nn.Module, chosen: set[nn.Parameter]) -> Iterator[None]:
     """Set eval mode, and grad for the chosen parameters only, so that the graph starts at the first of them."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

@@ -1,8 +1,8 @@
 """Influence of each sample on the empirical risk, on a surrogate; DEALRec, arXiv 2401.17197."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from logging import getLogger
 from math import isfinite
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vjp
+from torch.func import functional_call
 from tqdm import tqdm
 
 from recbole_dealrec.config import Config
@@ -18,8 +18,9 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate.surrogate import surrogate_batches
 from recbole_dealrec.scorer import solver
+from recbole_dealrec.scorer.derivative import DERIVATIVES, Derivatives
 from recbole_dealrec.scorer.scorer import SURROGATES, Scorer, ScorerInputs, register_scorer
-from recbole_dealrec.scorer.surrogate_loss import outputs_of
+from recbole_dealrec.scorer.surrogate_loss import chosen_parameters, outputs_of
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 _MOST_DAMPING_DOUBLINGS = 12
@@ -62,6 +63,11 @@ class InfluenceScorer(Scorer):
         risk_samples = CandidateSamples.from_dataset(inputs.splits.valid) if on_valid else None
         return cls(inputs.surrogates, inputs.config, risk_samples, ScoreCheckpoint(inputs.folder))
 
+    @classmethod
+    def check(cls, surrogate: nn.Module, config: Config, samples: CandidateSamples) -> None:
+        with _differentiable(surrogate):
+            tried_problem(surrogate, config, samples)
+
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Return the influence of each sample, float64 [n].
 
@@ -76,7 +82,7 @@ class InfluenceScorer(Scorer):
     def _score(self, number: int, samples: CandidateSamples, risk: CandidateSamples) -> np.ndarray:
         surrogate, checkpoint = self.surrogates[number], self.checkpoint
         with _differentiable(surrogate):
-            problem = Problem(surrogate, self.config)
+            problem = tried_problem(surrogate, self.config, samples[:2])
             solve = lambda: problem.solve(samples, problem.mean_gradient(risk)).cpu().numpy()  # noqa: E731
             solution = checkpoint.compute_on_main(f"influence-solution-{number}", samples.rows, solve)
             x = torch.from_numpy(solution).to(problem.flat)
@@ -109,10 +115,11 @@ def _differentiable(surrogate: nn.Module) -> Iterator[None]:
 class Problem:
     """Gradient, curvature and directional derivatives of one surrogate's losses by the chosen parameters."""
 
-    def __init__(self, surrogate: nn.Module, config: Config) -> None:
+    def __init__(self, surrogate: nn.Module, config: Config, derivatives: Derivatives = DERIVATIVES[0]) -> None:
         self.config = config
+        self._derivatives = derivatives
         self.surrogate = surrogate
-        chosen = _chosen_parameters(surrogate, config["influence_parameters"])
+        chosen = chosen_parameters(surrogate, config["influence_parameters"])
         self.outputs = outputs_of(surrogate, chosen)
         self.parameters = {f"surrogate.{name}": parameter for name, parameter in chosen.items()}
         self.flat, self.unravel = solver.ravel(self.parameters)
@@ -149,26 +156,38 @@ class Problem:
     def hessian_product(self, batch: _Batch, direction: dict[str, Tensor]) -> Tensor:
         """Compute the Hessian of the batch's summed loss times a direction, flat; forward over reverse."""
         gradient = lambda parameters: self._gradient(parameters, batch)  # noqa: E731
-        return solver.ravel(jvp(gradient, (self.parameters,), (direction,))[1])[0]
+        return solver.ravel(self._derivatives.jvp(gradient, (self.parameters,), (direction,))[1])[0]
 
     def gauss_newton_product(self, batch: _Batch, direction: dict[str, Tensor]) -> Tensor:
         """Compute J^T L J times a direction, flat; J is the outputs' Jacobian, L the losses' Hessian by the outputs."""
         outputs, tangent = self._outputs_and_tangent(batch, direction)
         loss_gradient = lambda values: self.outputs.loss_gradient(values, batch.targets)  # noqa: E731
-        product = jvp(loss_gradient, (outputs,), (tangent,))[1]
-        pull_back = vjp(lambda parameters: self._outputs(parameters, batch), self.parameters)[1]
+        product = self._derivatives.jvp(loss_gradient, (outputs,), (tangent,))[1]
+        pull_back = self._derivatives.vjp(lambda parameters: self._outputs(parameters, batch), self.parameters)[1]
         return solver.ravel(pull_back(product)[0])[0]
+
+    def agrees(self, samples: CandidateSamples) -> bool:
+        """Return whether the losses' derivative along their gradient is its squared norm, and the curvature finite."""
+        batches = [batch for _, batch in self.batches(samples)]
+        gradient = sum(solver.ravel(self._gradient(self.parameters, batch))[0] for batch in batches)
+        if not gradient.isfinite().all():
+            return True  # a surrogate that diverged, which the solver says
+        along = sum(self.derivative(gradient)(batch).sum() for batch in batches)
+        expected = float(gradient.double().square().sum())
+        curved = Curvature(self, samples).product(gradient)
+        return bool(curved.isfinite().all()) and math.isclose(along, expected, rel_tol=1e-3)
 
     def _outputs(self, parameters: dict[str, Tensor], batch: _Batch) -> Tensor:
         return functional_call(self.outputs, parameters, (batch.inputs,))
 
     def _outputs_and_tangent(self, batch: _Batch, direction: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the outputs and their derivative in a direction."""
-        return jvp(lambda parameters: self._outputs(parameters, batch), (self.parameters,), (direction,))
+        outputs = lambda parameters: self._outputs(parameters, batch)  # noqa: E731
+        return self._derivatives.jvp(outputs, (self.parameters,), (direction,))
 
     def _gradient(self, parameters: dict[str, Tensor], batch: _Batch) -> dict[str, Tensor]:
         """Compute the gradient of the batch's summed loss."""
-        outputs, pull_back = vjp(lambda values: self._outputs(values, batch), parameters)
+        outputs, pull_back = self._derivatives.vjp(lambda values: self._outputs(values, batch), parameters)
         return pull_back(self.outputs.loss_gradient(outputs, batch.targets))[0]
 
     def solve(self, samples: CandidateSamples, v: Tensor) -> Tensor:
@@ -220,6 +239,23 @@ class Problem:
         return samples[np.sort(drawn)]
 
 
+def tried_problem(surrogate: nn.Module, config: Config, samples: CandidateSamples) -> Problem:
+    """Return the problem of a surrogate, with the first way of differentiation that works for it on a few samples.
+
+    Raises:
+        InputError: ``influence_parameters`` matches no parameter, or no way works.
+    """
+    for derivatives in DERIVATIVES:
+        problem = Problem(surrogate, config, derivatives)
+        try:
+            if problem.agrees(samples):
+                return problem
+            reason = "its directional derivatives are not those of its gradient, or not finite"
+        except (RuntimeError, TypeError, NotImplementedError) as error:  # what a model's forward pass does not support
+            reason = " ".join(str(error).split())
+    raise InputError(f"surrogate_model '{config['surrogate_model']}' has no influence: {reason}; take another")
+
+
 class Curvature:
     """Products with the Hessian or Gauss-Newton matrix of the mean loss of some samples."""
 
@@ -267,19 +303,3 @@ class Curvature:
         for batch in batches:
             total += self._product(batch, direction)
         return total
-
-
-def _chosen_parameters(surrogate: nn.Module, patterns: Sequence[str] | None) -> dict[str, Tensor]:
-    """Return detached parameters by name: those that match, or all but embeddings; raise InputError for none."""
-    embeddings = {id(m.weight) for m in surrogate.modules() if isinstance(m, nn.Embedding)}
-    chosen = {}
-    for name, parameter in surrogate.named_parameters():
-        wanted = id(parameter) not in embeddings
-        if patterns is not None:
-            wanted = any(fnmatchcase(name, pattern) for pattern in patterns)
-        if wanted:
-            chosen[name] = parameter.detach()
-    if not chosen:
-        names = ", ".join(name for name, _ in surrogate.named_parameters())
-        raise InputError(f"influence_parameters {patterns} match no parameter of the surrogate, which has {names}")
-    return chosen

@@ -58,6 +58,20 @@ class Scorer(ABC):
         return cls.needs
 
     @classmethod
+    def check(cls, surrogate: nn.Module, config: Config, samples: CandidateSamples) -> None:
+        """Try the scores on a surrogate before it is trained; called if the scorer needs surrogates.
+
+        Args:
+            surrogate: untrained surrogate.
+            config: configuration of the run.
+            samples: a few samples.
+
+        Raises:
+            InputError: they cannot be computed on it.
+        """
+        return None
+
+    @classmethod
     @abstractmethod
     def from_inputs(cls, inputs: ScorerInputs) -> "Scorer":
         """Create the scorer from the inputs of a run."""

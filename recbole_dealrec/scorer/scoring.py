@@ -217,6 +217,13 @@ def needs_surrogate(config: Config, names: Iterable[str]) -> bool:
     return any(not surrogates.isdisjoint(get_scorer(name).needed(config)) for name in score_names(config, names))
 
 
+def check_scorers(config: Config, names: Iterable[str], surrogate: nn.Module, samples: CandidateSamples) -> None:
+    """Raise InputError if scores that need surrogates cannot be computed on such a one, which is not trained yet."""
+    for scorer in map(get_scorer, score_names(config, names)):
+        if not {SURROGATE, SURROGATES}.isdisjoint(scorer.needed(config)):
+            scorer.check(surrogate, config, samples[:2])
+
+
 def needs_llm(config: Config, name: str) -> bool:
     """Return whether a score is computed on the language model."""
     return LLM in scoring_steps(config, [name])

@@ -1,6 +1,7 @@
 """Differentiable parts of surrogates; derivatives of a smaller part are cheaper."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.layers import TransformerLayer
 from torch import Tensor, nn
 
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate.softmax_loss import row_chunks
 from recbole_dealrec.model.surrogate.surrogate import EveryPosition
 
@@ -100,3 +102,24 @@ def outputs_of(surrogate: nn.Module, chosen: Collection[str]) -> Logits:
         if all(name.startswith(tuple(last_layer + part for part in _AFTER_ATTENTION)) for name in chosen):
             return AfterAttention(surrogate)
     return LastHidden(surrogate)
+
+
+def chosen_parameters(surrogate: nn.Module, patterns: Sequence[str] | None) -> dict[str, Tensor]:
+    """Return detached parameters by name: those that match ``influence_parameters``, or, for None, all but embeddings.
+
+    Raises:
+        InputError: there are none.
+    """
+    embeddings = {id(m.weight) for m in surrogate.modules() if isinstance(m, nn.Embedding)}
+    chosen = {}
+    for name, parameter in surrogate.named_parameters():
+        wanted = id(parameter) not in embeddings
+        if patterns is not None:
+            wanted = any(fnmatchcase(name, pattern) for pattern in patterns)
+        if wanted:
+            chosen[name] = parameter.detach()
+    if not chosen:
+        names = ", ".join(name for name, _ in surrogate.named_parameters())
+        wanted = "(all but embeddings)" if patterns is None else patterns
+        raise InputError(f"influence_parameters {wanted} match no parameter of the surrogate, which has {names}")
+    return chosen

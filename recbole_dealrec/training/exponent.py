@@ -4,14 +4,39 @@ from collections.abc import Iterator
 from itertools import product
 from logging import getLogger
 
+from recbole.model.abstract_recommender import SequentialRecommender
+
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import QueryDataLoader
+from recbole_dealrec.data import QueryDataLoader, Splits
+from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.model.reweighting import Reweighting, reweighted
+from recbole_dealrec.store.step import step
 from recbole_dealrec.training.collector import JoinedCollector
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.query_evaluator import QueryEvaluator
 
+REWEIGHTING = "reweighting"  # the step and its output
 _GRID = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+
+
+def chosen_reweighting(trainer: LLMTrainer, splits: Splits, surrogates: list[SequentialRecommender]) -> Reweighting:
+    """Return the re-weighting of a run; its exponents are as configured, or the best on the validation part.
+
+    Args:
+        trainer: trainer of the run, whose folder has the fine-tuned weights and keeps the re-weighting.
+        splits: training, validation and test parts.
+        surrogates: trained surrogates of the run.
+    """
+    config, folder = trainer.config, trainer.folder
+    if folder.has(REWEIGHTING):
+        return Reweighting.restored(config, splits.train, folder / REWEIGHTING)
+    reweighting = Reweighting(item_counts(splits.train), surrogates)
+    trainer.load(folder / trainer.name)
+    with step(folder, REWEIGHTING):
+        choose_exponents(trainer, reweighting, QueryDataLoader(config, splits.valid, config["n_valid"]))
+        with folder.output(REWEIGHTING) as path:
+            reweighting.save(path)
+    return reweighting
 
 
 def choose_exponents(trainer: LLMTrainer, reweighting: Reweighting, queries: QueryDataLoader) -> None:

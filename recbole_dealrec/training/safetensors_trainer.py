@@ -139,7 +139,8 @@ class SafetensorsTrainer(Trainer):
 
     def save(self, path: Path) -> None:
         """Write the model's weights."""
-        save_file(self.model.state_dict(), path)
+        # Copies, because safetensors takes no tensors that share memory.
+        save_file({name: value.clone() for name, value in self.model.state_dict().items()}, path)
 
     def load(self, path: Path) -> None:
         """Load weights that ``save`` wrote."""

@@ -15,6 +15,7 @@ from recbole_dealrec.distributed import processes
 from recbole_dealrec.model import BIGRec
 from recbole_dealrec.scorer import EffortCache, EffortScorer, effort, effort_cache
 from recbole_dealrec.scorer.effort_cache import Entries, sample_keys
+from recbole_dealrec.scorer.gradient_norm import gradient_norms
 from recbole_dealrec.store import score_checkpoint
 from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.run_folder import RunFolder
@@ -41,14 +42,12 @@ class Computed(list):
 
 @contextmanager
 def counting(computed, patch):
-    opened = effort.gradient_norms
-
     @contextmanager
     def counted(network, names):
-        with opened(network, names) as norms_of:
+        with gradient_norms(network, names) as norms_of:
             yield lambda batch: computed(norms_of, batch)
 
-    patch.setattr(effort, "gradient_norms", counted)
+    patch.setattr(effort, "fastest_way", lambda trial: counted)
     yield computed
 
 

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from recbole.data.interaction import Interaction
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from recbole_dealrec.config import Config
@@ -23,15 +21,23 @@ from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
 from recbole_dealrec.model.bigrec.grounding import distances, namesakes_before, rank_beams_first, ranked_apart
-from recbole_dealrec.model.bigrec.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
+from recbole_dealrec.model.bigrec.llm import (
+    SampleEncoder,
+    check_llm,
+    collate,
+    load_network,
+    load_tokenizer,
+    longest_row,
+)
+from recbole_dealrec.model.bigrec.lora import load_adapter, save_adapter
+from recbole_dealrec.model.bigrec.probe import Probe, fastest_way
 from recbole_dealrec.model.bigrec.tiny import tiny_llm, tiny_llm_folder
 from recbole_dealrec.model.checkpoint import checkpoint_content
-from recbole_dealrec.model.decoding.beam_search import beam_search
+from recbole_dealrec.model.decoding.beam_search import Way, beam_search
 from recbole_dealrec.model.decoding.trie import TokenTrie
-from recbole_dealrec.model.loss import last_hidden_states
+from recbole_dealrec.model.loss import hidden_size, last_hidden_states, vocabulary_size
 from recbole_dealrec.model.recommender import LLMRecommender
 
-_ADAPTER_FILE = "adapter_model.safetensors"
 # So many logits with probabilities and derivatives need as much memory as a token in the layers: between 40,000 for
 # models of 100 million parameters and 300,000 for those of 8 billion.
 _LOGITS_PER_TOKEN = 65_536
@@ -58,8 +64,10 @@ class BIGRec(LLMRecommender):
         self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
         self.network = load_network(config, path)
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
-        if config["llm_path"] != "tiny":  # whose rotary positions are not limited
+        self._way: Way = "shared"
+        if config["llm_path"] != "tiny":  # which is known, and whose rotary positions are not limited
             self._check_context_length()
+            self._way = fastest_way(config, self.network.get_base_model(), self.encoder)
         self._namesakes = torch.from_numpy(namesakes_before(dataset.titles, item_counts(dataset))).to(self.device)
         self._trie: TokenTrie | None = None
         self._title_of_item: Tensor | None = None
@@ -70,7 +78,7 @@ class BIGRec(LLMRecommender):
         PromptTemplate(config)
         fsdp.check_settings(config["llm_quantization"])
         if config["llm_path"] != "tiny":
-            check_llm(config)
+            fastest_way(config, *check_llm(config))
         elif config["chat_template"]:
             raise InputError("chat_template: the tiny LLM has none; name a chat model as llm_path")
 
@@ -139,11 +147,14 @@ class BIGRec(LLMRecommender):
         self._item_embeddings = embedded.repeat(math.ceil(len(titles) / len(embedded)), 1)[: len(titles)]
         return len(titles) / len(embedded)
 
+    def trial(self) -> tuple[nn.Module, dict[str, Tensor]] | None:
+        if self.config["llm_path"] == "tiny" or fsdp.is_sharded(self.network):
+            return None
+        probe = Probe(self.config, self.network.get_base_model(), self.encoder)
+        return probe.network, probe.batch()
+
     def save(self, folder: Path) -> None:
-        """Save the LoRA matrices and configuration in the format of PEFT."""
-        trained = ((name, value) for name, value in self.network.named_parameters() if value.requires_grad)
-        weights = {name: fsdp.full_tensor(value.detach()) for name, value in trained}
-        self.network.save_pretrained(folder, state_dict=weights)
+        save_adapter(self.network, folder)
 
     def load(self, folder: Path) -> None:
         """Load the LoRA matrices from a folder that ``save`` wrote.
@@ -151,12 +162,7 @@ class BIGRec(LLMRecommender):
         Raises:
             InputError: they belong to another model.
         """
-        weights = load_file(folder / _ADAPTER_FILE, device=str(self.device))
-        current = get_peft_model_state_dict(self.network)
-        if _shapes(weights) != _shapes(current):
-            raise InputError(f"{folder}: the adapter of another model or of another lora_r; delete the run folder")
-        weights = {name: fsdp.shard_like(value, weights[name]) for name, value in current.items()}
-        set_peft_model_state_dict(self.network, weights)
+        load_adapter(self.network, folder, str(self.device))
 
     def _collate(self, prompts, responses=None) -> dict[str, Tensor]:
         return collate(prompts, responses, self.tokenizer.eos_token_id, self.config["train_on_inputs"])
@@ -171,6 +177,7 @@ class BIGRec(LLMRecommender):
             eos_token_id=self.encoder.end_token_id,
             pad_token_id=self.tokenizer.eos_token_id,
             trie=trie,
+            way=self._way,
         )
 
     @cached_property
@@ -185,7 +192,7 @@ class BIGRec(LLMRecommender):
 
     def _check_context_length(self) -> None:
         """Raise InputError if the context is too short for the longest prompt and title."""
-        longest = getattr(self.network.config, "max_position_embeddings", math.inf)
+        longest = longest_row(self.network.config)
         title = int(self._response_lengths.max())
         if self.config["max_prompt_length"] + max(title, self._max_new_tokens) > longest:
             raise InputError(
@@ -215,7 +222,7 @@ class BIGRec(LLMRecommender):
         """Return the trie of all titles and each item's row in it (-1 for padding); equal titles have the same row."""
         if self._trie is None:
             responses = [self.encoder.response(item) for item in range(1, self.n_items)]
-            self._trie = TokenTrie(responses, self.network.config.vocab_size).to(self.device)
+            self._trie = TokenTrie(responses, vocabulary_size(self.network)).to(self.device)
             first_row: dict[tuple[int, ...], int] = {}
             rows = [first_row.setdefault(tuple(ids), row) for row, ids in enumerate(responses)]
             self._title_of_item = torch.tensor([-1, *rows], device=self.device)
@@ -233,7 +240,7 @@ class BIGRec(LLMRecommender):
     def embed_titles(self, titles: Sequence[str], show_progress: bool = False) -> Tensor:
         """Return the last hidden state of each title's last token, adapter disabled, float32 [n, d]."""
         ids = self.encoder.title_ids(titles)
-        embeddings = torch.empty(len(ids), self.network.config.hidden_size, device=self.device)
+        embeddings = torch.empty(len(ids), hidden_size(self.network), device=self.device)
         batches = token_batches(np.array([len(row) for row in ids]), self.config["tokens_per_batch"])
         progress = tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress)
         for index, _ in fsdp.in_lockstep(progress, lambda: batches[0]):
@@ -260,8 +267,7 @@ class BIGRec(LLMRecommender):
     def _token_cost(self, prompt: int, response: int) -> int:
         """Return the memory of a sample and its logits, in tokens."""
         labels = prompt + response if self.config["train_on_inputs"] else response
-        vocabulary = self.network.get_input_embeddings().num_embeddings
-        return prompt + response + math.ceil(labels * vocabulary / _LOGITS_PER_TOKEN)
+        return prompt + response + math.ceil(labels * vocabulary_size(self.network) / _LOGITS_PER_TOKEN)
 
 
 def _llm_path(config: Config, dataset: SequentialDataset) -> str:
@@ -283,7 +289,3 @@ def needed_tokens(lengths: np.ndarray) -> int:
     """
     longest, most = int(lengths.max()), math.ceil(np.quantile(lengths, 0.999))
     return longest if longest <= 2 * most else most
-
-
-def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in weights.items()}

@@ -1,22 +1,19 @@
 """Loading of a causal language model with LoRA, and tokenisation of samples."""
 
 import math
-import warnings
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from logging import getLogger
-from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft import PeftModel
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -30,16 +27,17 @@ from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.chat import ChatTemplate
 from recbole_dealrec.model.bigrec.gguf import gguf_arguments, gguf_model_without_weights, is_gguf
+from recbole_dealrec.model.bigrec.lora import add_lora
 from recbole_dealrec.model.checkpoint import LOAD_ERRORS, load_error, model_without_weights
-from recbole_dealrec.model.loss import IGNORED_LABEL
+from recbole_dealrec.model.loss import IGNORED_LABEL, vocabulary_size
 
 # Real titles are shorter; the limit bounds the cost of training on and generating other texts.
 _MOST_TITLE_TOKENS = 512
 _LEAST_ROOM = 8  # tokens of a prompt that are left for titles
 
 
-def check_llm(config: Config) -> None:
-    """Raise InputError if ``llm_path`` cannot be used as configured; no weights are read.
+def check_llm(config: Config) -> tuple[PreTrainedModel, "SampleEncoder"]:
+    """Return the model of ``llm_path`` on the meta device, with LoRA, and its encoder; no weights are read.
 
     Raises:
         InputError: the model cannot be loaded, its weights or tokenizer do not match it, it lacks a module of
@@ -54,18 +52,32 @@ def check_llm(config: Config) -> None:
         base = gguf_model_without_weights(path)
     else:
         base = model_without_weights("llm_path", path, AutoModelForCausalLM.from_pretrained, trust_remote_code=trusted)
-    _check_target_modules(base, config["lora_target_modules"])
+    add_lora(config, base)
     tokenizer = load_tokenizer(path, trusted)
-    tokens, known = max(tokenizer.vocab_size, tokenizer.eos_token_id + 1), base.get_input_embeddings().num_embeddings
+    tokens, known = 1 + max(tokenizer.eos_token_id, text_tokens(tokenizer)[-1]), vocabulary_size(base)
     if tokens > known:
         raise InputError(f"llm_path '{path}': the tokenizer has {tokens} tokens, the model knows {known}; name a pair")
-    longest = getattr(base.config, "max_position_embeddings", math.inf)
+    longest = longest_row(base.config)
     if config["max_prompt_length"] + (config["max_new_tokens"] or 1) > longest:
         raise InputError(f"llm_path '{path}' reads {longest} tokens; lower max_prompt_length or max_new_tokens")
     encoder = SampleEncoder(tokenizer, config, [""])
     (bare,) = encoder.prompts([np.array([], dtype=np.int64)])
     if max([*bare, encoder.end_token_id]) >= known:
         raise InputError(f"llm_path '{path}': the prompt's tokens exceed the {known} that the model knows; name a pair")
+    return base, encoder
+
+
+def longest_row(config: PretrainedConfig) -> float:
+    """Return the tokens that a model reads at most, infinity if it sets no limit."""
+    config = config.get_text_config(decoder=True)
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+    return min((limit for limit in limits if limit and limit > 0), default=math.inf)
+
+
+def text_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that texts can be encoded to, sorted; special tokens are not found in texts."""
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return sorted(set(tokenizer.get_vocab().values()) - special)
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -118,38 +130,11 @@ def _quantization(kind: str) -> BitsAndBytesConfig:
     )
 
 
-def add_lora(config: Config, base: PreTrainedModel) -> PeftModel:
-    """Add untrained LoRA matrices, the only trainable parameters, to a model.
-
-    Raises:
-        InputError: the model has no module named in ``lora_target_modules``.
-    """
-    _check_target_modules(base, config["lora_target_modules"])
-    lora = LoraConfig(
-        r=config["lora_r"],
-        lora_alpha=config["lora_alpha"],
-        lora_dropout=config["lora_dropout"],
-        target_modules=list(config["lora_target_modules"]),
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT calls a deprecated function of transformers
-        return get_peft_model(base, lora)
-
-
-def _check_target_modules(base: PreTrainedModel, targets: Sequence[str]) -> None:
-    names = [name for name, _ in base.named_modules()]
-    absent = [target for target in targets if not any(fnmatchcase(f".{name}", f"*.{target}") for name in names)]
-    if absent:
-        usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(base.config.model_type)
-        hint = f"; usual for {base.config.model_type} is {list(usual)}" if usual else ""
-        raise InputError(f"lora_target_modules: {type(base).__name__} has no module '{absent[0]}'{hint}")
-
-
 class SampleEncoder:
     """Tokenises prompts and responses.
 
     Prompt and response are tokenised separately and joined, so that training and inference see the same prompt tokens.
+    Of the tokens that a tokenizer adds around a text, those in front are kept; an end token there would end the prompt.
     A special token that is spelled out in a title is encoded as plain text.
 
     Args:
@@ -189,8 +174,8 @@ class SampleEncoder:
 
     def title_ids(self, titles: Sequence[str]) -> list[list[int]]:
         """Return the token ids of bare titles, for their embeddings."""
-        ids = self._token_ids(list(titles), truncation=True, max_length=self.max_prompt_length)
-        return [row or [self.tokenizer.eos_token_id] for row in ids]
+        rows = self._after_beginning(self._token_ids(list(titles)))
+        return [row[: self.max_prompt_length] or [self.tokenizer.eos_token_id] for row in rows]
 
     def estimated_lengths(self, samples: CandidateSamples) -> np.ndarray:
         """Return the number of tokens of each sample's titles, int64 [n], to estimate its length."""
@@ -215,8 +200,7 @@ class SampleEncoder:
         return lengths
 
     def _lengths(self, titles: Sequence[str]) -> list[int]:
-        texts = [self.template.list_titles([title]) for title in titles]
-        return [len(ids) for ids in self._token_ids(texts, add_special_tokens=False)]
+        return [len(ids) for ids in self._token_ids([self.template.list_titles([title]) for title in titles])]
 
     @cached_property
     def _title_room(self) -> int:
@@ -233,17 +217,32 @@ class SampleEncoder:
         lengths, room = self._title_lengths, self._title_room
         return cut_titles(self.titles, lengths > room, room // 2, lambda title: self._lengths([title])[0])
 
-    def _token_ids(self, texts: list[str], **options: Any) -> list[list[int]]:
+    def _token_ids(self, texts: list[str], add_special_tokens: bool = False) -> list[list[int]]:
         """Return token ids of texts; a special token that is spelled out in a text is encoded as plain text."""
-        return self.tokenizer(texts, split_special_tokens=True, verbose=False, **options)["input_ids"]
+        options = {"add_special_tokens": add_special_tokens, "split_special_tokens": True, "verbose": False}
+        return self.tokenizer(texts, **options)["input_ids"]
+
+    def _after_beginning(self, rows: list[list[int]]) -> list[list[int]]:
+        """Return token ids with the tokens in front that the tokenizer begins a text with."""
+        return [[*self._beginning, *row] for row in rows]
+
+    @cached_property
+    def _beginning(self) -> list[int]:
+        """Tokens that the tokenizer puts in front of a text, such as the beginning token."""
+        text = [self.template.list_titles(["title"])]
+        (whole,), (plain,) = self._token_ids(text, add_special_tokens=True), self._token_ids(text)
+        starts = range(len(whole) - len(plain) + 1)
+        return whole[: next((start for start in starts if whole[start : start + len(plain)] == plain), 0)]
 
     def _encode_response(self, item_id: int) -> list[int]:
         text = self.template.response(self.titles[item_id])
-        (ids,) = self._token_ids([text], add_special_tokens=False)
+        (ids,) = self._token_ids([text])
         return [*ids[: _MOST_TITLE_TOKENS - 1], self.end_token_id]
 
     def _prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        return self._chat.token_ids(prompts) if self._chat else self._token_ids([prompt.text for prompt in prompts])
+        if self._chat:
+            return self._chat.token_ids(prompts)
+        return self._after_beginning(self._token_ids([prompt.text for prompt in prompts]))
 
     def _fitted_prompts(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
         """Return text and token ids of the prompts, each without its oldest titles if it is too long with them."""

@@ -1,7 +1,7 @@
 """Beam search for titles (BIGRec, arXiv 2308.08434) or semantic IDs (TIGER)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +12,12 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from recbole_dealrec.distributed.fsdp import any_process, is_sharded
 from recbole_dealrec.model.decoding.trie import TokenTrie
-from recbole_dealrec.model.loss import accepted_options, head_reads, unwrapped
+from recbole_dealrec.model.loss import accepted_inputs, accepted_options, head_reads, unwrapped
 
 Decoder = Callable[[Tensor, Tensor], Tensor]
+# How the beams of a prompt are computed: side by side in one cache, each with a copy of the prompt's cache, or without
+# a cache. Each asks less of the model and costs more than the one before.
+Way = Literal["shared", "copied", "recomputed"]
 
 
 class Beams(NamedTuple):
@@ -124,25 +127,52 @@ class _CopiedPrompt:
         return logits.view(*tokens.shape, -1)
 
 
+class _Recomputed:
+    """Decodes every beam by running prompt and beam anew, for models whose cache cannot be handled from outside."""
+
+    def __init__(self, model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> None:
+        self._model, self._prompt, self._mask = model, input_ids, attention_mask
+        self._tokens = input_ids.new_empty(len(input_ids), 1, 0)
+
+    def __call__(self, parents: Tensor, tokens: Tensor) -> Tensor:
+        self._tokens = torch.cat([take_rows(self._tokens, parents), tokens.unsqueeze(-1)], -1)
+        return self.logits()
+
+    def logits(self) -> Tensor:
+        """Return the logits after the beams, [B, N, vocab]."""
+        batch, beams, length = self._tokens.shape
+        prompts = self._prompt.unsqueeze(1).expand(-1, beams, -1)
+        rows = torch.cat([prompts, self._tokens], -1).flatten(0, 1)
+        mask = pad(self._mask.repeat_interleave(beams, 0), (0, length), value=1)
+        inputs = {"input_ids": rows, "attention_mask": mask, "position_ids": _positions(mask)}
+        options = accepted_options(self._model, logits_to_keep=1, use_cache=False)
+        with head_reads(self._model):
+            return self._model(**accepted_inputs(self._model, inputs), **options).logits[:, -1].view(batch, beams, -1)
+
+
+def _positions(attention_mask: Tensor) -> Tensor:
+    return (attention_mask.cumsum(-1) - 1).clamp(min=0)
+
+
 def _forward(
     model: PreTrainedModel, tokens: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None, **options: int
 ) -> CausalLMOutputWithPast:
-    return model(
-        input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, **options
-    )
+    inputs = accepted_inputs(model, {"input_ids": tokens, "attention_mask": mask, "position_ids": positions})
+    return model(**inputs, past_key_values=cache, use_cache=True, **options)
 
 
-def _prefill(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Decoder]:
+def _prefill(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, way: Way) -> tuple[Tensor, Decoder]:
     """Return the logits [B, 1, vocab] after the prompts, and a decoder of the tokens that follow."""
-    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    if way == "recomputed":
+        decoder = _Recomputed(model, input_ids, attention_mask)
+        return decoder.logits(), decoder
     options = accepted_options(model, logits_to_keep=1)
     with head_reads(model):
-        output = _forward(model, input_ids, attention_mask, positions, None, **options)
+        output = _forward(model, input_ids, attention_mask, _positions(attention_mask), None, **options)
     cache = output.past_key_values
     # Flash attention takes no additive mask; sliding-window layers drop keys by their position in the cache.
-    shares = unwrapped(model).config._attn_implementation in ("sdpa", "eager") and all(
-        type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None])
-    )
+    shares = way == "shared" and unwrapped(model).config._attn_implementation in ("sdpa", "eager")
+    shares = shares and all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None]))
     return output.logits[:, -1:], (_SharedPrompt if shares else _CopiedPrompt)(model, cache, attention_mask)
 
 
@@ -156,6 +186,7 @@ def beam_search(
     eos_token_id: int,
     pad_token_id: int,
     trie: TokenTrie | None = None,
+    way: Way = "shared",
 ) -> tuple[Tensor, Tensor]:
     """Generate the ``num_beams`` most likely continuations of each prompt.
 
@@ -173,6 +204,7 @@ def beam_search(
         eos_token_id: end token.
         pad_token_id: token after the end token.
         trie: sequences that may be generated, on the device of the prompts.
+        way: how the beams are computed; with "shared", "copied" is taken for attention that needs it.
 
     Returns:
         sequences, int64 [B, num_beams, S]: generated tokens, S <= max_new_tokens; scores, float32 [B, num_beams]:
@@ -186,7 +218,7 @@ def beam_search(
     if trie is not None and trie.end_token != eos_token_id:
         raise ValueError(f"sequences of the trie end with token {trie.end_token}, not with {eos_token_id}")
     with torch.no_grad():
-        logits, decode = _prefill(model, input_ids, attention_mask)
+        logits, decode = _prefill(model, input_ids, attention_mask, way)
         any_running = any_process if is_sharded(model) else bool
         finished = search(logits, decode, num_beams, max_new_tokens, trie, eos_token_id, pad_token_id, any_running)
     return finished.tokens, finished.scores

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from tokenizers.processors import TemplateProcessing
+from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
@@ -46,6 +47,22 @@ def test_prompt_tokens_are_those_of_the_prompt_text(encoder):
     expected = encoder.template.render([TITLES[2], TITLES[3], TITLES[4]]).text
     assert encoder.prompts([history]) == [encoder.tokenizer(expected)["input_ids"]]
     assert encoder.prompt_texts([history])[0].text == expected
+
+
+@pytest.mark.parametrize(
+    ("form", "front"),
+    [("$A <end>", ""), ("<begin> $A <end>", "<begin>"), ("<end> $A", "<end>"), ("$A", "")],
+)
+def test_no_end_token_is_put_behind_a_prompt_or_a_title(form, front, checkpoint, ten):
+    config = ten(llm_path=checkpoint("chat llama"))
+    tokenizer = load_tokenizer(config["llm_path"])
+    specials = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<begin>", "<end>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(form, special_tokens=specials)
+    encoder = SampleEncoder(tokenizer, config, TITLES)
+    tokens = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+    assert encoder.prompts([[1, 2]]) == [tokens(front + encoder.prompt_texts([[1, 2]])[0].text)]
+    assert encoder.title_ids(["Alpha", "NA"]) == [tokens(front + "Alpha"), tokens(front + "NA")]
+    assert encoder.response(1) == tokens('"Alpha"<end>')
 
 
 def test_the_oldest_titles_are_dropped_whole(encoder):
@@ -147,7 +164,8 @@ def test_an_unusable_path_is_an_error_in_one_line(ten, tmp_path, path):
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "gpt2"])
 def test_a_whole_checkpoint_passes(kind, ten, checkpoint):
     targets = ["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj"]
-    assert check_llm(ten(llm_path=checkpoint(kind), lora_target_modules=targets)) is None
+    base, _ = check_llm(ten(llm_path=checkpoint(kind), lora_target_modules=targets))
+    assert {parameter.device.type for parameter in base.parameters()} == {"meta"}
 
 
 @pytest.fixture
@@ -253,6 +271,21 @@ def test_a_tokenizer_of_another_model_is_an_error(ten, altered):
     assert len(other) > len(tokenizer)
     message = refusal(ten(llm_path=str(folder)))
     assert f"the tokenizer has {len(other)} tokens, the model knows {len(tokenizer)}" in message
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_a_token_that_a_text_may_hold_has_to_be_known(special, ten, altered):
+    folder = altered()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    known = len(tokenizer)
+    tokenizer.add_tokens([AddedToken("Zyxwv", special=special)], special_tokens=special)
+    tokenizer.save_pretrained(folder)
+    config = ten(llm_path=str(folder))
+    if special:  # is encoded as plain text
+        _, encoder = check_llm(config)
+        assert max(max(row) for row in encoder.title_ids(["Zyxwv", "Alpha Zyxwv"])) < known
+    else:
+        assert f"the tokenizer has {known + 1} tokens, the model knows {known}" in refusal(config)
 
 
 def test_a_tokenizer_without_end_token_is_an_early_error(ten, altered):

@@ -1,0 +1,81 @@
+"""LoRA on a language model: the matrices that are trained, saved and loaded."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.distributed import fsdp
+from recbole_dealrec.errors import InputError
+
+_ADAPTER_FILE = "adapter_model.safetensors"
+
+
+def add_lora(config: Config, base: PreTrainedModel, targets: Sequence[str] | None = None) -> PeftModel:
+    """Add untrained LoRA matrices, the only trainable parameters, to a model.
+
+    Args:
+        config: reads ``lora_r``, ``lora_alpha`` and ``lora_dropout``.
+        base: model, on any device.
+        targets: names of the modules; None for ``lora_target_modules``.
+
+    Raises:
+        InputError: the model has no module of a name, or PEFT cannot adapt it.
+    """
+    targets = config["lora_target_modules"] if targets is None else targets
+    absent = missing_targets(base, targets)
+    if absent:
+        usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(base.config.model_type)
+        hint = f"; usual for {base.config.model_type} is {list(usual)}" if usual else ""
+        raise InputError(f"lora_target_modules: {type(base).__name__} has no module '{absent[0]}'{hint}")
+    lora = LoraConfig(
+        r=config["lora_r"],
+        lora_alpha=config["lora_alpha"],
+        lora_dropout=config["lora_dropout"],
+        target_modules=list(targets),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT calls a deprecated function of transformers
+            return get_peft_model(base, lora)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"lora_target_modules {list(targets)}: PEFT cannot adapt them: {reason}") from error
+
+
+def missing_targets(base: nn.Module, targets: Sequence[str]) -> list[str]:
+    """Return the names that no module has; as in PEFT, a name is the end of a module's path, without wildcards."""
+    names = [name for name, _ in base.named_modules()]
+    return [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
+
+
+def save_adapter(network: PeftModel, folder: Path) -> None:
+    """Save the LoRA matrices and configuration in the format of PEFT; all processes call it."""
+    trained = ((name, value) for name, value in network.named_parameters() if value.requires_grad)
+    weights = {name: fsdp.full_tensor(value.detach()) for name, value in trained}
+    network.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
+
+
+def load_adapter(network: PeftModel, folder: Path, device: str) -> None:
+    """Load the LoRA matrices from a folder that ``save_adapter`` wrote.
+
+    Raises:
+        InputError: they belong to another model.
+    """
+    weights = load_file(folder / _ADAPTER_FILE, device=device)
+    current = get_peft_model_state_dict(network, save_embedding_layers=False)
+    if _shapes(weights) != _shapes(current):
+        raise InputError(f"{folder}: the adapter of another model or of another lora_r; delete the run folder")
+    weights = {name: fsdp.shard_like(value, weights[name]) for name, value in current.items()}
+    set_peft_model_state_dict(network, weights)
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in weights.items()}

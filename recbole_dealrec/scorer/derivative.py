@@ -1,0 +1,58 @@
+"""Directional derivatives and gradients of functions of named tensors, in two ways.
+
+The transforms of ``torch.func`` wrap every tensor, so a forward pass that goes through NumPy, like that of a graph
+network that builds its graphs there, fails in them. PyTorch's own dual numbers and graphs wrap none.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import jvp, vjp
+from torch.utils._pytree import tree_map
+
+Named = dict[str, Tensor]
+
+
+class Derivatives(NamedTuple):
+    """A way of differentiation.
+
+    Attributes:
+        jvp: as ``torch.func.jvp``, of one argument.
+        vjp: as ``torch.func.vjp``, of one argument.
+    """
+
+    jvp: Callable[..., tuple[Any, Any]]
+    vjp: Callable[..., tuple[Tensor, Callable[[Tensor], tuple[Named]]]]
+
+
+def _dual_jvp(function: Callable, primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    with forward_ad.dual_level():
+        outputs = function(tree_map(forward_ad.make_dual, primals[0], tangents[0]))
+        return tree_map(lambda dual: forward_ad.unpack_dual(dual).primal, outputs), tree_map(_tangent, outputs)
+
+
+def _tangent(dual: Tensor) -> Tensor:
+    primal, tangent = forward_ad.unpack_dual(dual)
+    return torch.zeros_like(primal) if tangent is None else tangent
+
+
+def _graph_vjp(function: Callable, values: Named) -> tuple[Tensor, Callable[[Tensor], tuple[Named]]]:
+    # Views without a graph keep the tangents of dual numbers.
+    with torch.no_grad():
+        variables = {name: value.view_as(value) for name, value in values.items()}
+    with torch.enable_grad():
+        outputs = function({name: value.requires_grad_() for name, value in variables.items()})
+
+    def pull_back(gradient: Tensor) -> tuple[Named]:
+        found = torch.autograd.grad(outputs, list(variables.values()), gradient, allow_unused=True, retain_graph=True)
+        pairs = zip(variables.items(), found, strict=True)
+        return ({name: torch.zeros_like(value) if each is None else each for (name, value), each in pairs},)
+
+    with torch.no_grad():
+        return outputs.view_as(outputs), pull_back
+
+
+DERIVATIVES = (Derivatives(jvp, vjp), Derivatives(_dual_jvp, _graph_vjp))
