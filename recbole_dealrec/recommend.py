@@ -23,6 +23,7 @@ from recbole_dealrec.data import Fields, SequentialDataset, load_splits
 from recbole_dealrec.data.frame import token_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import LLMRecommender
+from recbole_dealrec.model.reweighting import Reweighting
 from recbole_dealrec.store.run_folder import check_outputs
 
 _MADE_HERE = ("tiny", "tfidf")  # values of keys that otherwise name files
@@ -31,7 +32,7 @@ _MADE_HERE = ("tiny", "tfidf")  # values of keys that otherwise name files
 def recommend(
     run_dir: str | Path, histories: Iterable[Iterable[str]], k: int = 10, exclude_history: bool = False
 ) -> pd.DataFrame:
-    """Return the best ``k`` items for each history, ranked as in the run's evaluation.
+    """Return the best ``k`` items for each history, ranked as in the run's evaluation, re-weighted as the run chose.
 
     Like the evaluation, this ranks items of the history too, unless ``exclude_history`` is set. It reads the run
     folder, its sibling folders, and the dataset and language model named in its ``config.yaml``.
@@ -54,12 +55,13 @@ def recommend(
     check_outputs(path, ["config.yaml", "result.json"])
     config = Config(config_file_list=[path / "config.yaml"], config_dict=_paths(path))
     weights = config.model_class.weights_folder
-    check_outputs(path, [weights])
+    check_outputs(path, [weights, "reweighting"])
     dataset = load_splits(config).train
     items = _item_ids(histories, dataset)
     k = _whole_k(k, config, dataset, max(len(np.unique(row)) for row in items) if exclude_history else 0)
     model = config.model_class.restored(config, dataset, path / weights)
-    scores, best = _best(model, items, k, exclude_history)
+    reweighting = Reweighting.restored(config, dataset, path / "reweighting")
+    scores, best = _best(model, reweighting, items, k, exclude_history)
     tokens, titles = dataset.field2id_token[dataset.iid_field], np.array(dataset.titles, dtype=object)
     return pd.DataFrame(
         {
@@ -121,7 +123,7 @@ def _whole_k(k: float, config: Config, dataset: SequentialDataset, n_excluded: i
 
 @torch.no_grad()
 def _best(
-    model: LLMRecommender, items: Sequence[np.ndarray], k: int, exclude_history: bool
+    model: LLMRecommender, reweighting: Reweighting, items: Sequence[np.ndarray], k: int, exclude_history: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return scores, float64, and internal ids, int64, of the ``k`` best items of each history, [n, k] each."""
     config = model.config
@@ -131,8 +133,10 @@ def _best(
         model.network = accelerator.prepare_model(model.network, evaluation_mode=True)
     scores, best = np.empty((len(items), k)), np.empty((len(items), k), dtype=np.int64)
     for rows, interaction in _batches(items, config):
+        interaction = interaction.to(model.device)
         item_scores = model.full_sort_predict(interaction)
         item_scores[:, 0] = -torch.inf
+        item_scores = reweighting(item_scores, interaction)
         if exclude_history:
             item_scores[_item_index([items[row] for row in rows])] = -torch.inf
         values, found = torch.topk(item_scores, k)

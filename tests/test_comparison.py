@@ -147,7 +147,8 @@ KEYS = {
     "surrogate_epochs": 1, "surrogate_train_batch_size": 64, "hessian_samples": 32, "tiny_steps": 10, "epochs": 1,
     "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20, "n_surrogates": 2, "topk": [10],
 }  # fmt: skip
-SAMPLERS, SEEDS = ["InfluenceOnly", "EL2N", "Random"], [7, 8]
+NAMED, SEEDS = ["InfluenceOnly", "EL2N"], [7, 8]
+SAMPLERS = [*NAMED, "Random", "TargetFrequency"]
 
 
 def refuse(*args, **kwargs):
@@ -179,7 +180,7 @@ def compared(keys, tmp_path_factory):
         patch.setattr(SafetensorsTrainer, "fit", counting("fit", SafetensorsTrainer.fit))
         patch.setattr(BIGRec, "__init__", counting("llm", BIGRec.__init__))
         keys = {**keys, "checkpoint_dir": str(folder / "saved")}
-        result = compare_samplers(SAMPLERS, SEEDS, dataset="movies", config_dict=keys)
+        result = compare_samplers(NAMED, SEEDS, dataset="movies", config_dict=keys)
     return result, folder, counts
 
 
@@ -218,7 +219,7 @@ def test_scores_are_shared_by_runs_that_select_or_fine_tune_otherwise(compared, 
 
 def test_a_selection_costs_what_it_needs_whoever_paid_first(compared):
     runs, saved = compared[0]["runs"], compared[1] / "saved"
-    shared = {"InfluenceOnly": ["influence"], "EL2N": ["el2n"], "Random": []}
+    shared = {"InfluenceOnly": ["influence"], "EL2N": ["el2n"], "Random": [], "TargetFrequency": ["target_frequency"]}
     trained = [read_json(path / "steps.json")["surrogate 1"] for path in saved.glob("movies-SASRec-surrogates-*")]
     assert len(trained) == len(SEEDS)
     for run in runs.to_dict("records"):
@@ -290,7 +291,7 @@ def test_a_second_comparison_and_a_single_run_start_no_finished_step(compared, k
         monkeypatch.setattr(owner, name, refuse)
     result, folder, _ = compared
     keys = {**keys, "checkpoint_dir": str(folder / "saved")}
-    again = compare_samplers(SAMPLERS, SEEDS, dataset="movies", config_dict=keys)
+    again = compare_samplers(NAMED, SEEDS, dataset="movies", config_dict=keys)
     pd.testing.assert_frame_equal(again["runs"], result["runs"])
     pd.testing.assert_frame_equal(again["table"], result["table"])
     assert again["comparison_dir"] == result["comparison_dir"]

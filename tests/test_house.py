@@ -13,8 +13,8 @@ import recbole_dealrec
 PACKAGE = Path(recbole_dealrec.__file__).parent
 # Imports run down this list only; what stands on one line does not import the others of the line.
 ORDER = [
-    {"cli"}, {"recommend", "tuning"}, {"quick_start"}, {"pipeline"}, {"training", "report"}, {"sampler"}, {"scorer"},
-    {"model"}, {"data"}, {"store"}, {"config"}, {"distributed"}, {"errors", "compat"},
+    {"cli"}, {"recommend", "tuning"}, {"quick_start"}, {"pipeline"}, {"yardstick"}, {"training", "report"},
+    {"sampler"}, {"scorer"}, {"model"}, {"data"}, {"store"}, {"config"}, {"distributed"}, {"errors", "compat"},
 ]  # fmt: skip
 FILES = {
     ".".join(("recbole_dealrec", *file.relative_to(PACKAGE).with_suffix("").parts)): file

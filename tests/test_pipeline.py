@@ -20,6 +20,7 @@ KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 1,
     "surrogate_train_batch_size": 16, "hessian_samples": 64, "tiny_steps": 5, "epochs": 1, "n_valid": 10,
     "num_beams": 2, "topk": [1, 2], "surrogate_valid_metric": "NDCG@2", "MAX_ITEM_LIST_LENGTH": 20, "n_surrogates": 1,
+    "untuned": False,
 }  # fmt: skip
 
 
@@ -71,6 +72,7 @@ def test_each_step_goes_on_from_the_one_before(keys):
 
 
 def test_a_comparison_stops_after_a_step(keys):
+    keys = {**keys, "yardsticks": False}
     result = compare_samplers(["CCS", "Random"], [1, 2], dataset="movies", config_dict=keys, last_step="select")
     assert set(result) == {"runs"}
     runs = result["runs"]
@@ -152,8 +154,9 @@ def test_scores_of_an_earlier_run_are_loaded_with_what_they_cost(keys, monkeypat
 
 
 def test_a_run_has_the_records_of_what_its_sampler_needs_alone(keys):
-    runs = compare_samplers(["InfluenceOnly", "EL2N", "Random"], dataset="movies", config_dict=keys, last_step="select")
-    shared = {"surrogate", "influence"}, {"surrogate", "el2n"}, set()
+    named = ["InfluenceOnly", "EL2N"]  # Random and TargetFrequency come with them
+    runs = compare_samplers(named, dataset="movies", config_dict=keys, last_step="select")
+    shared = {"surrogate", "influence"}, {"surrogate", "el2n"}, set(), {"target_frequency"}
     for folder, expected in zip(runs["runs"]["run_dir"], shared, strict=True):
         assert set(read_json(Path(folder) / "steps.json")) == {*expected, "language model", "selection"}
         assert set(read_json(Path(folder) / "surrogates.json")) == {"surrogate"} & expected

@@ -37,8 +37,8 @@ def test_what_is_recommended_is_what_the_evaluation_ranked(model, finished_run, 
     for k in (5, 10, 20, 50):
         ranks = hits.loc[hits["rank"] <= k, "rank"]
         recall, ndcg = len(ranks) / len(sequences), (1 / np.log2(ranks + 1)).sum() / len(sequences)
-        assert result["test_result"][f"recall@{k}"] == pytest.approx(recall, abs=6e-5)
-        assert result["test_result"][f"ndcg@{k}"] == pytest.approx(ndcg, abs=6e-5)
+        assert result["reweighting"]["test_result"][f"recall@{k}"] == pytest.approx(recall, abs=6e-5)
+        assert result["reweighting"]["test_result"][f"ndcg@{k}"] == pytest.approx(ndcg, abs=6e-5)
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -57,8 +57,8 @@ def test_a_query_with_several_targets_and_titles_grounded_by_embedding(chat, spl
         hits = rows["item"].isin(targets).to_numpy()
         recalls.append(hits.sum() / len(targets))
         ndcgs.append(gains[hits].sum() / gains[: len(targets)].sum())
-    assert result["test_result"]["recall@3"] == pytest.approx(np.mean(recalls)) and np.mean(recalls) > 0
-    assert result["test_result"]["ndcg@3"] == pytest.approx(np.mean(ndcgs))
+    assert result["reweighting"]["test_result"]["recall@3"] == pytest.approx(np.mean(recalls)) and np.mean(recalls) > 0
+    assert result["reweighting"]["test_result"]["ndcg@3"] == pytest.approx(np.mean(ndcgs))
 
 
 def test_each_history_has_its_best_items_in_order(finished_run, movies_path, sequences):

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.report import example_places, selection_statistics
+from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.store.files import read_json
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 2,
     "surrogate_eval_step": 1, "surrogate_train_batch_size": 64, "hessian_samples": 32, "tiny_steps": 5, "epochs": 2,
-    "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 10, "n_surrogates": 2, "topk": [5, 10],
+    "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 10, "n_surrogates": 2, "topk": [5, 10], "untuned": True,
 }  # fmt: skip
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -115,7 +116,7 @@ def test_metrics_times_and_memory_are_those_of_the_result(page, result):
         step: peak["resident"] for step, peak in result["memory_mib"].items()
     }
     assert all(peak["resident"] > 100 for peak in result["memory_mib"].values())
-    assert len(rows) == 8 and all(isinstance(seconds, float) for _, seconds, _ in rows)
+    assert len(rows) == 11 and all(isinstance(seconds, float) for _, seconds, _ in rows)
 
 
 def test_the_figures_show_the_counts_of_the_result(page, result):
@@ -179,17 +180,44 @@ def test_every_number_is_a_rounding_of_its_value(page):
         assert float(text.replace(",", "")) == pytest.approx(value, rel=1e-3, abs=0.5 * 10**-digits + 1e-9)
 
 
-def test_examples_are_the_samples_at_the_ends_and_in_the_middle(run):
+def test_examples_are_the_samples_at_the_ends_and_in_the_middle(run, page, result):
     text = (run[0] / "report.html").read_text(encoding="utf-8")
     scores, examples = read_scores(run[0]), read_json(run[0] / "examples.json")
     assert examples["ranked_by"] == "score"
-    values = {place: [] for place in ("highest", "median", "lowest")}
-    for example in examples["samples"]:
-        values[example["place"]].append(scores["score"][example["sample"]])
-        assert f'<data value="{float(scores["score"][example["sample"]])!r}">' in text
-    ordered = np.sort(scores["score"])[::-1]
-    assert values == {"highest": [*ordered[:2]], "median": [*ordered[99:101]], "lowest": [*ordered[-2:]]}
-    assert text.count('<article class="example">') == 6
+    found = {example["place"]: scores["score"][example["sample"]] for example in examples["samples"]}
+    ordered, chosen = (np.sort(values)[::-1] for values in (scores["score"], scores["score"][scores["selected"] == 1]))
+    assert found == {
+        "highest": ordered[0], "highest selected": chosen[0], "median selected": chosen[len(chosen) // 2],
+        "lowest selected": chosen[-1], "lowest": ordered[-1],
+    }  # fmt: skip
+    assert all(f'<data value="{float(score)!r}">' in text for score in found.values())
+    reasons = {example["place"]: example["why"] for example in examples["samples"]}
+    assert reasons["highest"] == "set aside by hard_prune_ratio: its score is among the highest"
+    group = scores["group"][scores["score"] == chosen[0]].iloc[0]
+    held = scores[scores["group"] == group]
+    assert reasons["highest selected"] == f"drawn: group {group} gave {held['selected'].sum()} of {len(held)}"
+    assert text.count('<article class="example">') == 5 + len(read_json(run[0] / "users.json"))
+
+
+def test_the_page_opens_with_the_answer(run, page, result):
+    text = (run[0] / "report.html").read_text(encoding="utf-8")
+    assert text.index(result["verdict"]) < text.index('<figure class="wide"') < text.index("<h2")
+    assert page.figures[0][1]["xaxis"]["title"]["text"] == result["headline"]
+    table = {row[0]: row[1] for row in page.sections["yardsticks"]}
+    for row in result["yardsticks"]:
+        assert str(table[row["name"]]).startswith(str(row["test_result"][result["headline"]]))
+    estimate = result["seconds"]["fine-tuning"] * result["n_candidates"] / len(result["selected"])
+    assert any(value == pytest.approx(estimate) for value, _ in page.numbers)
+
+
+def test_five_users_are_shown_with_what_they_took(run, movies_path):
+    users = read_json(run[0] / "users.json")
+    assert len(users) == 5
+    titles = {line.split("\t")[1] for line in (movies_path / "movies" / "movies.item").read_text().splitlines()[1:]}
+    for user in users:
+        assert {*user["history"], *(item["title"] for item in user["ranking"])} <= titles
+        best = user["targets"][0]
+        assert [item["title"] for item in user["ranking"] if item["hit"]] == [best["title"]] * (best["rank"] <= 5)
 
 
 def test_the_configuration_is_complete(page, run):
@@ -247,22 +275,26 @@ def test_statistics_by_hand(ranked_by):
     assert coverage["history_length"]["candidates"] == [2, 2] and coverage["history_length"]["last"] == [1, 3]
 
 
-@given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=1, max_size=30))
-def test_examples_are_finite_different_and_in_order(values):
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=1, max_size=30), st.data())
+def test_examples_are_finite_different_and_in_order(values, data):
     values = np.array(values)
+    usable = np.flatnonzero(np.isfinite(values)).tolist()
+    chosen = np.array(sorted(data.draw(st.sets(st.sampled_from(usable)) if usable else st.just(set()))), dtype=np.int64)
     columns = {"a": np.zeros(len(values)), "b": values, "group": np.zeros(len(values))}
-    name, places = example_places("b", columns, np.ones(len(values)))
+    name, places = example_places(Selection(chosen, columns, "b"), np.ones(len(values)))
     assert name == "b"
-    places = np.concatenate(list(places.values()))
-    assert len(set(places.tolist())) == len(places) == 3 * min(2, np.isfinite(values).sum() // 3)
-    assert np.isfinite(values[places]).all() and (np.diff(values[places]) <= 0).all()
+    found = list(places.values())
+    assert len(set(found)) == len(found) and np.isfinite(values[found]).all()
+    assert (np.diff(values[found]) <= 0).all()
+    assert {index for place, index in places.items() if "selected" in place} <= set(chosen.tolist())
+    assert bool(found) == bool(usable)
 
 
 def test_where_the_sampler_ranks_by_none_the_history_length_does():
-    name, places = example_places(None, {"effort": np.array([1, 0, 2])}, np.array([5, 9, 7]))
-    assert name == "history length" and {place: index.tolist() for place, index in places.items()} == {
-        "highest": [1], "median": [2], "lowest": [0],
-    }  # fmt: skip
+    selection = Selection(np.array([2]), {"effort": np.array([1, 0, 2])}, None)
+    assert example_places(selection, np.array([5, 9, 7])) == (
+        "history length", {"highest": 1, "highest selected": 2, "lowest": 0},
+    )  # fmt: skip
 
 
 PROBE = """<!doctype html><title>probe</title>
@@ -299,7 +331,7 @@ def test_a_browser_shows_all_figures_within_a_phone_and_a_laptop(scheme, run, pa
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     frames = json.loads(re.search("<pre>(.*)</pre>", shown).group(1))
     colours = {"light": ("rgb(255, 255, 255)", "rgb(28, 30, 33)"), "dark": ("rgb(20, 22, 26)", "rgb(232, 234, 237)")}
-    assert len(frames) == 2 and len(page.figures) == 10
+    assert len(frames) == 2 and len(page.figures) == 11
     for frame in frames:
         assert (frame["overflow"], frame["wider"]) == (0, 0)
         assert frame["plots"] == frame["drawn"] == len(page.figures)

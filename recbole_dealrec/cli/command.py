@@ -7,6 +7,7 @@ import sys
 import traceback
 
 from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.config.properties import preset_file
 from recbole_dealrec.errors import InputError
 
 
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", "-d", help="name of the dataset")
     parser.add_argument("--sampler", "-s", help="few-shot sampler, or several: A,B,C")
     parser.add_argument("--seeds", help="seeds to compare samplers with: 1,2,3")
+    parser.add_argument("--preset", help="paper or released: keys of the paper's text or of its released code")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
     parser.add_argument("--last_step", default="evaluate", help="score, select, finetune or evaluate")
     parser.add_argument(
@@ -68,10 +70,11 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
             sys.argv[0], sys.argv[1:], arguments.nproc, arguments.world_size, arguments.ip, arguments.port,
             arguments.group_offset,
         )  # fmt: skip
+    presets = [str(preset_file(arguments.preset))] if arguments.preset else []
     common = {
         "model": arguments.model,
         "dataset": arguments.dataset,
-        "config_file_list": arguments.config_files.split(),
+        "config_file_list": [*presets, *arguments.config_files.split()],
         "config_dict": parse_command_line(rest),
         "last_step": arguments.last_step,
     }

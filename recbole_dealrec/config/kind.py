@@ -125,6 +125,12 @@ CUTOFFS = Kind(
     lambda value: COUNT.accepts(value) or _is_list(value, COUNT.accepts) and bool(value),
 )  # fmt: skip
 PRECISION = replace(one_of("no", "fp16", "bf16"), description='one of "no" (quoted in YAML), fp16, bf16')
+AUTO_OR_FLAG = Kind(
+    "str or bool", "auto, True or False", lambda value: value == "auto" or isinstance(value, bool)
+)
+EXPONENT = Kind(
+    "str or float", "auto or a number of at least 0", lambda value: value == "auto" or NOT_NEGATIVE.accepts(value)
+)
 PARAMETERS = Kind(
     "str or list", "last, all or a list of patterns", lambda value: value in ("last", "all") or _is_list(value)
 )

@@ -14,6 +14,7 @@ import yaml
 from recbole_dealrec.config.registry import load_all, registered_keys
 from recbole_dealrec.config.rows import ALWAYS, KEYS
 from recbole_dealrec.config.yaml_file import read_yaml
+from recbole_dealrec.errors import InputError
 
 RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 _OPTION = re.compile(r"^(?P<key>\w+):.*#\s*\((?P<type>[^)]+)\)\s*(?P<comment>.*?)\s*$")
@@ -30,9 +31,21 @@ def properties_folder() -> Path:
 
 @cache
 def property_files() -> list[Path]:
-    """Return the files of keys with their defaults; the files under ``accelerate`` are for Accelerate."""
+    """Return the files of keys with their defaults; those of presets and for Accelerate are none."""
     folder = properties_folder()
-    return sorted({*folder.glob("**/*.yaml")} - {*folder.glob("accelerate/*.yaml")})
+    return sorted({*folder.glob("**/*.yaml")} - {*folder.glob("accelerate/*.yaml"), *folder.glob("preset/*.yaml")})
+
+
+def preset_file(name: str) -> Path:
+    """Return the configuration file of a preset.
+
+    Raises:
+        InputError: there is no such preset.
+    """
+    files = {file.stem: file for file in sorted(properties_folder().glob("preset/*.yaml"))}
+    if name not in files:
+        raise InputError(f"no preset '{name}'; there are {', '.join(files)}")
+    return files[name]
 
 
 @dataclass(frozen=True)

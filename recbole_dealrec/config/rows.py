@@ -165,14 +165,17 @@ _ROWS = [
     Key("num_beams", kind.COUNT, "fine-tuning", "models"),
     Key("max_new_tokens", kind.or_none(kind.COUNT), "fine-tuning", "model/BIGRec"),
     Key("grounding", kind.one_of("embedding", "trie"), "fine-tuning", "model/BIGRec"),
-    Key("grounding_popularity", kind.NOT_NEGATIVE, "fine-tuning", "model/BIGRec"),
     Key("scoring", kind.one_of("beam", "exact"), "fine-tuning", "model/TIGER"),
     *_unchecked("fine-tuning", "overall", "train_neg_sample_args", ALWAYS),
     *_unchecked("fine-tuning", "RecBole", "enable_amp enable_scaler require_pow", ALWAYS),
     *_unchecked("fine-tuning", "given", "reg_weight embedding_size loss_type", ALWAYS),
     *_unchecked("fine-tuning", "derived", "valid_metric_bigger", ALWAYS),
     # Evaluation
+    Key("grounding_popularity", kind.EXPONENT, "evaluation", "models"),
+    Key("grounding_collaborative", kind.EXPONENT, "evaluation", "models"),
     Key("n_test", kind.COUNT_OR_ZERO, "evaluation", "overall"),
+    Key("yardsticks", kind.FLAG, NOTHING, "overall"),
+    Key("untuned", kind.AUTO_OR_FLAG, NOTHING, "overall"),
     *_unchecked("evaluation", "given", "tail_ratio", _NO_TAIL),
 ]
 KEYS = {key.name: key for key in _ROWS}

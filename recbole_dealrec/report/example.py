@@ -1,6 +1,5 @@
 """The example prompts of a report."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,39 +8,53 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.model import LLMRecommender
 from recbole_dealrec.sampler.selection import Selection
 
-_EACH = 2
+_PLACES = ("highest", "highest selected", "median selected", "lowest selected", "lowest")
 
 
 def example_prompts(selection: Selection, samples: CandidateSamples, llm: LLMRecommender) -> dict[str, Any]:
-    """Return the prompts of samples with the highest, median and lowest values of what the sampler ranks by."""
-    name, places = example_places(selection.ranked_by, selection.columns, samples.item_length)
-    named = [(place, index) for place, indices in places.items() for index in indices.tolist()]
-    rows = llm.instructions(samples[np.array([index for _, index in named], dtype=np.int64)])
-    examples = [{"place": place, "sample": index, **row} for (place, index), row in zip(named, rows, strict=True)]
+    """Return the prompts of samples at both ends and in the middle of what the sampler ranks by."""
+    name, places = example_places(selection, samples.item_length)
+    rows = llm.instructions(samples[np.array(list(places.values()), dtype=np.int64)])
+    examples = [
+        {"place": place, "sample": index, "why": _reason(selection, index), **row}
+        for (place, index), row in zip(places.items(), rows, strict=True)
+    ]
     return {"ranked_by": name, "samples": examples}
 
 
-def example_places(
-    ranked_by: str | None, columns: Mapping[str, np.ndarray], item_length: np.ndarray
-) -> tuple[str, dict[str, np.ndarray]]:
-    """Return the samples with the highest, median and lowest values of what the sampler ranks by.
+def example_places(selection: Selection, item_length: np.ndarray) -> tuple[str, dict[str, int]]:
+    """Return the candidates with the highest and lowest values of what the sampler ranks by, and those of the selected.
 
     Args:
-        ranked_by: name of the column that the sampler ranks by, if any.
-        columns: the sampler's columns, arrays [n].
-        item_length: lengths of the histories [n], ranked by if there is no such column.
+        selection: its ``ranked_by`` names the ranked column.
+        item_length: lengths of the histories [n], ranked by if the sampler ranks by none.
 
     Returns:
-        Name of the ranked values, and indices of the ``highest``, ``median`` and ``lowest`` samples, at most two each,
-        all different; samples with values that are not finite are left out.
+        Name of the ranked values, and a sample for each place from ``highest`` to ``lowest``, all different; samples
+        with values that are not finite are left out.
     """
-    name, values = (ranked_by, columns[ranked_by]) if ranked_by else ("history length", item_length)
-    finite = np.flatnonzero(np.isfinite(values))
-    order = finite[np.argsort(-values[finite], kind="stable")]
-    each = min(_EACH, len(order) // 3)
-    middle = (len(order) - each) // 2
-    return name, {
-        "highest": order[:each],
-        "median": order[middle : middle + each],
-        "lowest": order[len(order) - each :],
-    }
+    ranked_by = selection.ranked_by
+    name, values = (ranked_by, selection.columns[ranked_by]) if ranked_by else ("history length", item_length)
+    order = np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable")
+    order = order[np.isfinite(values[order])]
+    chosen = order[np.isin(order, selection.indices)]
+    ranked = {"highest": order, "lowest": order[::-1], "highest selected": chosen, "lowest selected": chosen[::-1]}
+    ranked["median selected"] = chosen[len(chosen) // 2 :]
+    places: dict[str, int] = {}
+    for place, found in ranked.items():
+        if len(found) and found[0] not in places.values():
+            places[place] = int(found[0])
+    return name, {place: places[place] for place in _PLACES if place in places}
+
+
+def _reason(selection: Selection, index: int) -> str:
+    """Return why a sample is among the selected or not."""
+    group = selection.columns.get("group")
+    selected = index in selection.indices
+    if group is None:
+        return "selected" if selected else "not selected"
+    if group[index] < 0:
+        return "set aside by hard_prune_ratio: its score is among the highest"
+    same = np.flatnonzero(group == group[index])
+    taken = np.count_nonzero(np.isin(same, selection.indices))
+    return f"{'drawn' if selected else 'not drawn'}: group {group[index]} gave {taken} of {len(same)}"

@@ -1,5 +1,6 @@
 """The page of one run, ``report.html``."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,25 +12,28 @@ from recbole_dealrec.report.page import render
 from recbole_dealrec.report.statistic import score_columns
 from recbole_dealrec.store.run_folder import RunFolder
 
+_NORMAL = 1.96  # a 95 % interval
 
-def write_report(
-    run: RunFolder, config: Config, result: dict[str, Any], scores: pd.DataFrame, examples: dict[str, Any]
-) -> None:
+
+def write_report(run: RunFolder, config: Config, result: dict[str, Any], scores: pd.DataFrame) -> None:
     """Write the self-contained page.
 
     Args:
-        run: folder of the run.
+        run: folder of the run, with ``examples.json`` and ``users.json``.
         config: its configuration.
         result: content of ``result.json``.
         scores: content of ``scores.csv``.
-        examples: content of ``examples.json``.
     """
-    selection = result["selection"]
+    selection, examples = result["selection"], run.read_json("examples.json")
     page = render(
         "run.html",
         title=f"{config['dataset']}, {config['model']}, {config['sampler']}",
         config=config.resolved(),
         result=result,
+        about=_about(config, result),
+        answer=answer(result),
+        full_seconds=_full_seconds(result),
+        users=run.read_json("users.json"),
         metrics=metric_table(result["test_result"], result["test_standard_error"]),
         histograms=_histograms(selection["scores"]),
         groups=selection.get("groups"),
@@ -44,6 +48,46 @@ def write_report(
     )
     with run.output("report.html") as file:
         file.write_text(page, encoding="utf-8")
+
+
+def answer(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the run beside its yardsticks for the page; empty without them.
+
+    Returns:
+        ``metric``, the headline; ``rows``, the run's first; ``shown``, the metrics at the same cut-off; ``recall``, the
+        name of Recall there; ``figure``, the headline with 95 % intervals.
+    """
+    if "headline" not in result:
+        return {}
+    metric = result["headline"]
+    own = {"test_result": result["test_result"], "standard_error": result["test_standard_error"]}
+    again = {"name": "this run, re-weighted", **result["reweighting"], "recall_parts": {}}
+    rows = [{"name": "this run", **own, "recall_parts": result["recall_parts"]}, again, *result["yardsticks"]]
+    drawn = [row for row in rows if metric in row["test_result"]]
+    values = np.array([row["test_result"][metric] for row in drawn])
+    errors = _NORMAL * np.array([row["standard_error"].get(metric, np.nan) for row in drawn])
+    low, high = np.maximum(values - errors, 0).tolist(), (values + errors).tolist()
+    cutoff = metric.rpartition("@")[2]
+    return {
+        "metric": metric,
+        "rows": rows,
+        "shown": [name for name in result["test_result"] if name.endswith(f"@{cutoff}")],
+        "recall": f"recall@{cutoff}",
+        "figure": figure.intervals([row["name"] for row in drawn], values.tolist(), low, high, metric),
+    }
+
+
+def _about(config: Config, result: dict[str, Any]) -> str:
+    """Return dataset, model, sampler, seed and date in a line."""
+    path = Path(config["llm_path"]).name if "llm_path" in config else ""
+    named = f"{config['model']} with {'the tiny LLM' if path == 'tiny' else path}" if path else config["model"]
+    return f"{config['dataset']}; {named}; {config['sampler']}, seed {config['seed']}; {result['date']}"
+
+
+def _full_seconds(result: dict[str, Any]) -> float | None:
+    """Return the estimated seconds of fine-tuning on all candidates for as many epochs; None for all candidates."""
+    share = len(result["selected"]) / result["n_candidates"]
+    return result["seconds"]["fine-tuning"] / share if share < 1 else None
 
 
 def metric_table(

@@ -27,6 +27,26 @@ def log_summary(config: Config, result: dict[str, Any]) -> None:
     chosen = f"{len(result['selected'])} of {result['n_candidates']} candidate samples"
     tested = f"{result['n_test_queries']} test queries, ± standard error over them"
     getLogger().info(f"{title}{chosen}; {tested}\n{table.draw()}")
+    if "verdict" in result:
+        getLogger().info(f"what else ranks these queries\n{_yardstick_table(result)}\n{result['verdict']}")
+
+
+def _yardstick_table(result: dict[str, Any]) -> str:
+    """Return the run and its yardsticks with all metrics at the cut-off of the headline metric."""
+    shown = [name for name in result["test_result"] if name.endswith(f"@{result['headline'].rpartition('@')[2]}")]
+    table = Texttable(max_width=0)
+    table.set_deco(Texttable.HEADER)
+    table.set_cols_dtype(["t"] * (1 + len(shown)))
+    table.set_cols_align(["l"] + ["r"] * len(shown))
+    table.set_header_align(["l"] + ["r"] * len(shown))
+    table.header(["", *shown])
+    run = {"name": "this run", "test_result": result["test_result"], "standard_error": result["test_standard_error"]}
+    again = {"name": "this run, re-weighted", **result["reweighting"]}
+    for row in [run, again, *result["yardsticks"]]:
+        values, errors = row["test_result"], row["standard_error"]
+        cells = [with_error(values[name], errors.get(name)) if name in values else "" for name in shown]
+        table.add_row([row["name"], *cells])
+    return table.draw()
 
 
 def with_error(value: float, error: float | None) -> str:

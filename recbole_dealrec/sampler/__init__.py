@@ -10,6 +10,7 @@ from recbole_dealrec.sampler.dealrec import (
     overall_score,
 )
 from recbole_dealrec.sampler.few_shot import FewShotSampler, get_sampler, register_sampler, sampler_names
+from recbole_dealrec.sampler.free_draw import LongestSampler, PopularSampler, TargetFrequencySampler
 from recbole_dealrec.sampler.goracs import GORACSSampler
 from recbole_dealrec.sampler.importance import CCSSampler, EL2NSampler, GraNdSampler
 from recbole_dealrec.sampler.random import FullSampler, RandomSampler
@@ -25,10 +26,13 @@ __all__ = [
     "GraNdSampler",
     "GreedySampler",
     "InfluenceOnlySampler",
+    "LongestSampler",
+    "PopularSampler",
     "RandomSampler",
     "RecRankerSampler",
     "S2LSampler",
     "TFDConSampler",
+    "TargetFrequencySampler",
     "coverage_enhanced_selection",
     "get_sampler",
     "overall_score",

@@ -22,7 +22,7 @@ class FewShotSampler(ABC):
 
     Attributes:
         needs: names of the scores that ``sample`` reads. Numbers, float64 [n]: ``influence``, ``effort``, ``grand``,
-            ``el2n``. Vectors, float32 [n, d]: ``loss_trajectory``, ``surrogate_representation``,
+            ``el2n``, ``target_frequency``. Vectors, float32 [n, d]: ``loss_trajectory``, ``surrogate_representation``,
             ``llm_representation``, ``valid_distance``.
         scores: those scores by name, set before ``sample`` is called.
         columns: values of each candidate to store, arrays [n] by name; set by ``sample``.

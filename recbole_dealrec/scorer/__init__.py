@@ -14,6 +14,7 @@ from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
 from recbole_dealrec.scorer.representation import LLMRepresentationScorer, ValidDistanceScorer
 from recbole_dealrec.scorer.scorer import Scorer, ScorerInputs, get_scorer, register_scorer, scorer_names
 from recbole_dealrec.scorer.solver import inverse_hvp
+from recbole_dealrec.scorer.target_frequency import TargetFrequencyScorer
 
 __all__ = [
     "EL2NScorer",
@@ -27,6 +28,7 @@ __all__ = [
     "Scorer",
     "ScorerInputs",
     "SurrogateRepresentationScorer",
+    "TargetFrequencyScorer",
     "ValidDistanceScorer",
     "get_scorer",
     "inverse_hvp",

@@ -106,6 +106,15 @@ class Scoring:
                 value.data.copy_(self._untuned[name])
         return self._llm
 
+    def surrogates(self, steps: Sequence[str]) -> dict[str, nn.Module]:
+        """Return those surrogates by step that some of the steps have trained."""
+        numbers = [n for n in range(self.config["n_surrogates"]) if SurrogateFiles(n).step in steps]
+        if not numbers:
+            return {}
+        with opened(self.folders.surrogates) as folder:
+            trained = [n for n in numbers if folder.has(SurrogateFiles(n).weights, SurrogateFiles(n).curve)]
+            return {SurrogateFiles(n).step: self._load_or_train(n, folder) for n in trained}
+
     def _trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
         named = self._llm.network.named_parameters()
         return [(name, parameter) for name, parameter in named if parameter.requires_grad]

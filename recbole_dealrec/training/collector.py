@@ -3,6 +3,7 @@
 import torch
 from recbole.evaluator import Collector
 
+from recbole_dealrec.config import Config
 from recbole_dealrec.distributed import processes
 
 COLLECTED = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  # RecBole's, batch by batch
@@ -13,6 +14,11 @@ class JoinedCollector(Collector):
 
     RecBole's own collector fails on values that are not tensors: the counts for ItemCoverage, AveragePopularity, ...
     """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        for name in ("rec.items", "rec.topk"):  # the items of the rankings, for the parts of Recall
+            setattr(self.register, name, True)
 
     def get_data_struct(self):
         self._join()

@@ -20,10 +20,12 @@ from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.model.memory import smaller_helps
 from recbole_dealrec.model.recommender import LLMRecommender
+from recbole_dealrec.model.reweighting import Reweighting
 from recbole_dealrec.store.opening import process_folder
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import stopwatch
-from recbole_dealrec.training.collector import COLLECTED
+from recbole_dealrec.training.collector import COLLECTED, JoinedCollector
+from recbole_dealrec.training.query_evaluator import QueryEvaluator
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
 _SECONDS = 30  # between two writes of the evaluation's state
@@ -40,6 +42,7 @@ class LLMTrainer(SafetensorsTrainer):
 
     _test_file = f"evaluation.state{UNFINISHED}"
     _batches_tested: int | None = None
+    _reweighting: Reweighting | None = None
 
     def __init__(self, config: Config, model: LLMRecommender, folder: RunFolder, name: str) -> None:
         super().__init__(config, model, folder, name)
@@ -47,6 +50,7 @@ class LLMTrainer(SafetensorsTrainer):
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         self.scheduler = None
+        self._reweighted = JoinedCollector(config)
         self._sharded = fsdp.is_sharded(model.network)
         self._micro_batch_size = config["micro_batch_size"]
 
@@ -99,8 +103,26 @@ class LLMTrainer(SafetensorsTrainer):
         for name, value in weights.items():
             parameters[name].data.copy_(fsdp.shard_like(parameters[name], value))
 
-    def test(self, test_data: QueryDataLoader, show_progress: bool = False) -> dict[str, float]:
-        """Return the metrics of the best weights on the test part."""
+    @torch.no_grad()
+    def rankings(self, queries: QueryDataLoader) -> Iterator[tuple[torch.Tensor, Interaction, list[torch.Tensor]]]:
+        """Yield the scores of all items for each batch of queries, the batch, and rows and ids of positive items."""
+        self.model.eval()
+        self.tot_item_num = queries.dataset.item_num
+        for batch in queries:
+            interaction, scores, *positives = self._full_sort_batch_eval(batch)
+            yield scores, interaction[: len(scores)].to(self.device), positives
+
+    def test(
+        self, test_data: QueryDataLoader, show_progress: bool = False, reweighting: Reweighting | None = None
+    ) -> dict[str, float]:
+        """Return the metrics of the best weights on the test part; ``reweighted_result`` has the others.
+
+        Args:
+            test_data: test queries.
+            show_progress: whether to show a progress bar.
+            reweighting: re-weights the rankings for ``reweighted_result``.
+        """
+        self._reweighting = reweighting
         self._batches_tested, self._test_saved = 0, perf_counter()
         self._test_folder = process_folder(self.folder)
         if self._test_folder.has(self._test_file):
@@ -109,6 +131,7 @@ class LLMTrainer(SafetensorsTrainer):
                 stopwatch.resume(state["seconds"])
                 self._batches_tested = state["batches"]
                 self.eval_collector.data_struct._data_dict.update(state["collected"])
+                self._reweighted.data_struct._data_dict.update(state["reweighted"])
                 self.logger.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")
         test_data.first_batch = self._batches_tested * processes.world_size()
         result = self.evaluate(test_data, show_progress=show_progress)
@@ -124,16 +147,27 @@ class LLMTrainer(SafetensorsTrainer):
             interaction, scores, *positives = super()._full_sort_batch_eval(batched_data)
         if isinstance(batched_data, SpareBatch):
             scores, *positives = (values[:0] for values in (scores, *positives))
+        if self._reweighting and len(scores):
+            queries = interaction[: len(scores)].to(self.device)
+            self._reweighted.eval_batch_collect(self._reweighting(scores, queries), queries, *positives)
         return interaction, scores, *positives
 
+    def reweighted_result(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the metrics of the re-weighted rankings of the last ``test``, and their standard errors."""
+        evaluator = QueryEvaluator(self.config)
+        struct = self._reweighted.get_data_struct()
+        result = {metric: float(value) for metric, value in evaluator.evaluate(struct).items()}
+        return result, evaluator.standard_errors()
+
     def _save_test_state(self) -> None:
-        data = self.eval_collector.data_struct._data_dict
+        data, reweighted = (each.data_struct._data_dict for each in (self.eval_collector, self._reweighted))
         state = {
             "batch_size": self.test_batch_size,
             "processes": processes.world_size(),
             "batches": self._batches_tested,
             "seconds": stopwatch.seconds(),
             "collected": {name: data[name] for name in COLLECTED if name in data},
+            "reweighted": {name: value for name, value in reweighted.items() if name in COLLECTED},
         }
         with self._test_folder.output(self._test_file) as path:
             torch.save(state, path)

@@ -24,10 +24,10 @@ class QueryEvaluator(Evaluator):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._evaluated: DataStruct | None = None
+        self.evaluated: DataStruct | None = None
 
     def evaluate(self, dataobject: DataStruct) -> dict[str, float]:
-        self._evaluated = dataobject
+        self.evaluated = dataobject
         return super().evaluate(dataobject)
 
     def standard_errors(self) -> dict[str, float]:
@@ -38,14 +38,14 @@ class QueryEvaluator(Evaluator):
         groups (Quenouille, 1956): an approximation that on average is too large (Efron and Stein, 1981), by a third in
         ``tests/test_evaluator.py``.
         """
-        n = _n_queries(self._evaluated)
+        n = _n_queries(self.evaluated)
         if n < 2:
             return {}
         found = {}
         for metric in self.metric_class.values():
             with _unrounded(metric):
                 errors = _errors_of_means if hasattr(metric, "topk_result") else _jackknife
-                found |= errors(metric, self._evaluated)
+                found |= errors(metric, self.evaluated)
         return {name: float(value) for name, value in found.items()}
 
 

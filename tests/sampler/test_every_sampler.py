@@ -23,16 +23,23 @@ SOURCES = {
     "GraNd": {"grand"},
     "Greedy": {"influence", "effort"},
     "InfluenceOnly": {"influence"},
+    "Longest": set(),
+    "Popular": set(),
     "Random": set(),
     "RecRanker": {"surrogate_representation"},
     "S2L": {"loss_trajectory"},
+    "TargetFrequency": {"target_frequency"},
     "TF-DCon": {"surrogate_representation", "llm_representation"},
 }
 RANKED_BY = {
     "CCS": "el2n", "DEALRec": "score", "EL2N": "el2n", "EffortOnly": "effort", "GraNd": "grand", "Greedy": "score",
-    "InfluenceOnly": "influence",
+    "InfluenceOnly": "influence", "Longest": "history_length", "Popular": "target_count",
+    "TargetFrequency": "target_frequency",
 }  # fmt: skip
-DRAWING = {"Random", "TF-DCon", "S2L", "RecRanker", "CCS", "DEALRec", "InfluenceOnly", "EffortOnly"}
+DRAWING = {
+    "Random", "TF-DCon", "S2L", "RecRanker", "CCS", "DEALRec", "InfluenceOnly", "EffortOnly", "TargetFrequency",
+    "Longest", "Popular",
+}  # fmt: skip
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 1, "n_fewshot": 40,
     "n_groups": 8, "surrogate_epochs": 2, "surrogate_eval_step": 1, "surrogate_train_batch_size": 64,

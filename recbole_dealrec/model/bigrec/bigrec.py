@@ -20,13 +20,7 @@ from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
-from recbole_dealrec.model.bigrec.grounding import (
-    distances,
-    namesakes_before,
-    popularity_weights,
-    rank_beams_first,
-    ranked_apart,
-)
+from recbole_dealrec.model.bigrec.grounding import distances, namesakes_before, rank_beams_first, ranked_apart
 from recbole_dealrec.model.bigrec.llm import (
     SampleEncoder,
     check_llm,
@@ -74,10 +68,7 @@ class BIGRec(LLMRecommender):
         if config["llm_path"] != "tiny":  # which is known, and whose rotary positions are not limited
             self._check_context_length()
             self._way = fastest_way(config, self.network.get_base_model(), self.encoder)
-        counts = item_counts(dataset)
-        weights = popularity_weights(torch.from_numpy(counts), config["grounding_popularity"])
-        self.register_buffer("popularity", weights.to(self.device), persistent=False)
-        self._namesakes = torch.from_numpy(namesakes_before(dataset.titles, counts)).to(self.device)
+        self._namesakes = torch.from_numpy(namesakes_before(dataset.titles, item_counts(dataset))).to(self.device)
         self._trie: TokenTrie | None = None
         self._title_of_item: Tensor | None = None
         self._item_embeddings: Tensor | None = None
@@ -213,7 +204,7 @@ class BIGRec(LLMRecommender):
         sequences, _ = self._generate(input_ids, attention_mask, trie=None)
         texts = self.tokenizer.batch_decode(sequences[:, 0], skip_special_tokens=True)
         queries = self.embed_titles([PromptTemplate.title(text) for text in texts])
-        return -distances(queries, self.item_embeddings, self.popularity)
+        return -distances(queries, self.item_embeddings)
 
     def _score_by_trie(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         trie, title_of_item = self._title_trie()
@@ -224,7 +215,7 @@ class BIGRec(LLMRecommender):
             nodes = trie.step(nodes.reshape(-1), tokens.reshape(-1)).view_as(nodes)
             titles = torch.maximum(titles, trie.leaf(nodes.reshape(-1)).view_as(nodes))
         first_item = torch.where(titles[:, 0] >= 0, titles[:, 0] + 1, 0)  # row r of the trie is item r + 1
-        fallback = distances(self.item_embeddings[first_item], self.item_embeddings, self.popularity)
+        fallback = distances(self.item_embeddings[first_item], self.item_embeddings)
         return rank_beams_first(titles, scores, title_of_item, fallback)
 
     def _title_trie(self) -> tuple[TokenTrie, Tensor]:

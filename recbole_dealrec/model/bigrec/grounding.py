@@ -9,29 +9,16 @@ from torch import Tensor
 from recbole_dealrec.data.candidates import rank_from_end
 
 
-def popularity_weights(counts: Tensor, gamma: float) -> Tensor:
-    """Return factors (1 + W)^-gamma on distances, W the min-max normalised popularity of each item; float [n].
-
-    Args:
-        counts: occurrences in the training split, [n].
-        gamma: exponent; with 0 all factors are 1.
-    """
-    counts = counts.float()
-    spread = (counts.max() - counts.min()).clamp(min=1)
-    return (1 + (counts - counts.min()) / spread) ** -gamma
-
-
-def distances(queries: Tensor, items: Tensor, weights: Tensor) -> Tensor:
-    """Return the distance of each query to each item, min-max normalised per query and weighted, float32 [B, n].
+def distances(queries: Tensor, items: Tensor) -> Tensor:
+    """Return the distance of each query to each item, min-max normalised per query, float32 [B, n].
 
     Args:
         queries: embeddings of the generated titles, [B, d].
         items: embeddings of the items' titles, [n, d].
-        weights: ``popularity_weights``, [n].
     """
     distance = torch.cdist(queries.float(), items.float(), compute_mode="donot_use_mm_for_euclid_dist")
     low, high = distance.amin(dim=1, keepdim=True), distance.amax(dim=1, keepdim=True)
-    return weights * (distance - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    return (distance - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def rank_beams_first(beam_items: Tensor, beam_scores: Tensor, title_of_item: Tensor, fallback: Tensor) -> Tensor:

@@ -106,17 +106,6 @@ def test_item_embeddings_ignore_the_adapter_and_are_the_last_hidden_state(bigrec
         torch.testing.assert_close(model.item_embeddings[item], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_popularity_pulls_frequent_items_nearer(bigrec):
-    plain, splits = bigrec(grounding="embedding", max_new_tokens=4)
-    weighted, _ = bigrec(grounding="embedding", max_new_tokens=4, grounding_popularity=5.0)
-    interaction = queries(plain, splits)
-    ratio = (weighted.eval().full_sort_predict(interaction) / plain.eval().full_sort_predict(interaction))[:, 1:]
-    counts = torch.bincount(splits.train.inter_feat["item_id"], minlength=11)[1:]
-    assert torch.nan_to_num(ratio, nan=0.0).max() <= 1.0
-    most = counts.argmax()
-    assert torch.nan_to_num(ratio[:, most], nan=0.0).max() < 0.1
-
-
 @pytest.mark.parametrize("grounding", ["trie", "embedding"])
 def test_scores_do_not_depend_on_the_batch_or_its_order(bigrec, grounding):
     model, splits = bigrec(grounding=grounding, max_new_tokens=5)

@@ -1,38 +1,23 @@
 import numpy as np
 import torch
 
-from recbole_dealrec.model.bigrec.grounding import (
-    distances,
-    namesakes_before,
-    popularity_weights,
-    rank_beams_first,
-    ranked_apart,
-)
+from recbole_dealrec.model.bigrec.grounding import distances, namesakes_before, rank_beams_first, ranked_apart
 
 
-def test_popularity_weights_by_hand():
-    weights = popularity_weights(torch.tensor([0, 5, 10]), gamma=2.0)
-    torch.testing.assert_close(weights, torch.tensor([1.0, 1 / 2.25, 0.25]))
-
-
-def test_no_popularity_leaves_distances_alone():
-    assert popularity_weights(torch.tensor([0, 5, 10]), gamma=0.0).tolist() == [1.0, 1.0, 1.0]
-
-
-def test_distances_are_normalised_l2_and_weighted():
+def test_distances_are_normalised_l2():
     items = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 10.0]])
-    found = distances(torch.tensor([[0.0, 0.0]]), items, torch.tensor([1.0, 1.0, 0.5]))
-    torch.testing.assert_close(found, torch.tensor([[0.0, 0.5, 0.5]]))
+    found = distances(torch.tensor([[0.0, 0.0]]), items)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.5, 1.0]]))
 
 
 def test_distances_of_equal_embeddings_are_zero_to_the_last_bit():
     items = torch.randn(50, 64) * 100
-    found = distances(items[:3], items, torch.ones(50))
+    found = distances(items[:3], items)
     assert found[torch.arange(3), torch.arange(3)].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_distances_of_one_point_are_finite():
-    assert distances(torch.ones(1, 4), torch.ones(3, 4), torch.ones(3)).tolist() == [[0.0, 0.0, 0.0]]
+    assert distances(torch.ones(1, 4), torch.ones(3, 4)).tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_beams_come_first_and_the_rest_by_distance():

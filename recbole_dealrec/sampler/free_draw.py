@@ -1,0 +1,67 @@
+"""Samplers that need no model: by frequency of the target, by its popularity, by length of the history."""
+
+from abc import abstractmethod
+from logging import getLogger
+
+import numpy as np
+
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler
+from recbole_dealrec.sampler.score import highest
+
+
+@register_sampler("TargetFrequency")
+class TargetFrequencySampler(FewShotSampler):
+    """Draw without replacement, so that the targets follow the frequencies of the validation part's targets.
+
+    It sees the validation part's targets. Where too few candidates have such a target, the rest is drawn uniformly.
+    """
+
+    needs = ("target_frequency",)
+    ranked_by = "target_frequency"
+
+    def sample(self, samples: CandidateSamples) -> np.ndarray:
+        weight, count = self.scores["target_frequency"], self.config["n_fewshot"]
+        self.columns = {"target_frequency": weight}
+        random = np.random.default_rng(self.config["seed"])
+        wanted = np.flatnonzero(weight)
+        if len(wanted) >= count:
+            return np.sort(random.choice(len(samples), count, replace=False, p=weight / weight.sum()))
+        missing = count - len(wanted)
+        getLogger().warning(f"{len(wanted)} candidates have a validation target; {missing} are drawn freely")
+        others = random.choice(np.flatnonzero(weight == 0), missing, replace=False)
+        return np.sort(np.concatenate([wanted, others]))
+
+
+class CountSampler(FewShotSampler):
+    """Base class of samplers by a count that the candidates show, ``ranked_by``; equal counts are drawn by ``seed``."""
+
+    @abstractmethod
+    def count(self, samples: CandidateSamples) -> np.ndarray:
+        """Return the count of each sample, int64 [n]."""
+
+    def sample(self, samples: CandidateSamples) -> np.ndarray:
+        count = self.count(samples)
+        self.columns = {self.ranked_by: count}
+        shuffled = np.random.default_rng(self.config["seed"]).permutation(len(samples))
+        return np.sort(shuffled[highest(count[shuffled], self.config["n_fewshot"])])
+
+
+@register_sampler("Popular")
+class PopularSampler(CountSampler):
+    """The candidates whose targets are targets of the most candidates."""
+
+    ranked_by = "target_count"
+
+    def count(self, samples: CandidateSamples) -> np.ndarray:
+        return np.bincount(samples.item_id)[samples.item_id]
+
+
+@register_sampler("Longest")
+class LongestSampler(CountSampler):
+    """The candidates with the longest histories, as far as ``MAX_ITEM_LIST_LENGTH`` keeps them."""
+
+    ranked_by = "history_length"
+
+    def count(self, samples: CandidateSamples) -> np.ndarray:
+        return samples.item_length

@@ -1,0 +1,31 @@
+"""How often each candidate's target is wanted in the validation part."""
+
+import numpy as np
+
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.scorer.scorer import Scorer, ScorerInputs, register_scorer
+
+
+@register_scorer("target_frequency")
+class TargetFrequencyScorer(Scorer):
+    """Frequency of a candidate's target among validation targets, shared by the candidates that have this target.
+
+    Drawn in proportion to it, the candidates' targets are distributed as the validation part's, as far as they can be.
+
+    Args:
+        valid_targets: targets of the validation part as internal item ids, int64 [m].
+    """
+
+    def __init__(self, valid_targets: np.ndarray) -> None:
+        self.valid_targets = valid_targets
+
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "TargetFrequencyScorer":
+        return cls(CandidateSamples.from_dataset(inputs.splits.valid).item_id)
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        """Return validation count over candidate count of each target, float64 [n]; 0 if nobody wants it."""
+        length = max(samples.item_id.max(), self.valid_targets.max()) + 1
+        wanted = np.bincount(self.valid_targets, minlength=length)
+        offered = np.bincount(samples.item_id, minlength=length)
+        return wanted[samples.item_id] / offered[samples.item_id]

@@ -1,0 +1,74 @@
+"""The exponents of the re-weighting, chosen on the validation part."""
+
+from collections.abc import Iterator
+from itertools import product
+from logging import getLogger
+
+from recbole.model.abstract_recommender import SequentialRecommender
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import QueryDataLoader, Splits
+from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.model.reweighting import Reweighting, reweighted
+from recbole_dealrec.store.step import step
+from recbole_dealrec.training.collector import JoinedCollector
+from recbole_dealrec.training.llm_trainer import LLMTrainer
+from recbole_dealrec.training.query_evaluator import QueryEvaluator
+
+REWEIGHTING = "reweighting"  # the step and its output
+_GRID = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+
+
+def chosen_reweighting(trainer: LLMTrainer, splits: Splits, surrogates: list[SequentialRecommender]) -> Reweighting:
+    """Return the re-weighting of a run; its exponents are as configured, or the best on the validation part.
+
+    Args:
+        trainer: trainer of the run, whose folder has the fine-tuned weights and keeps the re-weighting.
+        splits: training, validation and test parts.
+        surrogates: trained surrogates of the run.
+    """
+    config, folder = trainer.config, trainer.folder
+    if folder.has(REWEIGHTING):
+        return Reweighting.restored(config, splits.train, folder / REWEIGHTING)
+    reweighting = Reweighting(item_counts(splits.train), surrogates)
+    trainer.load(folder / trainer.name)
+    with step(folder, REWEIGHTING):
+        choose_exponents(trainer, reweighting, QueryDataLoader(config, splits.valid, config["n_valid"]))
+        with folder.output(REWEIGHTING) as path:
+            reweighting.save(path)
+    return reweighting
+
+
+def choose_exponents(trainer: LLMTrainer, reweighting: Reweighting, queries: QueryDataLoader) -> None:
+    """Set the exponents of ``reweighting``: those that are given, and of the others the best on the queries.
+
+    One pass ranks the queries; every pair of exponents re-weights the same scores. Best is the highest ``valid_metric``
+    if this is a metric of rankings, else the highest ``surrogate_valid_metric``; of equal pairs the smallest sum.
+
+    Args:
+        trainer: has the fine-tuned model.
+        reweighting: its exponents are replaced.
+        queries: validation queries.
+    """
+    config = trainer.config
+    judged = config if config["valid_metric"] != "loss" else config.surrogate()
+    pairs = sorted(product(*_candidates(config, reweighting)), key=sum)
+    if len(pairs) > 1:
+        collectors = {pair: JoinedCollector(judged) for pair in pairs}
+        for scores, interaction, positives in trainer.rankings(queries):
+            factors = reweighting.factors(scores, interaction)
+            for pair, collector in collectors.items():
+                collector.eval_batch_collect(reweighted(scores, *factors, *pair), interaction, *positives)
+        metric, evaluator = judged["valid_metric"].lower(), QueryEvaluator(judged)
+        found = {pair: evaluator.evaluate(each.get_data_struct())[metric] for pair, each in collectors.items()}
+        pairs = [max(found, key=found.get)]
+        getLogger().info(
+            f"re-weighting: exponents {pairs[0][0]:g} of popularity and {pairs[0][1]:g} of the surrogates' scores have "
+            f"the best validation {metric}, {found[pairs[0]]:.4f}; without it {found.get((0.0, 0.0), float('nan')):.4f}"
+        )
+    reweighting.popularity, reweighting.collaborative = pairs[0]
+
+
+def _candidates(config: Config, reweighting: Reweighting) -> Iterator[tuple[float, ...]]:
+    for key, possible in (("grounding_popularity", True), ("grounding_collaborative", bool(reweighting.surrogates))):
+        yield (_GRID if possible else (0.0,)) if config[key] == "auto" else (float(config[key]),)

@@ -1,0 +1,102 @@
+"""What a run's metric says beside its yardsticks, in words."""
+
+from collections.abc import Mapping, Sequence
+from math import hypot
+from typing import Any
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.yardstick.yardsticks import KNN, POPULAR, RANDOM, SURROGATE_MEAN, UNTUNED, VALID_POPULAR
+
+_LISTS = (POPULAR, VALID_POPULAR)
+_COMPARED = (*_LISTS, KNN, "surrogate", SURROGATE_MEAN, UNTUNED, RANDOM)
+_ACCURACY = ("recall", "ndcg", "mrr", "hit", "map", "precision", "gauc")
+_NORMAL = 1.96  # a 95 % interval
+_ABOVE, _BELOW, _EQUAL = "above", "below", "not told apart from"
+
+
+def headline_metric(config: Config, result: Mapping[str, float]) -> str | None:
+    """Return the name of the metric that a run is judged by.
+
+    It is ``valid_metric`` if this is an accuracy metric of the evaluation, else the first accuracy metric of
+    ``metrics`` at 10, or at the largest cut-off where 10 is none. None if there is no such metric.
+    """
+    names = [name for name in result if name.partition("@")[0] in _ACCURACY]
+    if (chosen := config["valid_metric"].lower()) in names:
+        return chosen
+    same = [name for name in names if name.partition("@")[0] == names[0].partition("@")[0]]
+    return next((name for name in same if name.endswith("@10")), same[-1] if same else None)
+
+
+def relation(value: float, error: float | None, other: float, other_error: float | None) -> str:
+    """Return whether a value is above, below or not told apart from another, by the 95 % interval of the difference.
+
+    The errors are taken as independent, which for values on the same queries makes the interval too wide as a rule.
+
+    Args:
+        value: the first value.
+        error: its standard error; None if there is none, so that nothing can be told apart.
+        other: the other value.
+        other_error: its standard error.
+    """
+    if error is None or other_error is None:
+        return _EQUAL
+    difference, half = value - other, _NORMAL * hypot(error, other_error)
+    return _ABOVE if difference > half else _BELOW if difference < -half else _EQUAL
+
+
+def verdict(config: Config, result: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a run's metrics say beside its yardsticks.
+
+    Args:
+        config: configuration of the run.
+        result: ``test_result``, ``test_standard_error`` and ``yardsticks`` of the run.
+
+    Returns:
+        ``headline``, the metric that the run is judged by, and ``verdict``, one line: how it stands to each yardstick,
+        and whether the run learned from histories. Nothing without yardsticks, or without an accuracy metric.
+    """
+    metric = headline_metric(config, result["test_result"])
+    if not metric or not result["yardsticks"]:
+        return {}
+    rows = {row["name"]: row for row in result["yardsticks"] if metric in row["test_result"]}
+    if SURROGATE_MEAN in rows:
+        rows.pop("surrogate", None)
+    told, of_lists = _standing(metric, result["test_result"], result["test_standard_error"], rows)
+    again = result["reweighting"]
+    told_again, _ = _standing(metric, again["test_result"], again["standard_error"], rows)
+    return {"headline": metric, "verdict": f"{told} {_conclusion(of_lists)} Re-weighted: {told_again}"}
+
+
+def _standing(
+    metric: str, result: Mapping[str, float], errors: Mapping[str, float], rows: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, list[str]]:
+    """Return a metric beside the yardsticks in words, and how it stands to each of the lists."""
+    value, error = result[metric], errors.get(metric)
+    relations: dict[str, list[str]] = {_BELOW: [], _EQUAL: [], _ABOVE: []}
+    of_lists = []
+    for name in filter(rows.__contains__, _COMPARED):
+        other = rows[name]["test_result"][metric]
+        found = relation(value, error, other, rows[name]["standard_error"].get(metric))
+        relations[found].append(f"the {name} ({other:.4f})" if name != KNN else f"{name} ({other:.4f})")
+        of_lists += [found] if name in _LISTS else []
+    told = "; ".join(f"{word} {_listed(names)}" for word, names in relations.items() if names)
+    with_error = f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
+    return f"{_shown(metric)} {with_error}: {told}.", of_lists
+
+
+def _conclusion(of_lists: Sequence[str]) -> str:
+    if not of_lists:
+        return "There is no list to compare it with."
+    if set(of_lists) == {_ABOVE}:
+        return "This run ranks better than one list for everybody: it has learned from histories."
+    return "This run shows no sign of learning from histories."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _shown(metric: str) -> str:
+    name, at, cutoff = metric.partition("@")
+    acronyms = {"ndcg", "mrr", "map", "gauc"}
+    return f"{name.upper() if name in acronyms else name.capitalize()}{at}{cutoff}"

@@ -1,0 +1,51 @@
+"""Samplers that need no model, on candidates whose answer is known."""
+
+import numpy as np
+import pytest
+
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.sampler import LongestSampler, PopularSampler, TargetFrequencySampler
+from recbole_dealrec.scorer import TargetFrequencyScorer
+
+TARGETS = np.array([1, 1, 1, 1, 2, 2, 3, 4])
+LENGTHS = np.array([1, 5, 2, 9, 9, 3, 4, 9])
+VALID = np.array([2, 2, 2, 4, 5])
+
+
+@pytest.fixture
+def samples():
+    n = len(TARGETS)
+    history = np.zeros((n, 9), dtype=np.int64)
+    return CandidateSamples(np.arange(n), TARGETS, history, LENGTHS, [""] * 6, np.arange(n))
+
+
+def test_a_validation_target_is_shared_by_the_candidates_that_have_it(samples):
+    score = TargetFrequencyScorer(VALID).score(samples)
+    np.testing.assert_allclose(score, [0, 0, 0, 0, 1.5, 1.5, 0, 1])
+
+
+def test_targets_are_drawn_as_often_as_the_validation_part_has_them(samples):
+    score = TargetFrequencyScorer(VALID).score(samples)
+    drawn = np.zeros(6)
+    for seed in range(4000):
+        sampler = TargetFrequencySampler({"n_fewshot": 1, "seed": seed})
+        sampler.scores = {"target_frequency": score}
+        drawn[TARGETS[sampler.sample(samples)]] += 1
+    np.testing.assert_allclose(drawn / 4000, [0, 0, 3 / 4, 0, 1 / 4, 0], atol=0.02)
+
+
+def test_where_validation_targets_are_too_few_the_rest_is_drawn_from_the_others(samples, caplog):
+    sampler = TargetFrequencySampler({"n_fewshot": 5, "seed": 1})
+    sampler.scores = {"target_frequency": TargetFrequencyScorer(VALID).score(samples)}
+    selected = sampler.sample(samples)
+    assert {4, 5, 7} < set(selected) and len(set(selected)) == 5
+    assert "3 candidates have a validation target; 2 are drawn freely" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "sampler, always, drawn", [(PopularSampler, {0, 1, 2, 3}, {4, 5}), (LongestSampler, {1, 3, 4, 7}, {6})]
+)
+def test_the_highest_counts_are_taken_and_ties_are_drawn(samples, sampler, always, drawn):
+    found = [set(sampler({"n_fewshot": 5, "seed": seed}).sample(samples)) for seed in range(20)]
+    assert all(always < selected for selected in found)
+    assert set.union(*found) - always == drawn
