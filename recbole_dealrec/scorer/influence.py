@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import getLogger
-from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,8 +52,7 @@ class InfluenceScorer(Scorer):
         checkpoint: ScoreCheckpoint | None = None,
     ) -> None:
         self.surrogates = [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
-        self.config = config
-        self.risk_samples = risk_samples
+        self.config, self.risk_samples = config, risk_samples
         self.checkpoint = checkpoint or ScoreCheckpoint()
 
     @classmethod
@@ -116,9 +114,7 @@ class Problem:
     """Gradient, curvature and directional derivatives of one surrogate's losses by the chosen parameters."""
 
     def __init__(self, surrogate: nn.Module, config: Config, derivatives: Derivatives = DERIVATIVES[0]) -> None:
-        self.config = config
-        self._derivatives = derivatives
-        self.surrogate = surrogate
+        self.config, self.surrogate, self._derivatives = config, surrogate, derivatives
         chosen = chosen_parameters(surrogate, config["influence_parameters"])
         self.outputs = outputs_of(surrogate, chosen)
         self.parameters = {f"surrogate.{name}": parameter for name, parameter in chosen.items()}
@@ -198,7 +194,7 @@ class Problem:
 
     def _solve_with_enough_damping(self, curvature: "Curvature", v: Tensor) -> Tensor:
         largest = solver.largest_eigenvalue(curvature.product, v, self.config["seed"])
-        if not (torch.isfinite(v).all() and isfinite(largest)):
+        if not (torch.isfinite(v).all() and math.isfinite(largest)):
             raise InputError(
                 "influence: gradient and curvature of the surrogate's loss are not finite, as after a training that "
                 "diverged; lower surrogate_learning_rate"
@@ -260,8 +256,7 @@ class Curvature:
     """Products with the Hessian or Gauss-Newton matrix of the mean loss of some samples."""
 
     def __init__(self, problem: Problem, samples: CandidateSamples, progress: tqdm | None = None) -> None:
-        self.problem = problem
-        self.samples = samples
+        self.problem, self.samples = problem, samples
         self.progress = tqdm(disable=True) if progress is None else progress
         self.batches = [batch for _, batch in problem.batches(samples)]
         products = {"hessian": problem.hessian_product, "gauss_newton": problem.gauss_newton_product}
