@@ -20,12 +20,13 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 from popularity import recall_of_popularity
+from scipy.stats import ttest_rel
 
 from recbole_dealrec import compare_samplers
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
-from recbole_dealrec.report.comparison_table import COSTS, holm, paired_p
+from recbole_dealrec.report.comparison_table import COSTS, holm
 from recbole_dealrec.store.files import atomic_path, read_json
 
 MAIN = ["DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "Random", "CCS"]
@@ -235,7 +236,14 @@ def popularity_table(table: Runs, runs: pd.DataFrame) -> str:
 
 def against_random(by_seed: dict[str, pd.DataFrame], names: Iterable[str], metric: str) -> list[float]:
     pairs = [by_seed[name].join(by_seed["Random"], how="inner", rsuffix=" of Random") for name in names]
-    return list(holm([paired_p(pair[metric], pair[f"{metric} of Random"]) for pair in pairs]))
+    return list(holm([greater_p(pair[metric], pair[f"{metric} of Random"]) for pair in pairs]))
+
+
+def greater_p(first: pd.Series, other: pd.Series) -> float:
+    """The p value of a paired t test with the alternative that ``first`` has the greater mean; NaN below two pairs."""
+    if len(first) < 2 or np.ptp(first - other) == 0:
+        return np.nan
+    return ttest_rel(first, other, alternative="greater").pvalue
 
 
 def cost_table(runs: pd.DataFrame) -> str:

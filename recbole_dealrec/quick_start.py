@@ -29,13 +29,18 @@ from recbole_dealrec.pipeline import (
     prepare,
 )
 from recbole_dealrec.report import write_comparison_report
-from recbole_dealrec.report.comparison_table import comparison_table, log_comparison, write_comparison
+from recbole_dealrec.report.comparison_table import (
+    REFERENCES,
+    comparison_table,
+    log_comparison,
+    write_comparison,
+    yardstick_values,
+)
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.opening import opened
 from recbole_dealrec.training.exponent import REWEIGHTING
-
-FREE_SAMPLERS = ("Random", "TargetFrequency")  # part of every comparison with yardsticks
+from recbole_dealrec.yardstick import headline_metric
 
 
 def run_recbole_dealrec(
@@ -96,9 +101,9 @@ def compare_samplers(
     result as ``run_recbole_dealrec``, and resumes after its finished steps.
 
     Args:
-        samplers: names of few-shot samplers, or a single one; the first one is tested against the best of the others.
-            None for the configured one. Beside several, with the key ``yardsticks``, Random and TargetFrequency are
-            compared, too: their selections cost nothing.
+        samplers: names of few-shot samplers, or a single one; None for the configured one. Beside several, with the
+            key ``yardsticks``, Random and TargetFrequency are compared, too: they cost nothing, and the others are
+            tested against them.
         seeds: seeds, or a single one, each used for all samplers; None for the configured one.
         model: recommender to fine-tune.
         dataset: name of the dataset's folder and files.
@@ -109,7 +114,7 @@ def compare_samplers(
     Returns:
         ``runs`` (DataFrame, one row per run), ``table`` (DataFrame, see ``comparison_table``) and ``comparison_dir``,
         the folder with both as CSV, the table as LaTeX and ``report.html``; with a ``last_step`` before evaluate,
-        ``runs`` alone, without metrics.
+        ``runs`` alone, without metrics. Metrics are unrounded.
 
     Raises:
         InputError: invalid input or configuration, before anything is trained.
@@ -122,10 +127,7 @@ def compare_samplers(
         runs = pd.DataFrame([row for configs in by_seed for row in _rows(prepare(configs, last=last_step), last_step)])
         if last_step != LAST_STEPS[-1]:
             return {"runs": runs}
-        table = comparison_table(runs)
-        folder = processes.on_main(lambda: write_comparison(Path(first["checkpoint_dir"]), runs, table))
-        processes.on_main(lambda: write_comparison_report(folder, runs, table))
-    log_comparison(table, folder)
+        table, folder = processes.on_main(lambda: _report_comparison(first, runs))
     return {"runs": runs, "table": table, "comparison_dir": str(folder)}
 
 
@@ -183,8 +185,8 @@ def configure_comparison(
     by_seed = _each_named_once("seed", seeds, config_dict)
     if len(by_sampler) > 1:
         first = configure(model, dataset, config_file_list, {**config_dict, **by_seed[0], **by_sampler[0]})
-        free = [{"sampler": name} for name in FREE_SAMPLERS if first["yardsticks"]]
-        by_sampler = [*by_sampler, *(sampler for sampler in free if sampler not in by_sampler)]
+        references = [{"sampler": name} for name in REFERENCES if first["yardsticks"]]
+        by_sampler = [*by_sampler, *(sampler for sampler in references if sampler not in by_sampler)]
     return [
         [configure(model, dataset, config_file_list, {**config_dict, **seed, **sampler}) for sampler in by_sampler]
         for seed in by_seed
@@ -223,8 +225,18 @@ def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
         getLogger().info(f"{named['sampler']}, seed {named['seed']}; run folder {job.folders().run}")
         result, run_dir = _run(job, scoring, None, last)
         if last == LAST_STEPS[-1]:
-            named |= {**result["test_result"], **_costs(result["seconds"])}
+            named |= {**result["unrounded"], **_costs(result["seconds"])}
         yield {**named, "run_dir": run_dir}
+
+
+def _report_comparison(config: Config, runs: pd.DataFrame) -> tuple[pd.DataFrame, Path]:
+    """Write and log the comparison of the runs; return its table and its folder."""
+    table = comparison_table(runs, yardstick_values(runs))
+    headline = headline_metric(config, table["quantity"].unique())
+    folder = write_comparison(Path(config["checkpoint_dir"]), runs, table)
+    write_comparison_report(folder, runs, table, headline)
+    log_comparison(table, folder, headline)
+    return table, folder
 
 
 def _costs(seconds: Mapping[str, float]) -> dict[str, float]:

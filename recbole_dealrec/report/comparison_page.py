@@ -9,22 +9,23 @@ import pandas as pd
 
 from recbole_dealrec.report import figure
 from recbole_dealrec.report.comparison_table import COSTS
+from recbole_dealrec.report.finding import AGAINST, findings, too_few_seeds
 from recbole_dealrec.report.page import render
 from recbole_dealrec.store.files import atomic_path, read_json
 
 
-def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFrame) -> None:
+def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFrame, headline: str | None) -> None:
     """Write the self-contained page, with relative links to the pages of the runs.
 
     Args:
         folder: folder of the comparison.
         runs: the argument of ``comparison_table``; each ``run_dir`` holds a ``result.json``.
         table: the result of ``comparison_table``.
+        headline: the metric that the page begins with; None if there is none that tells good from bad.
     """
     samplers = list(dict.fromkeys(runs["sampler"]))
-    seeds = sorted(set(runs["seed"]))
     by_quantity = {name: rows.to_dict("records") for name, rows in table.groupby("quantity", sort=False)}
-    metrics = {name: rows for name, rows in by_quantity.items() if name not in COSTS}
+    metrics = [name for name in by_quantity if name not in COSTS]
     selections = {
         name: [read_json(Path(run) / "result.json")["selection"]["coverage"] for run in rows["run_dir"]]
         for name, rows in runs.groupby("sampler", sort=False)
@@ -33,12 +34,19 @@ def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFram
         "comparison.html",
         title=f"{folder.name.rsplit('-comparison-', 1)[0]}: {', '.join(samplers)}",
         samplers=samplers,
-        seeds=seeds,
+        yardsticks=list(dict.fromkeys(table.loc[table["kind"] == "yardstick", "method"])),
+        seeds=sorted(set(runs["seed"])),
+        headline=headline,
+        headline_figure=_intervals(by_quantity[headline], headline) if headline else "",
+        findings=findings(table, headline) if headline else [],
+        few=too_few_seeds(table),
+        cells={(row["method"], row["quantity"]): row for row in table.to_dict("records")},
         metrics=metrics,
-        metric_figures=[(name, _intervals(rows, name)) for name, rows in metrics.items()],
-        costs={name: by_quantity[name] for name in COSTS},
+        metric_figures=[(name, _intervals(by_quantity[name], name)) for name in metrics if name != headline],
+        references=[name.removeprefix(AGAINST) for name in table if name.startswith(AGAINST)],
+        against=AGAINST,
+        costs=COSTS,
         cost_figures=[(name, _intervals(by_quantity[name], name)) for name in COSTS],
-        tested=[row for rows in metrics.values() for row in rows if row["against"]],
         coverage={name: _mean_table(parts) for name, parts in selections.items()},
         coverage_figures=_coverage_figures(selections),
         runs=[{**row, "link": _link(folder, row["run_dir"])} for row in runs.to_dict("records")],
@@ -48,7 +56,7 @@ def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFram
 
 
 def _intervals(rows: list[dict[str, Any]], quantity: str) -> str:
-    columns = ([row[name] for row in rows] for name in ("sampler", "mean", "low", "high"))
+    columns = ([row[name] for row in rows] for name in ("method", "mean", "low", "high"))
     return figure.intervals(*columns, quantity)
 
 

@@ -1,61 +1,106 @@
-"""Comparison of samplers: means over seeds, a paired test, costs."""
+"""Comparison of samplers: means over seeds beside yardsticks, paired tests, costs."""
 
 import hashlib
 from collections.abc import Sequence
 from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from recbole.evaluator.register import smaller_metrics
 from scipy.stats import t as student_t
 from scipy.stats import ttest_rel
-from texttable import Texttable
 
-from recbole_dealrec.store.files import atomic_path
+from recbole_dealrec.report.finding import AGAINST, LEAST_SEEDS, SIGNIFICANT, findings, too_few_seeds
+from recbole_dealrec.report.latex import escape, latex_table
+from recbole_dealrec.store.files import atomic_path, read_json
 
 COSTS = ["selection seconds", "fine-tuning seconds", "evaluation seconds"]
+REFERENCES = ("Random", "TargetFrequency")  # samplers that cost nothing; the others are tested against them
+_MARKS = dict(zip(REFERENCES, (r"*", r"\dagger"), strict=True))
 _RUN_KEYS = ["sampler", "seed", "run_dir"]
+_ROUNDING = 1e-12  # of differences of metrics
 
 
-def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and spread over seeds of each metric and cost, and test the first sampler against the others.
+def comparison_table(runs: pd.DataFrame, yardsticks: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and spread over seeds of each metric and cost, and test the samplers against those of ``REFERENCES``.
 
-    For each metric, a paired t test over the seeds sets the first sampler against the best of the others (the highest
-    mean). Alternative: the first sampler's mean is greater. The p values are corrected for the number of metrics by
-    Holm's method; that the other one is the best of several makes the test stricter, so nothing is corrected for it.
+    The tests are two-sided paired t tests over the seeds. All p values of one reference, of all samplers and metrics,
+    are corrected together by Holm's method.
 
     Args:
         runs: a row for each sampler and seed: ``sampler``, ``seed``, ``run_dir``, metrics and costs (seconds; of the
             selection with all surrogates and scores it needs, but not with the language model, which every run needs).
             Every sampler has the same seeds.
+        yardsticks: the result of ``yardstick_values``.
 
     Returns:
-        A row for each quantity and sampler: ``quantity``, ``sampler``, ``mean``, ``std`` (of a sample, NaN for one
-        seed), ``seeds`` (their number), ``low`` and ``high`` (95 % confidence interval of the mean, Student's t; NaN
-        for one seed), and in the first sampler's rows ``p`` and ``against``, the sampler it is tested against. There is
-        no ``p`` below two seeds or where all differences are equal.
+        A row for each quantity and method: ``quantity``, ``method``, ``kind`` (sampler or yardstick), ``mean``, ``std``
+        (of a sample, NaN for one seed), ``seeds`` (their number), ``low`` and ``high`` (95 % confidence interval of the
+        mean, Student's t, not below 0; NaN for one seed), ``best`` (whether it is the best sampler of a metric), and
+        for each reference that was compared with others ``p against <reference>``. There is no p below three seeds or
+        where all differences are equal.
     """
-    samplers = list(dict.fromkeys(runs["sampler"]))
-    by_seed = runs.sort_values("seed").set_index("sampler")
-    quantities = [name for name in runs if name not in _RUN_KEYS]
-    rows = [
-        {"quantity": quantity, "sampler": sampler, "mean": values.mean(), "std": values.std(), "seeds": len(values)}
-        for quantity in quantities
-        for sampler in samplers
-        for values in [by_seed.loc[[sampler], quantity]]
-    ]
-    table = pd.DataFrame(rows)
+    metrics = [name for name in runs if name not in [*_RUN_KEYS, *COSTS]]
+    kinds = {"sampler": runs.rename(columns={"sampler": "method"}), "yardstick": yardsticks}
+    table = pd.DataFrame(
+        {"quantity": quantity, "method": method, "kind": kind}
+        | {"mean": found.mean(), "std": found.std(), "seeds": len(found)}
+        for quantity in [*metrics, *COSTS]
+        for kind, values in kinds.items()
+        if quantity in values
+        for method, column in values.groupby("method", sort=False)[quantity]
+        if len(found := column.dropna())
+    )
     half = interval_half_width(table["std"], table["seeds"])
-    table = table.assign(low=table["mean"] - half, high=table["mean"] + half, p=np.nan, against="")
-    first, *others = samplers
-    if others:
-        metrics = [name for name in quantities if name not in COSTS]
-        best = by_seed.groupby(level=0)[metrics].mean().loc[others].idxmax()
-        p = [paired_p(by_seed.loc[first, name], by_seed.loc[other, name]) for name, other in best.items()]
-        tested = (table["sampler"] == first) & table["quantity"].isin(metrics)
-        table.loc[tested, "p"] = holm(p)
-        table.loc[tested, "against"] = best.to_numpy()
+    table = table.assign(low=np.maximum(table["mean"] - half, 0), high=table["mean"] + half, best=_is_best(table))
+    samplers = list(dict.fromkeys(runs["sampler"]))
+    for reference in [name for name in REFERENCES if name in samplers and len(samplers) > 1]:
+        p = _p_values(runs, metrics, reference)
+        pairs = zip(table["quantity"], table["method"], strict=True)
+        table[f"{AGAINST}{reference}"] = [p.get(pair, np.nan) for pair in pairs]
     return table
+
+
+def yardstick_values(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the yardsticks of each seed as ``method``, ``seed`` and metrics, from the run that has most of them.
+
+    Where there is a mean of several surrogates, it stands for them.
+
+    Args:
+        runs: the argument of ``comparison_table``; each ``run_dir`` holds a ``result.json``.
+    """
+    rows = []
+    for seed, folders in runs.groupby("seed")["run_dir"]:
+        most = max((read_json(Path(folder) / "result.json")["yardsticks"] for folder in folders), key=len)
+        single = [row["name"] for row in most if row["name"].startswith("surrogate")]
+        left_out = single if len(single) > 1 else []
+        rows += [
+            {"method": row["name"], "seed": seed, **row["unrounded"]} for row in most if row["name"] not in left_out
+        ]
+    return pd.DataFrame(rows)
+
+
+def _is_best(table: pd.DataFrame) -> pd.Series:
+    """Return whether a row is the best sampler of a metric; where all samplers are equal, none is."""
+    falls = table["quantity"].str.partition("@")[0].isin(smaller_metrics)
+    value = table["mean"].where(~falls, -table["mean"])[(table["kind"] == "sampler") & ~table["quantity"].isin(COSTS)]
+    of_metric = value.groupby(table["quantity"])
+    highest, lowest = of_metric.transform("max"), of_metric.transform("min")
+    return ((value == highest) & (highest > lowest)).reindex(table.index, fill_value=False)
+
+
+def _p_values(runs: pd.DataFrame, metrics: Sequence[str], reference: str) -> dict[tuple[str, str], float]:
+    """Return the corrected p values of all other samplers and all metrics against one sampler."""
+    by_seed = {name: rows.set_index("seed")[metrics] for name, rows in runs.groupby("sampler")}
+    other = by_seed.pop(reference)
+    p = {
+        (metric, name): paired_p(values[metric], other.loc[values.index, metric])
+        for name, values in by_seed.items()
+        for metric in metrics
+    }
+    return dict(zip(p, holm(list(p.values())), strict=True))
 
 
 def interval_half_width(std: np.ndarray, n: np.ndarray, level: float = 0.95) -> np.ndarray:
@@ -79,19 +124,19 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def paired_p(first: Sequence[float], other: Sequence[float]) -> float:
-    """Return the p value of a paired t test whose alternative is that the mean of ``first`` is greater.
+    """Return the p value of a two-sided paired t test.
 
     Args:
         first: values, one for each pair.
         other: what they are paired with.
 
     Returns:
-        NaN below two pairs or where all differences are equal.
+        NaN below three pairs or where all differences are equal.
     """
-    first, other = np.atleast_1d(first), np.atleast_1d(other)
-    if len(first) < 2 or np.ptp(first - other) == 0:
+    difference = np.subtract(first, other)
+    if len(difference) < LEAST_SEEDS or np.ptp(difference) < _ROUNDING:
         return np.nan
-    return ttest_rel(first, other, alternative="greater").pvalue
+    return ttest_rel(first, other).pvalue
 
 
 def write_comparison(parent: Path, runs: pd.DataFrame, table: pd.DataFrame) -> Path:
@@ -103,7 +148,7 @@ def write_comparison(parent: Path, runs: pd.DataFrame, table: pd.DataFrame) -> P
     texts = {
         "runs.csv": runs.to_csv(index=False),
         "comparison.csv": table.to_csv(index=False),
-        "comparison.tex": _readable(table, "$\\pm$").T.to_latex(),
+        "comparison.tex": _latex(table, dataset_and_model),
     }
     for name, text in texts.items():
         with atomic_path(folder / name) as file:
@@ -111,40 +156,60 @@ def write_comparison(parent: Path, runs: pd.DataFrame, table: pd.DataFrame) -> P
     return folder
 
 
-def log_comparison(table: pd.DataFrame, folder: Path) -> None:
-    """Log the table and the folder of the comparison."""
-    readable = _readable(table, "±").reset_index(names="")
-    drawn = Texttable(max_width=0)
-    drawn.set_deco(Texttable.HEADER)
-    drawn.set_cols_dtype(["t"] * readable.shape[1])
-    drawn.set_cols_align(["l"] + ["r"] * (readable.shape[1] - 1))
-    drawn.set_header_align(["l"] + ["r"] * (readable.shape[1] - 1))
-    drawn.header(list(readable))
-    drawn.add_rows(readable.to_numpy().tolist(), header=False)
-    lines = [f"comparison in {folder}", drawn.draw()]
-    if "p" in readable:
-        first = table["sampler"].iloc[0]
-        lines.append(
-            f"p: paired t test over seeds, {first} against the best of the others; alternative: {first}'s mean is "
-            "greater; corrected for the number of metrics (Holm)"
-        )
+def log_comparison(table: pd.DataFrame, folder: Path, headline: str | None) -> None:
+    """Log the tables, what the tests of the headline metric say, and the folder of the comparison."""
+    is_cost = table["quantity"].isin(COSTS)
+    lines = [f"comparison in {folder}; mean ± standard deviation over seeds", _drawn(table[~is_cost], _spread)]
+    tested = [] if too_few_seeds(table) else [name for name in table if name.startswith(AGAINST)]
+    for column in tested:
+        lines += ["", f"{column}: two-sided paired t test over seeds, Holm's correction over the whole table"]
+        rows = table[~is_cost & (table["kind"] == "sampler") & (table["method"] != column.removeprefix(AGAINST))]
+        lines.append(_drawn(rows, lambda row, column=column: _p(row[column])))
+    lines += ["", *(findings(table, headline) if headline else []), "", _drawn(table[is_cost], _spread)]
     getLogger().info("\n".join(lines))
 
 
-def _readable(table: pd.DataFrame, plus_minus: str) -> pd.DataFrame:
-    """Return quantities by samplers: mean and standard deviation in each cell, and ``p`` where one was tested."""
-    digits = {name: 1 if name in COSTS else 4 for name in table["quantity"]}
-    cells = table.assign(
-        cell=[
-            f"{row.mean:.{digits[row.quantity]}f}"
-            + ("" if np.isnan(row.std) else f" {plus_minus} {row.std:.{digits[row.quantity]}f}")
-            for row in table.itertuples()
-        ]
-    )
-    quantities, samplers = (list(dict.fromkeys(table[name])) for name in ("quantity", "sampler"))
-    readable = cells.pivot(index="quantity", columns="sampler", values="cell").loc[quantities, samplers]
-    readable = readable.rename_axis(index=None, columns=None)
-    if (table["against"] != "").any():
-        p = table.drop_duplicates("quantity").set_index("quantity")["p"]
-        readable["p"] = ["" if np.isnan(p[name]) else f"{p[name]:.3g}" for name in quantities]
-    return readable
+def _drawn(rows: pd.DataFrame, write: Any) -> str:
+    return _cells(rows, write).to_string(line_width=100)
+
+
+def _cells(rows: pd.DataFrame, write: Any) -> pd.DataFrame:
+    """Return methods by quantities; each cell is what ``write`` makes of a row, a dash where there is none."""
+    methods, quantities = (list(dict.fromkeys(rows[name])) for name in ("method", "quantity"))
+    cells = rows.assign(cell=[write(row) for row in rows.to_dict("records")])
+    cells = cells.pivot(index="method", columns="quantity", values="cell").loc[methods, quantities]
+    return cells.fillna("–").rename_axis(index=None, columns=None)
+
+
+def _spread(row: dict[str, Any]) -> str:
+    digits = 1 if row["quantity"] in COSTS else 4
+    return f"{row['mean']:.{digits}f}" + ("" if np.isnan(row["std"]) else f" ± {row['std']:.{digits}f}")
+
+
+def _p(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3g}"
+
+
+def _latex(table: pd.DataFrame, name: str) -> str:
+    """Return a table of metrics and one of seconds."""
+    is_cost = table["quantity"].isin(COSTS)
+    marks = {name: mark for name, mark in _MARKS.items() if f"{AGAINST}{name}" in table}
+    told = ", ".join(f"$^{{{mark}}}$ from {escape(reference)}" for reference, mark in marks.items())
+    told = f"Differs {told} ($p < {SIGNIFICANT}$, two-sided paired $t$ test over seeds, Holm)." if told else ""
+    seeds = int(table["seeds"].max())
+    over = f"mean $\\pm$ standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+
+    def cell(row: dict[str, Any]) -> str:
+        found = [mark for reference, mark in marks.items() if row[f"{AGAINST}{reference}"] < SIGNIFICANT]
+        mean, _, std = escape(_spread(row)).partition(" ")
+        mean = rf"\textbf{{{mean}}}" if row["best"] else mean
+        return " ".join(filter(None, [mean, std])) + (f"$^{{{''.join(found)}}}$" if found else "")
+
+    metrics = _cells(table[~is_cost], cell).replace("–", "--")
+    is_sampler = metrics.index.isin(table.loc[table["kind"] == "sampler", "method"])
+    groups = [group for group in (metrics[is_sampler], metrics[~is_sampler]) if len(group)]
+    caption = f"{escape(name)}: test metrics, {over}; the best sampler is bold."
+    captions = [caption, (too_few_seeds(table) or told) if told else ""], f"{escape(name)}: seconds, {over}."
+    seconds = latex_table([_cells(table[is_cost], cell)], captions[1])
+    needs = "% \\usepackage{booktabs,graphicx}\n"
+    return f"{needs}{latex_table(groups, ' '.join(filter(None, captions[0])))}\n{seconds}"

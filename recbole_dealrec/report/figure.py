@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -22,6 +23,7 @@ COVERAGE = {
     "history_length": ("Length of the history", "items in the history"),
 }
 _GREY = "#7f7f7f"
+_LABEL = 20  # characters in a line of a method's name
 _CONFIG = {"displayModeBar": False, "responsive": True}
 
 
@@ -108,11 +110,11 @@ def step_bars(seconds: Mapping[str, float]) -> Markup:
 
 
 def intervals(
-    samplers: Sequence[str], means: Sequence[float], low: Sequence[float], high: Sequence[float], title: str
+    names: Sequence[str], means: Sequence[float], low: Sequence[float], high: Sequence[float], title: str
 ) -> Markup:
-    """Draw mean and confidence interval of each sampler, one under the other; NaN bounds draw no interval."""
-    figure = _figure(34 * len(samplers) + 90, xaxis_title=title, hovermode="closest", showlegend=False)
-    for place, (name, mean, below, above) in enumerate(zip(samplers, means, low, high, strict=True)):
+    """Draw mean and confidence interval of each method, one under the other; NaN bounds draw no interval."""
+    figure = _figure(34 * len(names) + 90, xaxis_title=title, hovermode="closest", showlegend=False)
+    for place, (name, mean, below, above) in enumerate(zip(names, means, low, high, strict=True)):
         bars = {
             "array": [above - mean],
             "arrayminus": [mean - below],
@@ -125,8 +127,9 @@ def intervals(
             marker={"symbol": _cycle(SYMBOLS, place), "size": 12, "color": _colour(place)},
             error_x=bars if below == below else None, hovertemplate="%{y}: %{x:.4f}",
         )  # fmt: skip
-    figure.update_yaxes(autorange="reversed", automargin=True, type="category")
-    figure.update_xaxes(nticks=6)
+    wrapped = ["<br>".join(wrap(name, _LABEL)) for name in names]
+    figure.update_yaxes(autorange="reversed", automargin=True, type="category", tickvals=list(names), ticktext=wrapped)
+    figure.update_xaxes(nticks=5, tickangle=0)
     return _html(figure)
 
 

@@ -16,7 +16,7 @@ _DIGITS = 15
 
 
 class QueryEvaluator(Evaluator):
-    """Evaluate as RecBole does, and keep the collected data for ``standard_errors``.
+    """Evaluate as RecBole does, and keep the collected data for ``unrounded`` and ``standard_errors``.
 
     Args:
         config: reads ``metrics``, ``topk`` and ``metric_decimal_place``.
@@ -29,6 +29,14 @@ class QueryEvaluator(Evaluator):
     def evaluate(self, dataobject: DataStruct) -> dict[str, float]:
         self.evaluated = dataobject
         return super().evaluate(dataobject)
+
+    def unrounded(self) -> dict[str, float]:
+        """Return the metrics of the last evaluation to 15 decimal places, whatever ``metric_decimal_place`` is."""
+        found = {}
+        for metric in self.metric_class.values():
+            with _unrounded(metric):
+                found |= metric.calculate_metric(self.evaluated)
+        return {name: float(value) for name, value in found.items()}
 
     def standard_errors(self) -> dict[str, float]:
         """Return the standard error over queries of each metric of the last evaluation; empty below two queries.

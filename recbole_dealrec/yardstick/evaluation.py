@@ -29,13 +29,17 @@ class Evaluation:
         self.config, self.splits, self.samples = config, splits, samples
 
     def tuned(self, trainer: LLMTrainer, reweighting: Reweighting) -> dict[str, Any]:
-        """Return metrics, errors and parts of Recall of the fine-tuned model, the number of queries, and the date."""
+        """Return metrics, as RecBole rounds them and unrounded, errors and parts of Recall of the fine-tuned model.
+
+        Beside them stand the number of queries and the date.
+        """
         queries = self._queries(trainer)
         result = trainer.test(queries, self.config["show_progress"], reweighting)
         reweighted, errors = trainer.reweighted_result()
         exponents = {"popularity": reweighting.popularity, "collaborative": reweighting.collaborative}
         return {
             "test_result": result,
+            "unrounded": trainer.evaluator.unrounded(),
             "reweighting": {**exponents, "test_result": reweighted, "standard_error": errors},
             "test_standard_error": trainer.evaluator.standard_errors(),
             "recall_parts": recall_parts(trainer.evaluator, self._kinds),

@@ -1,6 +1,6 @@
 """What a run's metric says beside its yardsticks, in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import hypot
 from typing import Any
 
@@ -14,13 +14,13 @@ _NORMAL = 1.96  # a 95 % interval
 _ABOVE, _BELOW, _EQUAL = "above", "below", "not told apart from"
 
 
-def headline_metric(config: Config, result: Mapping[str, float]) -> str | None:
+def headline_metric(config: Config, metrics: Iterable[str]) -> str | None:
     """Return the name of the metric that a run is judged by.
 
     It is ``valid_metric`` if this is an accuracy metric of the evaluation, else the first accuracy metric of
     ``metrics`` at 10, or at the largest cut-off where 10 is none. None if there is no such metric.
     """
-    names = [name for name in result if name.partition("@")[0] in _ACCURACY]
+    names = [name for name in metrics if name.partition("@")[0] in _ACCURACY]
     if (chosen := config["valid_metric"].lower()) in names:
         return chosen
     same = [name for name in names if name.partition("@")[0] == names[0].partition("@")[0]]

@@ -38,7 +38,9 @@ class Yardsticks:
         self._queries = QueryDataLoader(config, splits.test, config["n_test"])
 
     def rows(self, surrogates: Mapping[str, SequentialRecommender]) -> Iterator[dict[str, Any]]:
-        """Yield a row for each yardstick: ``name``, ``test_result``, ``standard_error`` and ``recall_parts``.
+        """Yield a row for each yardstick.
+
+        A row has ``name``, ``test_result``, ``unrounded`` (the same metrics), ``standard_error`` and ``recall_parts``.
 
         Args:
             surrogates: trained surrogates of the run by name.
@@ -69,7 +71,7 @@ class Yardsticks:
         sizes = np.array([len(items) for items in self._queries.positives])
         n_items = self.splits.train.item_num - 1
         means, errors = random_ranking(self.config["metrics"], self.config["topk"], sizes, n_items)
-        return {"name": RANDOM, "test_result": means, "standard_error": errors, "recall_parts": {}}
+        return {"name": RANDOM, "test_result": means, "unrounded": means, "standard_error": errors, "recall_parts": {}}
 
     def _item_knn(self) -> ItemKNN:
         """Return item kNN with the shrink that is best by ``surrogate_valid_metric`` on the validation part."""
@@ -89,6 +91,7 @@ def yardstick_row(name: str, result: dict[str, float], evaluator: QueryEvaluator
     return {
         "name": name,
         "test_result": {metric: float(value) for metric, value in result.items()},
+        "unrounded": evaluator.unrounded(),
         "standard_error": evaluator.standard_errors(),
         "recall_parts": recall_parts(evaluator, kinds),
     }
@@ -104,6 +107,7 @@ def _mean_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": SURROGATE_MEAN,
         "test_result": mean([row["test_result"] for row in rows]),
+        "unrounded": mean([row["unrounded"] for row in rows]),
         "standard_error": mean([row["standard_error"] for row in rows]),
         "recall_parts": {name: mean([part[name] for part in parts]) for name in parts[0]},
     }

@@ -51,10 +51,20 @@ def test_errors_of_means_are_those_of_the_queries_values():
         assert errors[f"averagepopularity@{k}"] == pytest.approx(popularity.std(ddof=1) / np.sqrt(N), rel=1e-12)
 
 
+def test_unrounded_metrics_are_those_of_the_queries():
+    evaluator, result, hits, _ = evaluated([*METRICS, *OF_SETS])
+    exact = evaluator.unrounded()
+    assert list(exact) == list(result)
+    assert {name: round(value, 4) for name, value in exact.items()} == pytest.approx(result, abs=1e-12)
+    for k in (5, K):
+        gain = (hits[:, :k] / np.log2(np.arange(2, k + 2))).sum(1)
+        assert exact[f"ndcg@{k}"] == pytest.approx(gain.mean(), rel=1e-12) != result[f"ndcg@{k}"]
+
+
 def test_evaluation_is_recboles_as_before():
     evaluator, result, *_ = evaluated([*METRICS, *OF_SETS])
     evaluator.standard_errors()
-    assert evaluated([*METRICS, *OF_SETS])[1] == result == evaluator.evaluate(evaluator._evaluated)
+    assert evaluated([*METRICS, *OF_SETS])[1] == result == evaluator.evaluate(evaluator.evaluated)
 
 
 def test_errors_of_metrics_of_sets_are_near_the_spread_of_other_queries():

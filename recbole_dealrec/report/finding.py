@@ -1,0 +1,42 @@
+"""What the tests of a comparison say, in words."""
+
+import pandas as pd
+
+AGAINST = "p against "  # a sampler, in the name of a column of p values
+LEAST_SEEDS = 3  # for a test
+SIGNIFICANT = 0.05
+
+
+def findings(table: pd.DataFrame, metric: str) -> list[str]:
+    """Return a sentence for each sampler and each one that it was tested against, or one on too few seeds.
+
+    Args:
+        table: the result of ``comparison_table``.
+        metric: the metric to speak of.
+    """
+    columns = [name for name in table if name.startswith(AGAINST)]
+    if columns and (few := too_few_seeds(table)):
+        return [f"{few} A test takes {LEAST_SEEDS}."]
+    rows = table[(table["quantity"] == metric) & (table["kind"] == "sampler")].set_index("method")
+    return [
+        _finding(metric, name, reference, rows["mean"], rows.at[name, f"{AGAINST}{reference}"])
+        for reference in (column.removeprefix(AGAINST) for column in columns)
+        for name in rows.index
+        if name != reference
+    ]
+
+
+def too_few_seeds(table: pd.DataFrame) -> str:
+    """Return that there is no conclusion if there are too few seeds for a test, else nothing."""
+    seeds = int(table.loc[table["kind"] == "sampler", "seeds"].min())
+    return f"{['One seed', 'Two seeds'][seeds - 1]}: no conclusion." if seeds < LEAST_SEEDS else ""
+
+
+def _finding(metric: str, name: str, reference: str, means: pd.Series, p: float) -> str:
+    shown = f"{means[name]:.4f} to {means[reference]:.4f}"
+    if p != p:
+        return f"{name} against {reference} on {metric}: no conclusion, the same difference in all seeds ({shown})."
+    if p >= SIGNIFICANT:
+        return f"{name} against {reference} on {metric}: no conclusion ({shown}, p = {p:.3g})."
+    word = "above" if means[name] > means[reference] else "below"
+    return f"{name} is {word} {reference} on {metric} ({shown}, p = {p:.3g})."
