@@ -28,7 +28,8 @@ KEYS = {
     "llm_dtype": "bfloat16", "prompt_layout": "{instruction}\n{input}\n", "max_history_titles": 5, "lora_dropout": 0.0,
     "samples_per_user": 5, "n_fewshot": 256, "epochs": 4, "train_batch_size": 32, "micro_batch_size": 8,
     "warmup_steps": 4, "n_valid": 300, "grounding": "trie", "num_beams": 10, "topk": [5, 10], "show_progress": False,
-    "tokens_per_batch": 2048, "learning_rate": LEARNING_RATE,
+    "tokens_per_batch": 2048, "learning_rate": LEARNING_RATE, "yardsticks": False, "grounding_popularity": 0,
+    "grounding_collaborative": 0,
 }  # fmt: skip
 FREE_DRAW = "TargetFrequency"
 VARIANTS = {FREE_DRAW: (FREE_DRAW, {}), "untuned": ("Random", {"epochs": 0})}
