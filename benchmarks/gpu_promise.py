@@ -15,7 +15,8 @@ from recbole_dealrec.data import CandidateSamples, QueryDataLoader
 KEYS = {
     "llm_dtype": "bfloat16", "mixed_precision": "bf16", "grounding": "trie", "num_beams": 10, "learning_rate": 5e-4,
     "epochs": 20, "eval_step": 2, "stopping_step": 3, "tokens_per_batch": 32_768, "micro_batch_size": 128,
-    "eval_batch_size": 512, "n_test": 2000, "yardsticks": False, "grounding_popularity": 0, "grounding_collaborative": 0,
+    "eval_batch_size": 512, "n_test": 2000, "yardsticks": False,
+    "grounding_popularity": 0, "grounding_collaborative": 0,
 }  # fmt: skip
 FULL_EPOCHS = 10  # most that fine-tuning on all candidates gets
 # Row: sampler, keys of its own, seconds it probably takes on a large GPU.
