@@ -39,7 +39,6 @@ LAST_STEPS = ("score", "select", "finetune", "evaluate")
 SELECTION, FINE_TUNING, EVALUATION = "selection", "fine-tuning", "evaluation"
 YARDSTICKS = "yardsticks"
 UNTUNED_EVALUATION = "evaluation before fine-tuning"
-EVALUATION_OUTPUTS = (REWEIGHTING, "users.json", "test_result.json")
 SELECTION_OUTPUTS = ("selection.npz", "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json")
 
 
@@ -70,7 +69,8 @@ class Job:
     def outputs(self) -> dict[str, tuple[str, ...]]:
         """Return the names of each step's outputs in the run folder."""
         fine_tuned = "fine_tuning.json", self.config.model_class.weights_folder
-        return {SELECTION: SELECTION_OUTPUTS, FINE_TUNING: fine_tuned, EVALUATION: EVALUATION_OUTPUTS}
+        outputs = {SELECTION: SELECTION_OUTPUTS, FINE_TUNING: fine_tuned, REWEIGHTING: (REWEIGHTING,)}
+        return {**outputs, EVALUATION: (REWEIGHTING, "users.json", "test_result.json")}
 
     def folders(self, root: Path | None = None) -> Folders:
         """Return the folders of this job under ``root``, None for ``checkpoint_dir``."""

@@ -40,7 +40,7 @@ from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.opening import opened
 from recbole_dealrec.training.exponent import REWEIGHTING
-from recbole_dealrec.yardstick import headline_metric
+from recbole_dealrec.training.query_evaluator import headline_metric
 
 
 def run_recbole_dealrec(
@@ -232,7 +232,7 @@ def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
 def _report_comparison(config: Config, runs: pd.DataFrame) -> tuple[pd.DataFrame, Path]:
     """Write and log the comparison of the runs; return its table and its folder."""
     table = comparison_table(runs, yardstick_values(runs))
-    headline = headline_metric(config, table["quantity"].unique())
+    headline = headline_metric(config)
     folder = write_comparison(Path(config["checkpoint_dir"]), runs, table)
     write_comparison_report(folder, runs, table, headline)
     log_comparison(table, folder, headline)

@@ -19,8 +19,10 @@ from recbole_dealrec.quick_start import check_last_step, configure_comparison
 from recbole_dealrec.scorer.scorer import LLM, get_scorer
 from recbole_dealrec.scorer.scoring import score_names, scoring_steps, step_outputs, surrogate_steps
 from recbole_dealrec.store.run_folder import intact_outputs
+from recbole_dealrec.training.exponent import REWEIGHTING
 
-_OWN_STEPS = {SELECTION: "select", FINE_TUNING: "finetune", EVALUATION: "evaluate"}  # the runs of a seed share the rest
+# The runs of a seed share the other steps.
+_OWN_STEPS = {SELECTION: "select", FINE_TUNING: "finetune", REWEIGHTING: "evaluate", EVALUATION: "evaluate"}
 
 
 def dry_run_text(

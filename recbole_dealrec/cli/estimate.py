@@ -19,6 +19,7 @@ from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.scorer.scorer import LLM, TRAINING, get_scorer, scorer_names
 from recbole_dealrec.scorer.scoring import step_outputs
 from recbole_dealrec.store.peak_memory import peak_memory
+from recbole_dealrec.training.exponent import REWEIGHTING
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
@@ -55,6 +56,7 @@ class Estimator:
     def estimate(self, job: Job, name: str) -> Estimate:
         """Return what a step of a job costs; the steps that it builds on have to come first."""
         own = {LLM: self._make_llm, SELECTION: self._select, FINE_TUNING: self._fine_tune, EVALUATION: self._evaluate}
+        own[REWEIGHTING] = self._reweight
         kind = name if name in (*own, *scorer_names()) else "surrogate"
         key = kind, {SELECTION: job.config["sampler"], FINE_TUNING: part.n_selected(job)}.get(kind)
         if key not in self.estimates:
@@ -120,6 +122,12 @@ class Estimator:
         validation = query_seconds(config, self.splits.valid, config["n_valid"], trainer._valid_epoch)
         n_evaluations = part.evaluations(epochs, self.run["eval_step"])
         return epochs * training * part.n_selected(job) / len(rows) + n_evaluations * validation + ready
+
+    def _reweight(self, _: Job) -> float:
+        if "auto" not in (self.config["grounding_popularity"], self.config["grounding_collaborative"]):
+            return 0.0
+        rank = lambda queries: list(self._trainer().rankings(queries))  # noqa: E731
+        return self._prepare_ranking() + query_seconds(self.config, self.splits.valid, self.config["n_valid"], rank)
 
     def _evaluate(self, _: Job) -> float:
         trainer = self._trainer()

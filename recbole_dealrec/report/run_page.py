@@ -85,9 +85,9 @@ def _about(config: Config, result: dict[str, Any]) -> str:
 
 
 def _full_seconds(result: dict[str, Any]) -> float | None:
-    """Return the estimated seconds of fine-tuning on all candidates for as many epochs; None for all candidates."""
-    share = len(result["selected"]) / result["n_candidates"]
-    return result["seconds"]["fine-tuning"] / share if share < 1 else None
+    """Return the estimated seconds of fine-tuning on all candidates for as many epochs; None if it is not known."""
+    share, seconds = len(result["selected"]) / result["n_candidates"], result["seconds"].get("fine-tuning")
+    return seconds / share if share < 1 and seconds else None
 
 
 def metric_table(

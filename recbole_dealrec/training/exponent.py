@@ -13,7 +13,7 @@ from recbole_dealrec.model.reweighting import Reweighting, reweighted
 from recbole_dealrec.store.step import step
 from recbole_dealrec.training.collector import JoinedCollector
 from recbole_dealrec.training.llm_trainer import LLMTrainer
-from recbole_dealrec.training.query_evaluator import QueryEvaluator
+from recbole_dealrec.training.query_evaluator import QueryEvaluator, headline_metric
 
 REWEIGHTING = "reweighting"  # the step and its output
 _GRID = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -42,8 +42,8 @@ def chosen_reweighting(trainer: LLMTrainer, splits: Splits, surrogates: list[Seq
 def choose_exponents(trainer: LLMTrainer, reweighting: Reweighting, queries: QueryDataLoader) -> None:
     """Set the exponents of ``reweighting``: those that are given, and of the others the best on the queries.
 
-    One pass ranks the queries; every pair of exponents re-weights the same scores. Best is the highest ``valid_metric``
-    if this is a metric of rankings, else the highest ``surrogate_valid_metric``; of equal pairs the smallest sum.
+    One pass ranks the queries; every pair of exponents re-weights the same scores. Best is the highest
+    ``headline_metric``, of equal pairs the smallest sum; without such a metric there is no re-weighting.
 
     Args:
         trainer: has the fine-tuned model.
@@ -51,15 +51,15 @@ def choose_exponents(trainer: LLMTrainer, reweighting: Reweighting, queries: Que
         queries: validation queries.
     """
     config = trainer.config
-    judged = config if config["valid_metric"] != "loss" else config.surrogate()
+    metric = headline_metric(config)
     pairs = sorted(product(*_candidates(config, reweighting)), key=sum)
-    if len(pairs) > 1:
-        collectors = {pair: JoinedCollector(judged) for pair in pairs}
+    if len(pairs) > 1 and metric:
+        collectors = {pair: JoinedCollector(config) for pair in pairs}
         for scores, interaction, positives in trainer.rankings(queries):
             factors = reweighting.factors(scores, interaction)
             for pair, collector in collectors.items():
                 collector.eval_batch_collect(reweighted(scores, *factors, *pair), interaction, *positives)
-        metric, evaluator = judged["valid_metric"].lower(), QueryEvaluator(judged)
+        evaluator = QueryEvaluator(config)
         found = {pair: evaluator.evaluate(each.get_data_struct())[metric] for pair, each in collectors.items()}
         pairs = [max(found, key=found.get)]
         getLogger().info(

@@ -11,8 +11,21 @@ from recbole.evaluator.collector import DataStruct
 
 from recbole_dealrec.config import Config
 
+_ACCURACY = ("recall", "ndcg", "mrr", "hit", "map", "precision")
 _GROUPS = 50  # of queries, for the jackknife
 _DIGITS = 15
+
+
+def headline_metric(config: Config) -> str | None:
+    """Return the name of the metric that rankings are judged by, None without an accuracy metric.
+
+    It is ``valid_metric`` if this is an accuracy metric, else the first accuracy metric of ``metrics`` at 10, or at the
+    largest cut-off where 10 is none.
+    """
+    known = [metric.lower() for metric in config["metrics"] if metric.lower() in _ACCURACY]
+    if config["valid_metric"].lower().partition("@")[0] in known or not known:
+        return config["valid_metric"].lower() if known else None
+    return f"{known[0]}@{10 if 10 in config['topk'] else max(config['topk'])}"
 
 
 class QueryEvaluator(Evaluator):

@@ -1,6 +1,6 @@
 """Yardsticks: what recommenders that cost seconds reach on a run's test queries, and what that says about the run."""
 
 from recbole_dealrec.yardstick.evaluation import Evaluation
-from recbole_dealrec.yardstick.verdict import headline_metric, verdict
+from recbole_dealrec.yardstick.verdict import verdict
 
-__all__ = ["Evaluation", "headline_metric", "verdict"]
+__all__ = ["Evaluation", "verdict"]

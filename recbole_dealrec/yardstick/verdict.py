@@ -1,30 +1,17 @@
 """What a run's metric says beside its yardsticks, in words."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import hypot
 from typing import Any
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.training.query_evaluator import headline_metric
 from recbole_dealrec.yardstick.yardsticks import KNN, POPULAR, RANDOM, SURROGATE_MEAN, UNTUNED, VALID_POPULAR
 
 _LISTS = (POPULAR, VALID_POPULAR)
 _COMPARED = (*_LISTS, KNN, "surrogate", SURROGATE_MEAN, UNTUNED, RANDOM)
-_ACCURACY = ("recall", "ndcg", "mrr", "hit", "map", "precision", "gauc")
 _NORMAL = 1.96  # a 95 % interval
 _ABOVE, _BELOW, _EQUAL = "above", "below", "not told apart from"
-
-
-def headline_metric(config: Config, metrics: Iterable[str]) -> str | None:
-    """Return the name of the metric that a run is judged by.
-
-    It is ``valid_metric`` if this is an accuracy metric of the evaluation, else the first accuracy metric of
-    ``metrics`` at 10, or at the largest cut-off where 10 is none. None if there is no such metric.
-    """
-    names = [name for name in metrics if name.partition("@")[0] in _ACCURACY]
-    if (chosen := config["valid_metric"].lower()) in names:
-        return chosen
-    same = [name for name in names if name.partition("@")[0] == names[0].partition("@")[0]]
-    return next((name for name in same if name.endswith("@10")), same[-1] if same else None)
 
 
 def relation(value: float, error: float | None, other: float, other_error: float | None) -> str:
@@ -55,7 +42,7 @@ def verdict(config: Config, result: Mapping[str, Any]) -> dict[str, str]:
         ``headline``, the metric that the run is judged by, and ``verdict``, one line: how it stands to each yardstick,
         and whether the run learned from histories. Nothing without yardsticks, or without an accuracy metric.
     """
-    metric = headline_metric(config, result["test_result"])
+    metric = headline_metric(config)
     if not metric or not result["yardsticks"]:
         return {}
     rows = {row["name"]: row for row in result["yardsticks"] if metric in row["test_result"]}

@@ -11,7 +11,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits
 from recbole_dealrec.data.sequence import item_counts
-from recbole_dealrec.training.query_evaluator import QueryEvaluator
+from recbole_dealrec.training.query_evaluator import QueryEvaluator, headline_metric
 from recbole_dealrec.yardstick.baseline import ConstantList, ItemKNN, popularity_order
 from recbole_dealrec.yardstick.random_ranking import random_ranking
 from recbole_dealrec.yardstick.ranking_evaluator import RankingEvaluator
@@ -74,15 +74,14 @@ class Yardsticks:
         return {"name": RANDOM, "test_result": means, "unrounded": means, "standard_error": errors, "recall_parts": {}}
 
     def _item_knn(self) -> ItemKNN:
-        """Return item kNN with the shrink that is best by ``surrogate_valid_metric`` on the validation part."""
-        knn, config = ItemKNN(self.splits.train), self.config.surrogate()
-        evaluator, metric = RankingEvaluator(config, self.train_data), config["valid_metric"].lower()
-        queries = QueryDataLoader(config, self.splits.valid)
+        """Return item kNN with the shrink that is best by ``headline_metric`` on the validation part."""
+        knn, metric = ItemKNN(self.splits.train), headline_metric(self.config)
+        evaluator, queries = self._ranking, QueryDataLoader(self.config, self.splits.valid)
         values = {}
-        for knn.shrink in _SHRINKS:
+        for knn.shrink in _SHRINKS if metric else ():
             values[knn.shrink] = evaluator.evaluate(knn.full_sort_predict, queries)[metric]
-        knn.shrink = max(values, key=values.get)
-        getLogger().info(f"{KNN}: shrink {knn.shrink:g} has the best validation {metric}, {values[knn.shrink]:.4f}")
+        knn.shrink = max(values, key=values.get, default=_SHRINKS[0])
+        getLogger().info(f"{KNN}: shrink {knn.shrink:g} of {_SHRINKS}, the best by validation {metric}")
         return knn
 
 

@@ -14,9 +14,10 @@ KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 1,
     "surrogate_train_batch_size": 16, "hessian_samples": 64, "tiny_steps": 5, "epochs": 1, "n_valid": 10,
     "num_beams": 2, "topk": [1, 2], "surrogate_valid_metric": "NDCG@2", "MAX_ITEM_LIST_LENGTH": 20, "n_surrogates": 2,
+    "yardsticks": False,
 }  # fmt: skip
 SURROGATES = ["surrogate", "surrogate 1"]
-ALL = [*SURROGATES, "el2n", "language model", "selection", "fine-tuning", "evaluation"]
+ALL = [*SURROGATES, "el2n", "language model", "selection", "fine-tuning", "reweighting", "evaluation"]
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_a_lost_surrogate_is_not_needed_where_its_scores_are(states, keys, estim
 def test_shared_steps_count_once_for_a_seed(states, estimated):
     runs = states(["CCS", "GraNd", "Random"], seeds=[1, 2])
     assert len(runs) == 6 and runs[1]["surrogate"] == "to do"
-    own = ["selection", "fine-tuning", "evaluation"]
+    own = ["selection", "fine-tuning", "reweighting", "evaluation"]
     assert estimated == [*ALL, "grand", *own, *own] * 2
 
 

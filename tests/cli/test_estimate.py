@@ -24,6 +24,7 @@ KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 2,
     "surrogate_train_batch_size": 16, "hessian_samples": 64, "tiny_steps": 5, "epochs": 2, "n_valid": 10,
     "num_beams": 4, "topk": [1, 2], "surrogate_valid_metric": "NDCG@2", "MAX_ITEM_LIST_LENGTH": 20, "n_surrogates": 2,
+    "yardsticks": False,
 }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def estimates(keys, tmp_path, tmp_path_factory, monkeypatch):
         estimator, found = Estimator(jobs[0], folder), {}
         monkeypatch.chdir(folder)
         for job in jobs:
-            own = [LLM, "selection", "fine-tuning", "evaluation"]
+            own = [LLM, "selection", "fine-tuning", "reweighting", "evaluation"]
             for name in names or [*scoring_steps(job.config, job.sampler.needs), *own]:
                 found[name] = estimator.estimate(job, name)
         monkeypatch.chdir(tmp_path)

@@ -26,7 +26,7 @@ KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 25,
     "surrogate_epochs": 2, "surrogate_eval_step": 1, "hessian_samples": 64, "tiny_steps": 20, "epochs": 3,
     "train_batch_size": 10, "micro_batch_size": 2, "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20,
-    "n_surrogates": 2, "lora_dropout": 0, "tokens_per_batch": 2048,
+    "n_surrogates": 2, "lora_dropout": 0, "tokens_per_batch": 2048, "untuned": True,
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from recbole_dealrec.config.registry import SCORERS
 from recbole_dealrec.pipeline import configure, prepare
-from recbole_dealrec.scorer import scoring
+from recbole_dealrec.scorer import influence, scoring
 from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.influence import Problem
 from recbole_dealrec.scorer.scorer import LLM, get_scorer, register_scorer, scorer_names
@@ -52,7 +52,7 @@ def test_what_is_needed_comes_before_and_once(ten, names, keys, expected):
 def test_which_scores_are_computed_on_the_language_model(ten):
     found = {name for name in scorer_names() if needs_llm(ten(**KEYS), name)}
     assert found == {"effort", "llm_representation", "valid_distance"}
-    assert len(scorer_names()) == 8
+    assert len(scorer_names()) == 9
 
 
 def test_a_registered_scorer_is_found_by_its_name(monkeypatch):
@@ -205,6 +205,7 @@ def test_an_interrupted_score_goes_on_and_costs_what_it_would_have(scoring_of, m
         return counted
 
     monkeypatch.setattr(Problem, "derivative", slow)
+    monkeypatch.setattr(influence, "tried_problem", lambda surrogate, config, _: Problem(surrogate, config))
     whole = scoring_of(checkpoint_dir="whole")
     expected = whole.scores(["influence"])["influence"]
     cost, count = whole.records["influence"]["seconds"], len(batches)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from recbole_dealrec.yardstick.verdict import headline_metric, relation, verdict
+from recbole_dealrec.training.query_evaluator import headline_metric
+from recbole_dealrec.yardstick.verdict import relation, verdict
 from recbole_dealrec.yardstick.yardsticks import KNN, POPULAR, RANDOM, SURROGATE_MEAN, VALID_POPULAR
 
 CONFIG = {"valid_metric": "loss", "metrics": ["Recall", "NDCG"], "topk": [5, 10]}
@@ -60,14 +61,14 @@ def test_there_is_no_verdict_without_yardsticks():
 
 
 @pytest.mark.parametrize(
-    "valid_metric, names, expected",
+    "valid_metric, metrics, topk, expected",
     [
-        ("loss", ["recall@5", "recall@10", "recall@20", "ndcg@10"], "recall@10"),
-        ("NDCG@5", ["recall@10", "ndcg@5"], "ndcg@5"),
-        ("loss", ["recall@3", "recall@7"], "recall@7"),
-        ("ItemCoverage@10", ["itemcoverage@10", "mrr@10"], "mrr@10"),
-        ("loss", ["itemcoverage@10"], None),
+        ("loss", ["Recall", "NDCG"], [5, 10, 20], "recall@10"),
+        ("NDCG@5", ["Recall", "NDCG"], [5, 10], "ndcg@5"),
+        ("loss", ["Recall"], [3, 7], "recall@7"),
+        ("ItemCoverage@10", ["ItemCoverage", "MRR"], [10], "mrr@10"),
+        ("loss", ["ItemCoverage"], [10], None),
     ],
 )
-def test_the_metric_that_a_run_is_judged_by(valid_metric, names, expected):
-    assert headline_metric({"valid_metric": valid_metric}, dict.fromkeys(names, 0.1)) == expected
+def test_the_metric_that_rankings_are_judged_by(valid_metric, metrics, topk, expected):
+    assert headline_metric({"valid_metric": valid_metric, "metrics": metrics, "topk": topk}) == expected
