@@ -380,7 +380,7 @@ def test_a_selection_costs_what_it_needs_whoever_paid_first(compared):
         records = read_json(Path(run["run_dir"]) / "steps.json")
         seconds = {step: record["seconds"] for step, record in records.items()}
         needed = [*(["surrogate", "surrogate 1"] if run["sampler"] in NAMED else []), *shared[run["sampler"]]]
-        behind = {"language model", "selection", "fine-tuning", "re-weighting", "evaluation", "yardsticks"}
+        behind = {"language model", "selection", "fine-tuning", "reweighting", "evaluation", "yardsticks"}
         assert set(seconds) - {"evaluation before fine-tuning"} == {*needed, *behind}
         assert run["selection seconds"] == pytest.approx(sum(seconds[step] for step in [*needed, "selection"]))
         assert run["fine-tuning seconds"] == seconds["fine-tuning"]

@@ -22,11 +22,12 @@ from recbole_dealrec.store.run_folder import RunFolder
 SMALL = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 3, "n_fewshot": 24,
     "surrogate_epochs": 2, "surrogate_train_batch_size": 16, "hessian_samples": 64, "tiny_steps": 20, "epochs": 2,
-    "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20, "n_surrogates": 1,
+    "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20, "n_surrogates": 1, "untuned": False,
 }  # fmt: skip
 
 
-STEPS = {"surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation"}
+OWN_STEPS = {"language model", "selection", "fine-tuning", "reweighting", "evaluation", "yardsticks"}
+STEPS = OWN_STEPS | {"surrogate", "influence", "effort"}
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,7 @@ def test_scores_and_surrogates_lie_beside_the_run_folder(first):
     own = {file.name for file in folder_of(result).iterdir()}
     assert own == {
         *SELECTION_OUTPUTS, "config.yaml", "steps.json", "adapter", "fine_tuning.json", "test_result.json",
+        "reweighting", "users.json", "yardsticks.json",
         "result.json", "report.html", "checksums.json", ".lock",
     }  # fmt: skip
 
@@ -210,7 +212,7 @@ def test_an_altered_file_is_computed_again(name, first, run, tmp_path):
 
 def test_random_needs_neither_surrogate_nor_effort(run, tmp_path):
     result = run(tmp_path, sampler="Random", epochs=1)
-    assert set(result["seconds"]) == {"language model", "selection", "fine-tuning", "evaluation"}
+    assert set(result["seconds"]) == OWN_STEPS
 
 
 def test_effort_on_a_part(first, run):
@@ -229,7 +231,7 @@ def test_full_trains_on_all_candidates_whatever_n_fewshot_is(run, tmp_path):
     assert result["selected"].tolist() == list(range(200))
     rows = (folder_of(result) / "fewshot.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 200 and result["n_candidates"] == 200
-    assert set(result["seconds"]) == {"language model", "selection", "fine-tuning", "evaluation"}
+    assert set(result["seconds"]) == OWN_STEPS
 
 
 def test_an_unsaved_run_leaves_nothing_but_the_embedded_model(run, first, tmp_path, monkeypatch):
@@ -330,7 +332,7 @@ def test_what_is_given_wins_and_what_is_not_has_no_say(write_yaml):
 @pytest.mark.parametrize(
     ("samplers", "seeds", "expected"),
     [
-        (["Random", "CCS"], np.array([3, 4]), [("Random", 3), ("CCS", 3), ("Random", 4), ("CCS", 4)]),
+        (["EL2N", "CCS"], np.array([3]), [("EL2N", 3), ("CCS", 3), ("Random", 3), ("TargetFrequency", 3)]),
         (iter(["Random"]), iter([3, 4]), [("Random", 3), ("Random", 4)]),
         ("Random", 3, [("Random", 3)]),
         ("Random", np.int64(3), [("Random", 3)]),

@@ -76,7 +76,7 @@ def test_an_altered_score_is_to_do_where_it_is_needed(states, keys, estimated):
     assert states(last_step="score")[0]["el2n"] == "to do"
     assert states()[0] == {
         **dict.fromkeys([*SURROGATES, "selection"], "cached"), "el2n": "not needed",
-        **dict.fromkeys(["language model", "fine-tuning", "evaluation"], "to do"),
+        **dict.fromkeys(["language model", "fine-tuning", "reweighting", "evaluation"], "to do"),
     }  # fmt: skip
     (Path(run["run_dir"]) / "scores.csv").write_text("altered")
     assert states()[0] == {name: "cached" if name in SURROGATES else "to do" for name in ALL}

@@ -238,6 +238,7 @@ def test_another_score_of_the_folder_leaves_what_an_interrupted_one_has_kept(sco
         raise Killed
 
     monkeypatch.setattr(Problem, "derivative", killed)
+    monkeypatch.setattr(influence, "tried_problem", lambda surrogate, config, _: Problem(surrogate, config))
     with pytest.raises(Killed):
         scoring_of().scores(["influence"])
     scoring_of().scores(["el2n"])
