@@ -19,7 +19,7 @@ from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.scorer.scorer import LLM, TRAINING, get_scorer, scorer_names
 from recbole_dealrec.scorer.scoring import step_outputs
 from recbole_dealrec.store.peak_memory import peak_memory
-from recbole_dealrec.training.exponent import REWEIGHTING
+from recbole_dealrec.training.exponent import REWEIGHTING, n_queries
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
@@ -127,7 +127,7 @@ class Estimator:
         if "auto" not in (self.config["grounding_popularity"], self.config["grounding_collaborative"]):
             return 0.0
         rank = lambda queries: list(self._trainer().rankings(queries))  # noqa: E731
-        return self._prepare_ranking() + query_seconds(self.config, self.splits.valid, self.config["n_valid"], rank)
+        return self._prepare_ranking() + query_seconds(self.config, self.splits.valid, n_queries(self.config), rank)
 
     def _evaluate(self, _: Job) -> float:
         trainer = self._trainer()

@@ -33,10 +33,15 @@ def chosen_reweighting(trainer: LLMTrainer, splits: Splits, surrogates: list[Seq
     reweighting = Reweighting(item_counts(splits.train), surrogates)
     trainer.load(folder / trainer.name)
     with step(folder, REWEIGHTING):
-        choose_exponents(trainer, reweighting, QueryDataLoader(config, splits.valid, config["n_valid"]))
+        choose_exponents(trainer, reweighting, QueryDataLoader(config, splits.valid, n_queries(config)))
         with folder.output(REWEIGHTING) as path:
             reweighting.save(path)
     return reweighting
+
+
+def n_queries(config: Config) -> int:
+    """Return how many validation queries exponents are chosen on, 0 for all: ``n_valid``, but at most ``n_test``."""
+    return min(filter(None, (config["n_valid"], config["n_test"])), default=0)
 
 
 def choose_exponents(trainer: LLMTrainer, reweighting: Reweighting, queries: QueryDataLoader) -> None:

@@ -12,7 +12,7 @@ from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.model.reweighting import Reweighting
 from recbole_dealrec.pipeline import configure
 from recbole_dealrec.training.collector import JoinedCollector
-from recbole_dealrec.training.exponent import _GRID, choose_exponents
+from recbole_dealrec.training.exponent import _GRID, choose_exponents, n_queries
 
 KEYS = {
     "title_field": "movie_title", "use_gpu": False, "show_progress": False, "topk": [5, 20], "valid_metric": "NDCG@20",
@@ -83,3 +83,8 @@ def test_given_exponents_need_no_pass(movies_path):
     choose_exponents(trainer, reweighting, queries)
     assert (reweighting.popularity, reweighting.collaborative) == (1.5, 0.0)
     np.testing.assert_array_equal(_GRID, sorted(_GRID))
+
+
+@pytest.mark.parametrize("n_valid, n_test, expected", [(0, 0, 0), (300, 0, 300), (0, 100, 100), (300, 100, 100)])
+def test_exponents_cost_no_more_than_the_evaluation(n_valid, n_test, expected):
+    assert n_queries({"n_valid": n_valid, "n_test": n_test}) == expected
