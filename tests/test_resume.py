@@ -13,7 +13,7 @@ KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 24,
     "surrogate_epochs": 5, "surrogate_eval_step": 1, "surrogate_train_batch_size": 16, "hessian_samples": 64,
     "tiny_steps": 20, "epochs": 6, "micro_batch_size": 8, "n_valid": 20, "num_beams": 4, "MAX_ITEM_LIST_LENGTH": 20,
-    "n_surrogates": 2,
+    "n_surrogates": 2, "untuned": False,
 }  # fmt: skip
 LEAST_KILLS = 20
 REWRITTEN = {"config.yaml", "steps.json", "result.json", "report.html"}

@@ -136,8 +136,9 @@ class Scoring:
             scorer = self._create_scorer(name, scores, folder, [self._load_or_train(n, of_surrogates) for n in numbers])
             with step(folder, name):
                 values = scorer.score(self.samples)
-                with folder.output(file) as path, open(path, "wb") as stream:
-                    np.save(stream, values)
+            # After the record is saved, so that a score always has its record.
+            with folder.output(file) as path, open(path, "wb") as stream:
+                np.save(stream, values)
         discard_unfinished(folder, name)
         self._read_record(name, folder)
         for files in map(SurrogateFiles, numbers):
