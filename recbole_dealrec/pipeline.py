@@ -217,12 +217,12 @@ class Pipeline:
         """Fine-tune on the selected samples, and return the best validation result."""
         if not self.folder.has(*self.job.outputs()[FINE_TUNING]):
             trainer = self._trainer()
-            with step(self.folder, FINE_TUNING):
+            with step(self.folder, FINE_TUNING) as outputs:
                 self._reset_seed()
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
                 valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
                 trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
-                self.folder.output_json("fine_tuning.json", trainer.summary())
+                outputs["fine_tuning.json"] = trainer.summary()
         return self.folder.read_json("fine_tuning.json")["best_valid_result"]
 
     def evaluate(self) -> dict[str, Any]:
@@ -230,12 +230,12 @@ class Pipeline:
         if not self.folder.has(*self.job.outputs()[EVALUATION]):
             trainer = self._trainer()
             reweighting = chosen_reweighting(trainer, self.splits, list(self._surrogates().values()))
-            with step(self.folder, EVALUATION):
+            with step(self.folder, EVALUATION) as outputs:
                 self._reset_seed()
                 result = self._evaluation.tuned(trainer, reweighting)
                 with trainer.accelerator.autocast():
-                    self.folder.output_json("users.json", ranked_queries(trainer.model, self.splits))
-                self.folder.output_json("test_result.json", result)
+                    outputs["users.json"] = ranked_queries(trainer.model, self.splits)
+                outputs["test_result.json"] = result
         return self.folder.read_json("test_result.json")
 
     def measure_yardsticks(self) -> list[dict[str, Any]]:
@@ -244,12 +244,12 @@ class Pipeline:
             return []
         if not self.folder.has("yardsticks.json"):
             surrogates = self._surrogates()
-            with step(self.folder, YARDSTICKS):
-                self.folder.output_json("yardsticks.json", self._evaluation.yardsticks(surrogates))
+            with step(self.folder, YARDSTICKS) as outputs:
+                outputs["yardsticks.json"] = self._evaluation.yardsticks(surrogates)
         if self._untuned_is_due():
             trainer = self._trainer()
-            with step(self.folder, UNTUNED_EVALUATION):
-                self.folder.output_json("untuned.json", self._evaluation.untuned(trainer))
+            with step(self.folder, UNTUNED_EVALUATION) as outputs:
+                outputs["untuned.json"] = self._evaluation.untuned(trainer)
         return [*self.folder.read_json("yardsticks.json"), *filter(None, [self.folder.read_json("untuned.json")])]
 
     def _surrogates(self) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def check_last_step(last_step: str) -> None:
 
 
 def _each_named_once(key: str, values: Iterable | str | int | None, keys: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the values to compare, each by its key; nothing of the key where the configured one is taken."""
+    """Return ``{key: value}`` for each value to compare, and ``[{}]`` for None, which leaves the configured value."""
     if values is None:
         return [{}]
     values = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]

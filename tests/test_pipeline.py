@@ -219,3 +219,14 @@ def test_everything_can_be_kept_elsewhere(keys, tmp_path):
         result = Pipeline(job, job.scoring(root), folder).run("score")
     assert set(result["seconds"]) == {"surrogate", "el2n"}
     assert not list(Path(keys["checkpoint_dir"]).glob("movies-*")) and list(root.glob("*/el2n.npy"))
+
+
+def test_metrics_of_every_kind_are_measured_for_every_row(keys):
+    metrics = ["Recall", "GAUC", "ItemCoverage", "AveragePopularity", "TailPercentage"]
+    result = run_recbole_dealrec(dataset="movies", config_dict={**keys, "metrics": metrics, "untuned": True})
+    names = {*(f"{metric}@{k}" for metric in map(str.lower, metrics) if metric != "gauc" for k in (1, 2)), "gauc"}
+    rows = [row for row in result["yardsticks"] if row["name"] != "random ranking"]
+    assert len(rows) == 5  # two lists, item kNN, the surrogate, the untuned model
+    for row in [{"test_result": result["test_result"]}, result["reweighting"], *rows]:
+        assert set(row["test_result"]) == names
+    assert result["headline"] == "recall@2"

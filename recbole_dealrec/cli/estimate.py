@@ -131,7 +131,7 @@ class Estimator:
 
     def _evaluate(self, _: Job) -> float:
         trainer = self._trainer()
-        trainer.eval_collector.data_collect(train_loader(self.config, self.splits.train, self.scoring.pools[1].rows))
+        trainer.collect_data(train_loader(self.config, self.splits.train, self.scoring.pools[1].rows))
         evaluate = lambda queries: trainer.evaluate(queries, load_best_model=False)  # noqa: E731
         return self._prepare_ranking() + query_seconds(self.config, self.splits.test, self.config["n_test"], evaluate)
 

@@ -17,7 +17,7 @@ class Idle:
     """A circumstance in which a key changes nothing; a value that is given for it is then refused.
 
     Args:
-        reason: what the key changes nothing with, or without; for the error.
+        reason: the circumstance in words, for the error: "without ...", "beside ...".
         holds: returns whether a configuration, all values by key, is of this kind.
     """
 

@@ -69,10 +69,27 @@ class Reweighting:
         collaborative = torch.zeros_like(scores[:, 1:])
         for surrogate in self.surrogates:
             surrogate.eval()
-            ranked = surrogate.full_sort_predict(interaction).view_as(scores)[:, 1:]
+            ranked = surrogate.full_sort_predict(_history(surrogate, interaction)).view_as(scores)[:, 1:]
             collaborative += _normalised(ranked.to(scores)) / len(self.surrogates)
         pad = torch.nn.functional.pad
         return pad(popularity, (1, 0)), pad(collaborative, (1, 0))
+
+
+@torch.no_grad()
+def ranks_histories(surrogate: SequentialRecommender) -> bool:
+    """Return whether a surrogate needs nothing but the history to rank the items; some need to know the user."""
+    one = torch.ones(1, 1, dtype=torch.int64, device=surrogate.device)
+    interaction = Interaction({surrogate.ITEM_SEQ: one, surrogate.ITEM_SEQ_LEN: one[0]})
+    try:
+        surrogate.eval().full_sort_predict(interaction)
+    except KeyError:
+        return False
+    return True
+
+
+def _history(surrogate: SequentialRecommender, interaction: Interaction) -> Interaction:
+    """Return the history alone, so that rankings are the same with and without a user."""
+    return Interaction({name: interaction[name] for name in (surrogate.ITEM_SEQ, surrogate.ITEM_SEQ_LEN)})
 
 
 def reweighted(scores: Tensor, popularity: Tensor, collaborative: Tensor, a: float, b: float) -> Tensor:

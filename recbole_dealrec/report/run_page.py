@@ -8,11 +8,10 @@ import pandas as pd
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.report import figure
+from recbole_dealrec.report.answer import NORMAL_95, answer_metrics, answer_rows
 from recbole_dealrec.report.page import render
 from recbole_dealrec.report.statistic import score_columns
 from recbole_dealrec.store.run_folder import RunFolder
-
-_NORMAL = 1.96  # a 95 % interval
 
 
 def write_report(run: RunFolder, config: Config, result: dict[str, Any], scores: pd.DataFrame) -> None:
@@ -31,7 +30,7 @@ def write_report(run: RunFolder, config: Config, result: dict[str, Any], scores:
         config=config.resolved(),
         result=result,
         about=_about(config, result),
-        answer=answer(result),
+        answer=_answer(result),
         full_seconds=_full_seconds(result),
         users=run.read_json("users.json"),
         metrics=metric_table(result["test_result"], result["test_standard_error"]),
@@ -50,7 +49,7 @@ def write_report(run: RunFolder, config: Config, result: dict[str, Any], scores:
         file.write_text(page, encoding="utf-8")
 
 
-def answer(result: dict[str, Any]) -> dict[str, Any]:
+def _answer(result: dict[str, Any]) -> dict[str, Any]:
     """Return the run beside its yardsticks for the page; empty without them.
 
     Returns:
@@ -60,19 +59,16 @@ def answer(result: dict[str, Any]) -> dict[str, Any]:
     if "headline" not in result:
         return {}
     metric = result["headline"]
-    own = {"test_result": result["test_result"], "standard_error": result["test_standard_error"]}
-    again = {"name": "this run, re-weighted", **result["reweighting"], "recall_parts": {}}
-    rows = [{"name": "this run", **own, "recall_parts": result["recall_parts"]}, again, *result["yardsticks"]]
+    rows = answer_rows(result)
     drawn = [row for row in rows if metric in row["test_result"]]
     values = np.array([row["test_result"][metric] for row in drawn])
-    errors = _NORMAL * np.array([row["standard_error"].get(metric, np.nan) for row in drawn])
+    errors = NORMAL_95 * np.array([row["standard_error"].get(metric, np.nan) for row in drawn])
     low, high = np.maximum(values - errors, 0).tolist(), (values + errors).tolist()
-    cutoff = metric.rpartition("@")[2]
     return {
         "metric": metric,
         "rows": rows,
-        "shown": [name for name in result["test_result"] if name.endswith(f"@{cutoff}")],
-        "recall": f"recall@{cutoff}",
+        "shown": answer_metrics(result),
+        "recall": f"recall@{metric.rpartition('@')[2]}",
         "figure": figure.intervals([row["name"] for row in drawn], values.tolist(), low, high, metric),
     }
 

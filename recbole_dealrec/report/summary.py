@@ -6,6 +6,7 @@ from typing import Any
 from texttable import Texttable
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.report.answer import answer_metrics, answer_rows
 
 
 def log_summary(config: Config, result: dict[str, Any]) -> None:
@@ -33,16 +34,14 @@ def log_summary(config: Config, result: dict[str, Any]) -> None:
 
 def _yardstick_table(result: dict[str, Any]) -> str:
     """Return the run and its yardsticks with all metrics at the cut-off of the headline metric."""
-    shown = [name for name in result["test_result"] if name.endswith(f"@{result['headline'].rpartition('@')[2]}")]
+    shown = answer_metrics(result)
     table = Texttable(max_width=0)
     table.set_deco(Texttable.HEADER)
     table.set_cols_dtype(["t"] * (1 + len(shown)))
     table.set_cols_align(["l"] + ["r"] * len(shown))
     table.set_header_align(["l"] + ["r"] * len(shown))
     table.header(["", *shown])
-    run = {"name": "this run", "test_result": result["test_result"], "standard_error": result["test_standard_error"]}
-    again = {"name": "this run, re-weighted", **result["reweighting"]}
-    for row in [run, again, *result["yardsticks"]]:
+    for row in answer_rows(result):
         values, errors = row["test_result"], row["standard_error"]
         cells = [with_error(values[name], errors.get(name)) if name in values else "" for name in shown]
         table.add_row([row["name"], *cells])

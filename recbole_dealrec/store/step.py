@@ -41,17 +41,21 @@ stopwatch = Stopwatch()
 
 
 @contextmanager
-def step(folder: RunFolder, name: str) -> Iterator[None]:
+def step(folder: RunFolder, name: str) -> Iterator[dict[str, Any]]:
     """Log and measure a step of all processes, and add its record to the folder if it ends without an error.
 
-    Steps must not be nested.
+    JSON outputs that are put into the yielded dictionary, by file name, are written after the record, so that a killed
+    run never has an output without the record of its step. Steps must not be nested.
     """
+    outputs: dict[str, Any] = {}
     stopwatch.restart()
     getLogger().info(f"step {name}")
     with peak_memory() as memory:
-        yield
+        yield outputs
     seconds = round(stopwatch.seconds(), 3)
     add_records(folder, {name: {"seconds": seconds, "memory": memory()}})
+    for file, content in outputs.items():
+        folder.output_json(file, content)
     synchronize(folder)
     getLogger().info(f"step {name} took {seconds:.1f} s")
 

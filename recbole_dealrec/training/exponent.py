@@ -9,7 +9,8 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import QueryDataLoader, Splits
 from recbole_dealrec.data.sequence import item_counts
-from recbole_dealrec.model.reweighting import Reweighting, reweighted
+from recbole_dealrec.model.reweighting import Reweighting, ranks_histories, reweighted
+from recbole_dealrec.store.opening import synchronize
 from recbole_dealrec.store.step import step
 from recbole_dealrec.training.collector import JoinedCollector
 from recbole_dealrec.training.llm_trainer import LLMTrainer
@@ -30,12 +31,16 @@ def chosen_reweighting(trainer: LLMTrainer, splits: Splits, surrogates: list[Seq
     config, folder = trainer.config, trainer.folder
     if folder.has(REWEIGHTING):
         return Reweighting.restored(config, splits.train, folder / REWEIGHTING)
-    reweighting = Reweighting(item_counts(splits.train), surrogates)
+    usable = [surrogate for surrogate in surrogates if ranks_histories(surrogate)]
+    if config["grounding_collaborative"] != 0 and surrogates and not usable:
+        getLogger().warning("re-weighting: the surrogates rank for users, not for histories, and have no say")
+    reweighting = Reweighting(item_counts(splits.train), usable)
     trainer.load(folder / trainer.name)
     with step(folder, REWEIGHTING):
         choose_exponents(trainer, reweighting, QueryDataLoader(config, splits.valid, n_queries(config)))
-        with folder.output(REWEIGHTING) as path:
-            reweighting.save(path)
+    with folder.output(REWEIGHTING) as path:
+        reweighting.save(path)
+    synchronize(folder)
     return reweighting
 
 
@@ -48,7 +53,8 @@ def choose_exponents(trainer: LLMTrainer, reweighting: Reweighting, queries: Que
     """Set the exponents of ``reweighting``: those that are given, and of the others the best on the queries.
 
     One pass ranks the queries; every pair of exponents re-weights the same scores. Best is the highest
-    ``headline_metric``, of equal pairs the smallest sum; without such a metric there is no re-weighting.
+    ``headline_metric``, of equal pairs the smallest sum; without such a metric there is no re-weighting. Surrogates
+    that have no say are dropped.
 
     Args:
         trainer: has the fine-tuned model.
@@ -64,14 +70,18 @@ def choose_exponents(trainer: LLMTrainer, reweighting: Reweighting, queries: Que
             factors = reweighting.factors(scores, interaction)
             for pair, collector in collectors.items():
                 collector.eval_batch_collect(reweighted(scores, *factors, *pair), interaction, *positives)
-        evaluator = QueryEvaluator(config)
-        found = {pair: evaluator.evaluate(each.get_data_struct())[metric] for pair, each in collectors.items()}
+        judge = QueryEvaluator(config).metric_class[metric.partition("@")[0]]
+        found = {pair: judge.calculate_metric(each.get_data_struct())[metric] for pair, each in collectors.items()}
         pairs = [max(found, key=found.get)]
         getLogger().info(
             f"re-weighting: exponents {pairs[0][0]:g} of popularity and {pairs[0][1]:g} of the surrogates' scores have "
             f"the best validation {metric}, {found[pairs[0]]:.4f}; without it {found.get((0.0, 0.0), float('nan')):.4f}"
         )
     reweighting.popularity, reweighting.collaborative = pairs[0]
+    if reweighting.collaborative and not reweighting.surrogates:
+        getLogger().warning("grounding_collaborative: this run has no surrogate to re-weight by, so it has no effect")
+    if not reweighting.collaborative:
+        reweighting.surrogates = []
 
 
 def _candidates(config: Config, reweighting: Reweighting) -> Iterator[tuple[float, ...]]:

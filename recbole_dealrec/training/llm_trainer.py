@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils.memory import clear_device_cache
+from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import set_color
 from torch.optim.lr_scheduler import LambdaLR
@@ -103,6 +104,11 @@ class LLMTrainer(SafetensorsTrainer):
         for name, value in weights.items():
             parameters[name].data.copy_(fsdp.shard_like(parameters[name], value))
 
+    def collect_data(self, train_data: TrainDataLoader) -> None:
+        """Collect what metrics such as ItemCoverage need of the training part, for ``test`` and ``evaluate``."""
+        for collector in (self.eval_collector, self._reweighted):
+            collector.data_collect(train_data)
+
     @torch.no_grad()
     def rankings(self, queries: QueryDataLoader) -> Iterator[tuple[torch.Tensor, Interaction, list[torch.Tensor]]]:
         """Yield the scores of all items for each batch of queries, the batch, and rows and ids of positive items."""
@@ -110,7 +116,8 @@ class LLMTrainer(SafetensorsTrainer):
         self.tot_item_num = queries.dataset.item_num
         for batch in queries:
             interaction, scores, *positives = self._full_sort_batch_eval(batch)
-            yield scores, interaction[: len(scores)].to(self.device), positives
+            if len(scores):
+                yield scores, interaction.to(self.device), positives
 
     def test(
         self, test_data: QueryDataLoader, show_progress: bool = False, reweighting: Reweighting | None = None
@@ -148,7 +155,7 @@ class LLMTrainer(SafetensorsTrainer):
         if isinstance(batched_data, SpareBatch):
             scores, *positives = (values[:0] for values in (scores, *positives))
         if self._reweighting and len(scores):
-            queries = interaction[: len(scores)].to(self.device)
+            queries = interaction.to(self.device)
             self._reweighted.eval_batch_collect(self._reweighting(scores, queries), queries, *positives)
         return interaction, scores, *positives
 

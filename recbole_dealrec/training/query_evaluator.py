@@ -57,7 +57,7 @@ class QueryEvaluator(Evaluator):
         A metric that is a mean over queries has the standard deviation of its values over the square root of their
         number. The others (ItemCoverage, ShannonEntropy, GiniIndex, GAUC) have the delete-a-group jackknife's, with 50
         groups (Quenouille, 1956): an approximation that on average is too large (Efron and Stein, 1981), by a third in
-        ``tests/test_evaluator.py``.
+        ``tests/training/test_query_evaluator.py``.
         """
         n = _n_queries(self.evaluated)
         if n < 2:

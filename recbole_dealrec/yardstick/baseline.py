@@ -48,15 +48,11 @@ class ItemKNN:
     Args:
         dataset: training part.
 
-    Attributes:
-        shrink: term of the denominator that lowers similarities of rare items.
-
     Raises:
         MemoryError: the pairs of items with a common user are too many.
     """
 
     def __init__(self, dataset: SequentialDataset) -> None:
-        self.shrink = 0.0
         self._fields = Fields.of(dataset.config)
         together = _users_by_items(dataset)
         if np.square(together.sum(axis=1, dtype=np.int64)).sum() > _MOST_PAIRS:
@@ -64,19 +60,21 @@ class ItemKNN:
         count = np.asarray(together.sum(axis=0)).ravel()
         self._common = (together.T @ together).tocoo()
         self._norm = np.sqrt(count[self._common.row] * count[self._common.col])
+        self.set_shrink(0.0)
+
+    def set_shrink(self, shrink: float) -> None:
+        """Set the term of the denominator that lowers the similarities of rare items."""
+        value = self._common.data / (self._norm + shrink)
+        value[self._common.row == self._common.col] = 0
+        self._similarity = sp.csr_array((value, (self._common.row, self._common.col)), shape=self._common.shape)
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Return the score of every item for each query, float32 [B, n_items]."""
         items, length = (interaction[name].cpu().numpy() for name in (self._fields.history, self._fields.length))
         row, place = np.nonzero(np.arange(items.shape[1]) < length[:, None])
-        n_items = self._common.shape[0]
-        history = sp.csr_array((np.ones(len(row)), (row, items[row, place])), shape=(len(items), n_items))
-        return torch.from_numpy((history @ self._similarity()).toarray()).float()
-
-    def _similarity(self) -> sp.csr_array:
-        value = self._common.data / (self._norm + self.shrink)
-        value[self._common.row == self._common.col] = 0
-        return sp.csr_array((value, (self._common.row, self._common.col)), shape=self._common.shape)
+        shape = len(items), self._common.shape[0]
+        history = sp.csr_array((np.ones(len(row)), (row, items[row, place])), shape=shape)
+        return torch.from_numpy((history @ self._similarity).toarray()).float()
 
 
 def _users_by_items(dataset: SequentialDataset) -> sp.csr_array:

@@ -58,7 +58,7 @@ class Evaluation:
 
     def _queries(self, trainer: LLMTrainer) -> QueryDataLoader:
         """Return the test queries, after the trainer has collected what metrics need of the training part."""
-        trainer.eval_collector.data_collect(self._train_data)
+        trainer.collect_data(self._train_data)
         return QueryDataLoader(self.config, self.splits.test, self.config["n_test"])
 
     @cached_property

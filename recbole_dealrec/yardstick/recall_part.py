@@ -1,11 +1,10 @@
 """The parts of Recall: beyond the popularity list, and by what the training part shows of a target."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.training.query_evaluator import QueryEvaluator
 from recbole_dealrec.yardstick.baseline import popularity_order
@@ -26,7 +25,7 @@ class ItemKinds:
     is_in_history: np.ndarray
 
     @classmethod
-    def of(cls, dataset: Any, samples: CandidateSamples) -> "ItemKinds":
+    def of(cls, dataset: SequentialDataset, samples: CandidateSamples) -> "ItemKinds":
         """Return the kinds of the items of a training part and its candidates."""
         n_items = dataset.item_num
         rank = np.full(n_items, n_items)

@@ -5,12 +5,12 @@ from math import hypot
 from typing import Any
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.report.answer import NORMAL_95
 from recbole_dealrec.training.query_evaluator import headline_metric
 from recbole_dealrec.yardstick.yardsticks import KNN, POPULAR, RANDOM, SURROGATE_MEAN, UNTUNED, VALID_POPULAR
 
 _LISTS = (POPULAR, VALID_POPULAR)
 _COMPARED = (*_LISTS, KNN, "surrogate", SURROGATE_MEAN, UNTUNED, RANDOM)
-_NORMAL = 1.96  # a 95 % interval
 _ABOVE, _BELOW, _EQUAL = "above", "below", "not told apart from"
 
 
@@ -27,7 +27,7 @@ def relation(value: float, error: float | None, other: float, other_error: float
     """
     if error is None or other_error is None:
         return _EQUAL
-    difference, half = value - other, _NORMAL * hypot(error, other_error)
+    difference, half = value - other, NORMAL_95 * hypot(error, other_error)
     return _ABOVE if difference > half else _BELOW if difference < -half else _EQUAL
 
 
@@ -85,5 +85,5 @@ def _listed(names: Sequence[str]) -> str:
 
 def _shown(metric: str) -> str:
     name, at, cutoff = metric.partition("@")
-    acronyms = {"ndcg", "mrr", "map", "gauc"}
+    acronyms = {"ndcg", "mrr", "map"}
     return f"{name.upper() if name in acronyms else name.capitalize()}{at}{cutoff}"

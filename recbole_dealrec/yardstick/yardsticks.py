@@ -33,7 +33,7 @@ class Yardsticks:
     """
 
     def __init__(self, config: Config, splits: Splits, kinds: ItemKinds, train_data: TrainDataLoader) -> None:
-        self.config, self.splits, self.kinds, self.train_data = config, splits, kinds, train_data
+        self.config, self.splits, self.kinds = config, splits, kinds
         self._ranking = RankingEvaluator(config, train_data)
         self._queries = QueryDataLoader(config, splits.test, config["n_test"])
 
@@ -76,12 +76,13 @@ class Yardsticks:
     def _item_knn(self) -> ItemKNN:
         """Return item kNN with the shrink that is best by ``headline_metric`` on the validation part."""
         knn, metric = ItemKNN(self.splits.train), headline_metric(self.config)
-        evaluator, queries = self._ranking, QueryDataLoader(self.config, self.splits.valid)
-        values = {}
-        for knn.shrink in _SHRINKS if metric else ():
-            values[knn.shrink] = evaluator.evaluate(knn.full_sort_predict, queries)[metric]
-        knn.shrink = max(values, key=values.get, default=_SHRINKS[0])
-        getLogger().info(f"{KNN}: shrink {knn.shrink:g} of {_SHRINKS}, the best by validation {metric}")
+        queries, values = QueryDataLoader(self.config, self.splits.valid), {}
+        for shrink in _SHRINKS if metric else ():
+            knn.set_shrink(shrink)
+            values[shrink] = self._ranking.evaluate(knn.full_sort_predict, queries)[metric]
+        best = max(values, key=values.get, default=_SHRINKS[0])
+        knn.set_shrink(best)
+        getLogger().info(f"{KNN}: shrink {best:g} of {_SHRINKS}, the best by validation {metric}")
         return knn
 
 

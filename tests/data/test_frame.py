@@ -166,7 +166,9 @@ def test_categories_are_their_values(select, shop):
     items = items.assign(
         item_id=pd.Categorical(items["item_id"], categories=known), title=items["title"].astype("category")
     )
-    check_samples(select(interactions, items))
+    selected = select(interactions, items)
+    check_samples(selected)
+    pd.testing.assert_frame_equal(selected, select(*shop))
 
 
 def test_whole_numbers_that_pandas_keeps_as_floats_are_written_whole(select, shop):

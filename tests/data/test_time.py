@@ -134,8 +134,9 @@ def test_of_repeated_interactions_the_first_or_last_in_exact_time_stays(keep, ro
 
 
 def test_time_is_no_feature(rows, load):
-    with pytest.raises(InputError, match="'numerical_features'"):
-        load(rows, UNITS["seconds"], numerical_features=["timestamp"])
+    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "title"]}
+    with pytest.raises(InputError, match="'numerical_features': time is for the order of rows alone"):
+        load(rows, UNITS["seconds"], numerical_features=["timestamp"], load_col=columns)
 
 
 def test_an_interval_of_time_is_in_the_files_unit(rows, load):

@@ -5,7 +5,9 @@ import pytest
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_dealrec.model.reweighting import Reweighting, reweighted
+from recbole_dealrec.data import load_splits
+from recbole_dealrec.model.reweighting import Reweighting, ranks_histories, reweighted
+from recbole_dealrec.model.surrogate import build_surrogate
 
 INF = torch.inf
 
@@ -25,12 +27,18 @@ def test_without_exponents_the_ranking_stays():
     assert torch.equal(found.argsort(dim=1), scores.argsort(dim=1))
 
 
+def queries(count):
+    return Interaction({"items": torch.ones(count, 1), "length": torch.ones(count)})
+
+
 class Surrogate:
     def __init__(self, scores):
         self.scores = scores
 
+    ITEM_SEQ, ITEM_SEQ_LEN = "items", "length"
+
     def eval(self):
-        pass
+        return self
 
     def full_sort_predict(self, interaction):
         return self.scores.view(-1)
@@ -39,7 +47,7 @@ class Surrogate:
 def test_scores_of_the_surrogates_are_normalised_and_averaged():
     first, second = torch.tensor([[9.0, 1, 2, 3], [9, 5, 5, 7]]), torch.tensor([[9.0, 30, 10, 20], [9, 1, 0, 2]])
     reweighting = Reweighting(np.array([7, 2, 4, 6]), [Surrogate(first), Surrogate(second)])
-    popularity, collaborative = reweighting.factors(torch.zeros(2, 4), Interaction({"x": torch.zeros(2)}))
+    popularity, collaborative = reweighting.factors(torch.zeros(2, 4), queries(2))
     torch.testing.assert_close(popularity, torch.tensor([0, 0, 0.5, 1.0]))
     torch.testing.assert_close(collaborative, torch.tensor([[0, 0.5, 0.25, 0.75], [0, 0.25, 0, 1.0]]))
 
@@ -47,7 +55,7 @@ def test_scores_of_the_surrogates_are_normalised_and_averaged():
 def test_a_high_exponent_ranks_as_the_surrogate():
     ranked = torch.tensor([[0.0, 4, 3, 2, 1]])
     reweighting = Reweighting(np.ones(5, dtype=np.int64), [Surrogate(ranked)], collaborative=100.0)
-    found = reweighting(torch.tensor([[-INF, 0.1, 0.2, 0.3, 0.4]]), Interaction({"x": torch.zeros(1)}))
+    found = reweighting(torch.tensor([[-INF, 0.1, 0.2, 0.3, 0.4]]), queries(1))
     assert found.argsort(dim=1, descending=True).tolist() == [[1, 2, 3, 4, 0]]
 
 
@@ -55,5 +63,11 @@ def test_a_high_exponent_ranks_as_the_surrogate():
 def test_equal_counts_change_nothing(counts):
     reweighting = Reweighting(np.array(counts), popularity=5.0)
     scores = torch.tensor([[-INF, -1.0, -2.0]])
-    found = reweighting(scores, Interaction({"x": torch.zeros(1)}))
+    found = reweighting(scores, queries(1))
     torch.testing.assert_close(found, torch.tensor([[-INF, -1.0, -2.0]]))
+
+
+@pytest.mark.parametrize("name, expected", [("SASRec", True), ("GRU4Rec", True), ("HGN", False), ("SHAN", False)])
+def test_a_surrogate_that_needs_the_user_is_told_apart(ten, name, expected):
+    config = ten(surrogate_model=name)
+    assert ranks_histories(build_surrogate(config.surrogate(), load_splits(config).train)) == expected

@@ -34,8 +34,10 @@ class Trainer:
 
 
 class Surrogate:
+    ITEM_SEQ, ITEM_SEQ_LEN = "item_id_list", "item_length"
+
     def eval(self):
-        pass
+        return self
 
     def full_sort_predict(self, interaction):
         return torch.sin(interaction["item_id_list"][:, :1] * torch.arange(self.n_items))
@@ -75,6 +77,25 @@ def test_without_surrogates_only_popularity_counts(movies_path):
     reweighting.surrogates = []
     choose_exponents(trainer, reweighting, queries)
     assert reweighting.collaborative == 0.0 and reweighting.popularity in _GRID
+
+
+def test_an_exponent_without_surrogates_is_told(movies_path, caplog):
+    trainer, reweighting, queries = prepared(movies_path, grounding_popularity=0, grounding_collaborative=2.0)
+    reweighting.surrogates = []
+    choose_exponents(trainer, reweighting, queries)
+    assert "no surrogate to re-weight by" in caplog.text
+
+
+def test_surrogates_without_a_say_are_dropped(movies_path):
+    trainer, reweighting, queries = prepared(movies_path, grounding_popularity=1.0, grounding_collaborative=0)
+    choose_exponents(trainer, reweighting, queries)
+    assert reweighting.surrogates == []
+
+
+def test_metrics_that_need_the_training_part_do_not_disturb(movies_path):
+    trainer, reweighting, queries = prepared(movies_path, metrics=["ItemCoverage", "NDCG", "AveragePopularity"])
+    choose_exponents(trainer, reweighting, queries)
+    assert reweighting.collaborative in _GRID
 
 
 def test_given_exponents_need_no_pass(movies_path):

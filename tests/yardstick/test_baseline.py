@@ -73,7 +73,7 @@ def test_a_random_ranking_finds_each_item_as_often(rows, splits):
 @pytest.mark.parametrize("shrink", [0.0, 7.0])
 def test_item_knn_is_the_sum_of_cosines(config, splits, shrink):
     knn = ItemKNN(splits.train)
-    knn.shrink = shrink
+    knn.set_shrink(shrink)
     has = np.zeros((splits.train.user_num, splits.train.item_num))
     for user, items in training_items(splits).items():
         has[user, items] = 1
