@@ -113,7 +113,7 @@ class Runs:
         self.splits = load_splits(self.config)
         self.samples = CandidateSamples.from_dataset(self.splits.train, self.config["samples_per_user"])
         parts = {"valid": self.splits.valid, "test": self.splits.test}
-        self._queries = {name: QueryDataLoader(part.config, part).positives for name, part in parts.items()}
+        self.queries = {name: QueryDataLoader(part.config, part).positives for name, part in parts.items()}
 
     def rows(self) -> pd.DataFrame:
         """The rows so far, by seed within each sampler."""
@@ -141,7 +141,7 @@ class Runs:
 
     def popularity(self, targets: np.ndarray) -> dict[str, float]:
         """Recall@10 on each part of recommending to everybody the ten most frequent of these targets."""
-        return {part: recall_of_popularity(positives, targets) for part, positives in self._queries.items()}
+        return {part: recall_of_popularity(positives, targets) for part, positives in self.queries.items()}
 
 
 def report(table: Runs) -> str:

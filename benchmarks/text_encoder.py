@@ -19,13 +19,14 @@ import common
 import numpy as np
 import pandas as pd
 import torch
+from comparison import METRICS
 from popularity import recall_of_popularity
+from recbole.utils import init_seed
 from scipy.stats import ttest_1samp
-from trials import METRICS, validated
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.command_line import parse_command_line
-from recbole_dealrec.data import QueryDataLoader, SequentialDataset, load_splits
+from recbole_dealrec.data import QueryDataLoader, SequentialDataset, load_splits, train_loader
 from recbole_dealrec.model import LLMRecommender
 from recbole_dealrec.model.tiger.semantic_id import catalogue_ids
 from recbole_dealrec.model.tiger.text_embedding import TFIDF
@@ -33,6 +34,7 @@ from recbole_dealrec.pipeline import Pipeline, configure, prepare
 from recbole_dealrec.report.comparison_table import interval_half_width
 from recbole_dealrec.store.files import atomic_path
 from recbole_dealrec.store.opening import opened
+from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 DECIDES = "ndcg@10"  # the default valid_metric, by which the best epoch is chosen
 LISTS = 400  # queries whose lists are compared with one another
@@ -116,6 +118,16 @@ def measured(dataset: str, keys: dict[str, Any]) -> dict[str, float]:
 
 
 @torch.no_grad()
+def validated(pipeline: Pipeline) -> dict[str, float]:
+    """Metrics of the best weights on all validation queries."""
+    config, llm = pipeline.config, pipeline.llm()
+    trainer = LLMTrainer(config, llm, pipeline.folder, llm.weights_folder)
+    init_seed(config["seed"], config["reproducibility"])
+    trainer.eval_collector.data_collect(train_loader(config, pipeline.splits.train, pipeline.samples.rows))
+    result = trainer.evaluate(QueryDataLoader(config, pipeline.splits.valid))
+    return {metric: float(value) for metric, value in result.items()}
+
+
 def items_ranked(llm: LLMRecommender, valid: SequentialDataset, n_queries: int = LISTS, k: int = 10) -> int:
     """Number of different items among the best ``k`` of each of some queries; ``k`` if all have the same list."""
     llm.eval()

@@ -1,90 +1,122 @@
-"""Which selection is best by validation? One seed; fine-tunes on each and never looks at the test part.
+"""Which defaults are best? Selections of DEALRec with different keys, compared without the test part.
 
-    python benchmarks/trials.py --model TIGER --dataset games --checkpoint_dir FOLDER --trials "{n_groups: 9}" ...
+    python benchmarks/trials.py --model TIGER --dataset games --data_path FOLDER --checkpoint_dir FOLDER
+    python benchmarks/trials.py --model BIGRec --dataset ml-100k --checkpoint_dir FOLDER
 
-A trial is a YAML mapping of keys of the selection or the influence (``sampler``, ``effort_weight``, ``n_groups``,
-``hard_prune_ratio``, ``influence_on``, ``hessian_damping``), ``{}`` for the defaults. Any configuration key can follow
-and holds for all trials. Surrogates, effort and language model are computed once; finished trials in FOLDER are not run
-again. Metrics are on all validation queries, with the weights that were best on the queries that stopped training.
-Writes benchmarks/results/<dataset>-<model>-trials.md after every trial.
+Half of the users of the validation part, drawn once, serve as validation part: training stops by them, and a selection
+may use them. The other half is the test part of the trials, so that no key that sees validation targets is judged on
+them. The real test part is not read. Any configuration key can follow and holds for all trials. Each finished run adds
+a row to benchmarks/results/<dataset>-<model>-trials-runs.csv and is not run again while the row is there; the page
+<dataset>-<model>-trials.md is made of the rows.
 """
 
 import argparse
+import shutil
+from pathlib import Path
 from typing import Any
 
 import common
+import comparison
 import numpy as np
-import yaml
-from popularity import recall_of_popularity
-from recbole.utils import init_seed
-from scipy.stats import rankdata
+import pandas as pd
 
 from recbole_dealrec.config.command_line import parse_command_line
-from recbole_dealrec.data import QueryDataLoader, train_loader
-from recbole_dealrec.pipeline import Pipeline, configure, prepare
-from recbole_dealrec.store.files import read_json
-from recbole_dealrec.store.opening import opened
-from recbole_dealrec.training.llm_trainer import LLMTrainer
+from recbole_dealrec.config.properties import properties_folder
+from recbole_dealrec.config.yaml_file import read_yaml_files
+from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.data.dataset import SequentialDataset, load_splits
+from recbole_dealrec.pipeline import configure
 
-METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
-RESULT = "valid_result.json"
+PAPER = {"hard_prune_ratio": 0, "influence_on": "train", "effort_weight": 0.5, "n_groups": 50}
+VALID = {**PAPER, "influence_on": "valid"}
+# The paper's text and one key changed at a time, then the same with the influence on the validation part.
+TRIALS = [
+    PAPER, {**PAPER, "hard_prune_ratio": 0.1}, VALID,
+    {**VALID, "effort_weight": 0.1}, {**VALID, "n_groups": 10}, {**VALID, "effort_weight": 1.0},
+    {**VALID, "hard_prune_ratio": 0.1}, {**VALID, "n_groups": 200}, {**PAPER, "effort_weight": 0.1},
+    {**PAPER, "n_groups": 10},
+]  # fmt: skip
+KEYS = {
+    "show_progress": False, "topk": [10, 20], "yardsticks": False, "grounding_popularity": 0,
+    "grounding_collaborative": 0, "benchmark_filename": ["train", "valid", "test"],
+    "load_col": {"inter": ["user_id", "item_id_list", "item_id"]}, "alias_of_item_id": ["item_id_list"],
+}  # fmt: skip
+METRICS = ["ndcg@10", "recall@10", "ndcg@20", "recall@20"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="TIGER")
     parser.add_argument("--dataset", default="games")
-    parser.add_argument("--trials", type=yaml.safe_load, nargs="+", default=[{}])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
     arguments, rest = parser.parse_known_args()
-    keys = {"show_progress": False, "topk": [10, 20], "sampler": "DEALRec", **parse_command_line(rest)}
-    rows = []
-    for trial in arguments.trials:
-        rows.append(run(arguments.model, arguments.dataset, keys, trial))
-        name = f"{arguments.dataset}-{arguments.model}-trials".lower()
-        common.write(name, report(arguments.model, arguments.dataset, rows))
+    keys = parse_command_line(rest)
+    held_out = held_out_data(arguments.model, arguments.dataset, keys)
+    variants = {name(keys): ("DEALRec", keys) for keys in TRIALS} | {"Random": ("Random", {})}
+    file = f"{arguments.dataset}-{arguments.model}-trials".lower()
+    given = {key: value for key, value in keys.items() if key not in ("data_path", "checkpoint_dir")}
+    of_dataset = read_yaml_files(properties_folder() / "dataset" / f"{arguments.dataset}.yaml")
+    keys = {**of_dataset, **keys, **KEYS, "data_path": str(held_out.parent)}
+    table = comparison.Runs(arguments.model, held_out.name, keys, file, variants)
+    for trial in variants:
+        for seed in arguments.seeds:
+            table.run(trial, seed)
+            common.write(file, page(table, given))
 
 
-def run(model: str, dataset: str, keys: dict[str, Any], trial: dict[str, Any]) -> dict[str, Any]:
-    config = configure(model, dataset, None, {**keys, **trial})
-    (job,) = prepare([config])
-    splits, samples, scoring = job.splits, job.samples, job.scoring()
-    with opened(job.folders().run) as folder:
-        pipeline = Pipeline(job, scoring, folder)
-        selected = pipeline.run(last="finetune")["selected"]
-        if not folder.has(RESULT):
-            folder.output_json(RESULT, validated(pipeline))
-        result = read_json(folder / RESULT)
-    scores = scoring.scores(["influence", "effort"])
-    ranks = {name: share_below(values)[selected].mean() for name, values in scores.items()}
-    popularity = recall_of_popularity(QueryDataLoader(config, splits.valid).positives, samples.item_id[selected])
-    name = ", ".join(f"{key} {value}" for key, value in trial.items()) or "defaults"
-    return {"trial": name, **ranks, "items": len(set(samples.item_id[selected])), "popularity": popularity, **result}
+def name(keys: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in keys.items())
 
 
-def validated(pipeline: Pipeline) -> dict[str, float]:
-    """Metrics of the best weights on all validation queries."""
-    config, llm = pipeline.config, pipeline.llm()
-    trainer = LLMTrainer(config, llm, pipeline.folder, llm.weights_folder)
-    init_seed(config["seed"], config["reproducibility"])
-    trainer.eval_collector.data_collect(train_loader(config, pipeline.splits.train, pipeline.samples.rows))
-    result = trainer.evaluate(QueryDataLoader(config, pipeline.splits.valid))
-    return {metric: float(value) for metric, value in result.items()}
+def held_out_data(model: str, dataset: str, keys: dict[str, Any]) -> Path:
+    """Write the dataset whose validation and test part are halves of the validation part, and return its folder."""
+    config = configure(model, dataset, None, keys)
+    folder = Path(config["checkpoint_dir"]) / "data" / f"{dataset}-held-out"
+    if not folder.is_dir():
+        splits = load_splits(config)
+        folder.mkdir(parents=True)
+        users = np.unique(splits.valid.inter_feat[config["USER_ID_FIELD"]].numpy())
+        is_held_out = np.random.default_rng(0).random(users.max() + 1) < 0.5
+        for part, rows in (("train", splits.train), ("valid", splits.valid), ("test", splits.valid)):
+            frame = benchmark_rows(rows)
+            if part != "train":
+                held_out = is_held_out[CandidateSamples.from_dataset(rows).user_id]
+                frame = frame[held_out if part == "test" else ~held_out]
+            frame.to_csv(folder / f"{folder.name}.{part}.inter", sep="\t", index=False)
+        shutil.copy(Path(config["data_path"]) / f"{dataset}.item", folder / f"{folder.name}.item")
+    return folder
 
 
-def share_below(scores: np.ndarray) -> np.ndarray:
-    """Rank of each score among all, from 0 to 1."""
-    return (rankdata(scores) - 1) / (len(scores) - 1)
+def benchmark_rows(part: SequentialDataset) -> pd.DataFrame:
+    """User, history and target of each row, as RecBole's benchmark files have them."""
+    samples, items = CandidateSamples.from_dataset(part), part.field2id_token[part.iid_field]
+    histories = [
+        " ".join(items[history[:length]])
+        for history, length in zip(samples.item_id_list, samples.item_length, strict=True)
+    ]
+    return pd.DataFrame({
+        "user_id:token": part.field2id_token[part.uid_field][samples.user_id],
+        "item_id_list:token_seq": histories,
+        "item_id:token": items[samples.item_id],
+    })  # fmt: skip
 
 
-def report(model: str, dataset: str, rows: list[dict[str, Any]]) -> str:
-    columns = ["trial", "influence", "effort", "items", "popularity", *METRICS]
-    return f"""# {dataset}, {model}: selections compared on the validation part
+def page(table: comparison.Runs, given: dict[str, Any]) -> str:
+    config, runs = table.config, table.rows()
+    columns = ["keys of DEALRec", "seeds", *METRICS, "best validation result", "popularity, test"]
+    rows = [
+        [trial, len(part), *(common.spread(part[column]) for column in columns[2:])]
+        for trial, part in runs.groupby("sampler", sort=False)
+    ]
+    n_valid, n_test = (len(queries) for queries in table.queries.values())
+    return f"""# {config["dataset"]}, {config["model"]}: DEALRec's keys compared on held-out validation users
 
-{common.header()}. Influence and effort are the mean ranks of the selected samples among all candidates, from 0 to 1;
-items is the number of different targets, popularity the Recall@10 of recommending to everybody the ten that are most
-often targets.
+{common.header()}. Means and standard deviations over seeds of the metrics on half of the users of the validation part,
+drawn once ({n_test:,} queries). The other half ({n_valid:,} queries) is what training stopped by and what
+`influence_on: valid` saw. The test part was not read. The last column is the Recall@10 of recommending to everybody the
+ten most frequent targets of the selection. All runs with {comparison.listed(given) or "the defaults of the rest"}.
 
-{common.table(columns, [[row[name] for name in columns] for row in rows])}
+{common.table(columns, rows)}
 """
 
 
