@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.pipeline import configure
 from recbole_dealrec.report import example_places, selection_statistics
+from recbole_dealrec.report.full_cost import FullCost, full_cost
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.store.files import read_json
 
@@ -208,6 +210,20 @@ def test_the_page_opens_with_the_answer(run, page, result):
         assert str(table[row["name"]]).startswith(str(row["test_result"][result["headline"]]))
     estimate = result["seconds"]["fine-tuning"] * result["n_candidates"] / len(result["selected"])
     assert any(value == pytest.approx(estimate) for value, _ in page.numbers)
+
+
+def test_fine_tuning_on_all_is_measured_by_a_run_with_the_same_keys(run, result, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = {**run[1], "checkpoint_dir": str(tmp_path / "saved")}
+    config = configure(None, "movies", None, run[1])
+    estimate = FullCost(result["seconds"]["fine-tuning"] * result["n_candidates"] / len(result["selected"]), False)
+    folder = tmp_path / "saved" / run[0].name
+    assert full_cost(folder, config, result) == estimate
+    full = run_recbole_dealrec(dataset="movies", sampler="Full", config_dict={**keys, "yardsticks": False})
+    assert full_cost(folder, config, result) == FullCost(full["seconds"]["fine-tuning"], True)
+    assert full_cost(folder, config, full) is None
+    other = configure(None, "movies", None, {**run[1], "learning_rate": 0.5})
+    assert full_cost(folder, other, result) == estimate
 
 
 def test_five_users_are_shown_with_what_they_took(run, movies_path):

@@ -9,6 +9,7 @@ import pandas as pd
 from recbole_dealrec.config import Config
 from recbole_dealrec.report import figure
 from recbole_dealrec.report.answer import NORMAL_95, answer_metrics, answer_rows
+from recbole_dealrec.report.full_cost import full_cost
 from recbole_dealrec.report.page import render
 from recbole_dealrec.report.statistic import score_columns
 from recbole_dealrec.store.run_folder import RunFolder
@@ -31,7 +32,7 @@ def write_report(run: RunFolder, config: Config, result: dict[str, Any], scores:
         result=result,
         about=_about(config, result),
         answer=_answer(result),
-        full_seconds=_full_seconds(result),
+        full_cost=full_cost(run.path, config, result),
         users=run.read_json("users.json"),
         metrics=metric_table(result["test_result"], result["test_standard_error"]),
         histograms=_histograms(selection["scores"]),
@@ -78,12 +79,6 @@ def _about(config: Config, result: dict[str, Any]) -> str:
     path = Path(config["llm_path"]).name if "llm_path" in config else ""
     named = f"{config['model']} with {'the tiny LLM' if path == 'tiny' else path}" if path else config["model"]
     return f"{config['dataset']}; {named}; {config['sampler']}, seed {config['seed']}; {result['date']}"
-
-
-def _full_seconds(result: dict[str, Any]) -> float | None:
-    """Return the estimated seconds of fine-tuning on all candidates for as many epochs; None if it is not known."""
-    share, seconds = len(result["selected"]) / result["n_candidates"], result["seconds"].get("fine-tuning")
-    return seconds / share if share < 1 and seconds else None
 
 
 def metric_table(
