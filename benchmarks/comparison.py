@@ -10,7 +10,7 @@ made of the rows.
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,15 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 from popularity import recall_of_popularity
-from scipy.stats import ttest_rel
 
 from recbole_dealrec import compare_samplers
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
-from recbole_dealrec.report.comparison_table import COSTS, holm
+from recbole_dealrec.report.comparison_table import COSTS, REFERENCES, holm, paired_p
 from recbole_dealrec.store.files import atomic_path, read_json
 
-MAIN = ["DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "Random", "CCS"]
+MAIN = ["DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "Random", "TargetFrequency", "CCS"]
 OTHERS = ["EL2N", "GraNd", "TF-DCon", "RecRanker", "S2L", "GORACS"]
 # Keys of one sampler, chosen on the validation part by results/<dataset>-<model>-trials.md as first measured.
 CHOSEN = {
@@ -46,7 +45,8 @@ VARIANTS = {
 # Keys of the fine-tuning on all candidates that make it faster on a CPU.
 FULL = {("TIGER", "games"): {"micro_batch_size": 8}}
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
-BASELINES = ("Random", "Full", "untuned")
+TESTED = ["recall@10", "ndcg@10"]
+UNTESTED = ("Full", "untuned")
 # Table 2 of the paper, 1,024-shot, the same metrics.
 PAPER = {
     ("TIGER", "games"): {
@@ -89,6 +89,7 @@ class Runs:
         keys: configuration keys of all runs.
         name: of the file; None is ``<dataset>-<model>``.
         variants: sampler and further keys of rows of their own, by name; None takes those of VARIANTS.
+        metrics: columns of the page.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Runs:
         keys: dict[str, Any],
         name: str | None = None,
         variants: dict[str, tuple[str, dict[str, Any]]] | None = None,
+        metrics: Sequence[str] = METRICS,
     ) -> None:
         self.name = name or f"{dataset}-{model}".lower()
         self.file = common.RESULTS / f"{self.name}-runs.csv"
@@ -105,6 +107,7 @@ class Runs:
         self.variants = VARIANTS.get((model, dataset), {}) if variants is None else variants
         self.full = FULL.get((model, dataset), {})
         self.paper = PAPER.get((model, dataset), {})
+        self.metrics = list(metrics)
         self.run_keys = {"model": model, "dataset": dataset}
         self.config = Config(
             model, dataset, config_dict={**keys, "sampler": "DEALRec", **self.chosen.get("DEALRec", {})}
@@ -139,6 +142,11 @@ class Runs:
         with FileLock(f"{self.config['checkpoint_dir']}/.rows.lock"), atomic_path(self.file) as file:
             pd.concat([self.rows(), pd.DataFrame([run])]).to_csv(file, index=False)
 
+    def yardsticks(self) -> list[dict[str, Any]]:
+        """The rows that ``yardsticks.py`` has measured on this dataset."""
+        file = common.RESULTS / f"{self.config['dataset']}-yardsticks.csv"
+        return pd.read_csv(file).to_dict("records") if file.is_file() else []
+
     def popularity(self, targets: np.ndarray) -> dict[str, float]:
         """Recall@10 on each part of recommending to everybody the ten most frequent of these targets."""
         return {part: recall_of_popularity(positives, targets) for part, positives in self.queries.items()}
@@ -155,11 +163,9 @@ def report(table: Runs) -> str:
 
 ## Metrics
 
-Means and standard deviations over seeds, on all test queries, over the full catalogue. The p values are of paired t
-tests over the seeds against Random, alternative: the mean is greater; corrected by Holm's method for the number of
-samplers. {chosen_keys(table)}
+{explained(table)}{chosen_keys(table)}
 
-{metrics_table(runs, table.paper)}
+{metrics_table(table)}
 
 What the selected targets are worth by themselves: Recall@10 of recommending to everybody the ten items that are most
 often targets of the selected samples. A Recall@10 that is not above it gives no sign of anything learnt from the
@@ -189,6 +195,16 @@ That of DEALRec; the other samplers differ in the keys of `properties/sampler/` 
 """
 
 
+def explained(table: Runs) -> str:
+    yardsticks = "Below stand yardsticks, which cost seconds, on the same queries, and the surrogates of seed "
+    yardsticks = f"{yardsticks}{table.config['seed']}. " if table.yardsticks() else ""
+    return (
+        "Means and standard deviations over seeds, on all test queries, over the full catalogue. The p values are of "
+        "two-sided paired t tests over the seeds, corrected by Holm's method over all samplers and both metrics, apart "
+        f"against Random and against TargetFrequency, the free draw. {yardsticks}"
+    )
+
+
 def chosen_keys(table: Runs) -> str:
     if not table.chosen:
         return "All samplers have their defaults."
@@ -208,21 +224,37 @@ def listed(keys: dict[str, Any]) -> str:
     return ", ".join(f"`{key}: {value}`" for key, value in keys.items())
 
 
-def metrics_table(runs: pd.DataFrame, paper: dict[str, str]) -> str:
-    samplers = list(dict.fromkeys(runs["sampler"]))
-    by_seed = {name: part.set_index("seed") for name, part in runs.groupby("sampler")}
-    tested = [name for name in samplers if name not in BASELINES]
-    p = {metric: dict(zip(tested, against_random(by_seed, tested, metric), strict=True)) for metric in METRICS[::2]}
+def metrics_table(table: Runs) -> str:
+    """Each sampler's metrics, its p values and the paper's figures, and below them the yardsticks."""
+    runs = table.rows()
+    by_seed = {name: part.set_index("seed") for name, part in runs.groupby("sampler", sort=False)}
+    references = [name for name in REFERENCES if name in by_seed]
+    p = {name: p_values(by_seed, name) for name in references}
     rows = [
         [
-            name, len(by_seed[name]), *(common.spread(by_seed[name][metric]) for metric in METRICS),
-            *(number(p[metric].get(name)) for metric in p), *(paper.get(name, "").split() or [""] * len(METRICS)),
+            name, len(part), *(common.spread(part[metric]) for metric in table.metrics),
+            *(number(p[reference].get((name, metric))) for metric in TESTED for reference in references),
+            *(table.paper.get(name, "").split() or [""] * len(table.metrics)),
         ]
-        for name in samplers
+        for name, part in by_seed.items()
     ]  # fmt: skip
-    columns = ["sampler", "seeds", *METRICS, *(f"p {metric}" for metric in p), *(f"paper {m}" for m in METRICS)]
-    width = len(columns) if paper else len(columns) - len(METRICS)
-    return common.table(columns[:width], [row[:width] for row in rows])
+    rows += [
+        [row["yardstick"], "", *(f"{row[metric]:.4f}" for metric in table.metrics)]
+        + [""] * (len(rows[0]) - 2 - len(table.metrics))
+        for row in table.yardsticks()
+    ]
+    columns = ["sampler", "seeds", *table.metrics, *(f"{metric}, p {name}" for metric in TESTED for name in references)]
+    columns += [f"paper {metric}" for metric in table.metrics] if table.paper else []
+    return common.table(columns, [row[: len(columns)] for row in rows])
+
+
+def p_values(by_seed: dict[str, pd.DataFrame], reference: str) -> dict[tuple[str, str], float]:
+    """The p values of all other samplers against one, corrected together, by sampler and metric."""
+    p = {}
+    for name in [name for name in by_seed if name not in (reference, *UNTESTED)]:
+        pair = by_seed[name].join(by_seed[reference], how="inner", rsuffix=" of the other")
+        p |= {(name, metric): paired_p(pair[metric], pair[f"{metric} of the other"]) for metric in TESTED}
+    return dict(zip(p, holm(list(p.values())), strict=True))
 
 
 def popularity_table(table: Runs, runs: pd.DataFrame) -> str:
@@ -232,18 +264,6 @@ def popularity_table(table: Runs, runs: pd.DataFrame) -> str:
     everything = table.popularity(table.samples.item_id).values()
     names = ["sampler", "popularity, validation", "popularity, test", "Recall@10, test", "best validation result"]
     return common.table(names, [*rows, ["all candidates", *(f"{value:.4f}" for value in everything), "", ""]])
-
-
-def against_random(by_seed: dict[str, pd.DataFrame], names: Iterable[str], metric: str) -> list[float]:
-    pairs = [by_seed[name].join(by_seed["Random"], how="inner", rsuffix=" of Random") for name in names]
-    return list(holm([greater_p(pair[metric], pair[f"{metric} of Random"]) for pair in pairs]))
-
-
-def greater_p(first: pd.Series, other: pd.Series) -> float:
-    """The p value of a paired t test with the alternative that ``first`` has the greater mean; NaN below two pairs."""
-    if len(first) < 2 or np.ptp(first - other) == 0:
-        return np.nan
-    return ttest_rel(first, other, alternative="greater").pvalue
 
 
 def cost_table(runs: pd.DataFrame) -> str:

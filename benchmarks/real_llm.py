@@ -54,7 +54,7 @@ def main() -> None:
         for rate in RATES:
             try_rate(rate, keys)
         return
-    table = comparison.Runs("BIGRec", "ml-100k", keys, NAME, VARIANTS)
+    table = comparison.Runs("BIGRec", "ml-100k", keys, NAME, VARIANTS, METRICS)
     for place, seed in enumerate([] if arguments.page else arguments.seeds):
         for name in [*arguments.samplers, *["untuned"] * (place == 0)]:
             table.run(name, seed)
@@ -67,9 +67,7 @@ def try_rate(rate: float, keys: dict[str, Any]) -> None:
     rows = pd.read_csv(file) if file.is_file() else pd.DataFrame({"learning_rate": []})
     if rate in set(rows["learning_rate"]):
         return
-    run = run_recbole_dealrec(
-        sampler="Random", config_dict={**keys, "learning_rate": rate}, last_step="finetune"
-    )
+    run = run_recbole_dealrec(sampler="Random", config_dict={**keys, "learning_rate": rate}, last_step="finetune")
     row = {"learning_rate": rate, **run["best_valid_result"], "seconds": run["seconds"]["fine-tuning"]}
     with atomic_path(file) as path:
         pd.concat([rows, pd.DataFrame([row])]).to_csv(path, index=False)
@@ -84,14 +82,12 @@ def page(table: comparison.Runs) -> str:
 
 {answer(runs)}
 
-{common.header()}. A row for each run: [{table.file.name}]({table.file.name}). Recall and NDCG on all test queries, over
-the full catalogue; means and standard deviations over seeds, and the standard error of one run over its queries.
+{common.header()}. A row for each run: [{table.file.name}]({table.file.name}).
 
-{metrics_table(runs)}
+{comparison.explained(table)}The standard error of one run's Recall@10 over its queries is
+{runs["recall@10, standard error"].mean():.4f} in the mean.
 
-Paired differences over seeds, and the p value of a two-sided paired t test, not corrected for their number:
-
-{differences_table(runs)}
+{comparison.metrics_table(table)}
 
 What the selected targets are worth by themselves: Recall@10 of recommending to everybody the ten items that are most
 often targets of the selected samples. A list of the ten most frequent targets of all candidates has
@@ -160,28 +156,6 @@ def difference_text(runs: pd.DataFrame, first: str, other: str) -> str:
 def paired(runs: pd.DataFrame, first: str, other: str, metric: str) -> pd.DataFrame:
     by_seed = {name: runs[runs["sampler"] == name].set_index("seed")[metric] for name in (first, other)}
     return pd.DataFrame({"first": by_seed[first], "other": by_seed[other]}).dropna()
-
-
-def metrics_table(runs: pd.DataFrame) -> str:
-    rows = [
-        [name, len(part), *(common.spread(part[metric]) for metric in METRICS),
-         f"{part['recall@10, standard error'].mean():.4f}"]
-        for name, part in runs.groupby("sampler", sort=False)
-    ]  # fmt: skip
-    return common.table(["sampler", "seeds", *METRICS, "standard error of recall@10"], rows)
-
-
-def differences_table(runs: pd.DataFrame) -> str:
-    rows = []
-    for name in SAMPLERS[1:]:
-        cells = []
-        for other in ("Random", FREE_DRAW):
-            pairs = paired(runs, name, other, "recall@10")
-            p = ttest_rel(pairs["first"], pairs["other"]).pvalue if len(pairs) > 1 and name != other else None
-            cells += [f"{(pairs['first'] - pairs['other']).mean():+.4f}" if p is not None else "", comparison.number(p)]
-        rows.append([name, *cells])
-    columns = ["sampler", "recall@10 less Random's", "p", "less TargetFrequency's", "p"]
-    return common.table(columns, rows)
 
 
 if __name__ == "__main__":
