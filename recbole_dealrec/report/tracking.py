@@ -46,6 +46,7 @@ class Tracking:
         Raises:
             InputError: a tracker cannot be started, as when its server does not answer.
         """
+        self._save()  # the name, before a tracker has it
         PartialState(cpu=self.config["device"].type == "cpu")  # the trackers ask it for the main process
         for name, tracker in self._trackers.items():
             try:
@@ -57,7 +58,7 @@ class Tracking:
             except Exception as error:  # each tracker has errors of its own
                 reason = str(error).partition("\n")[0]
                 raise InputError(f"log_with: {name} cannot be started ({reason}); mend it or leave it out") from error
-        self._save()
+            self._save()
 
     def log_curve(self, step: str, curve: Mapping[str, Any]) -> None:
         """Log what the trackers do not have of a training.

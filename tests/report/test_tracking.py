@@ -70,6 +70,7 @@ def values_of(folder):
 
 def wandb_records(folder):
     """Records of all offline runs, in order: LevelDB's log format, protocol buffers in it."""
+    wandb.teardown()  # waits until its own process has written all
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         content, place, record = file.read_bytes(), 7, b""
         while place + 7 <= len(content):
