@@ -12,6 +12,7 @@ EXTRAS = {
     "goracs": ["POT>=0.9.5"],
     "rqvae": ["vector-quantize-pytorch>=1.20"],
     "text": ["sentence-transformers>=5"],
+    "tracking": ["wandb>=0.24", "mlflow-skinny>=3", "sqlalchemy>=2", "alembic>=1.10"],  # mlflow's own store is SQLite
 }
 
 setup(

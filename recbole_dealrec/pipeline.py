@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,12 @@ from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import add_records, records, step
 from recbole_dealrec.training.exponent import REWEIGHTING, chosen_reweighting
 from recbole_dealrec.training.llm_trainer import LLMTrainer
+from recbole_dealrec.training.safetensors_trainer import OnEpoch, unheard
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
 from recbole_dealrec.yardstick import Evaluation, verdict
 
 LAST_STEPS = ("score", "select", "finetune", "evaluate")
-SELECTION, FINE_TUNING, EVALUATION = "selection", "fine-tuning", "evaluation"
-YARDSTICKS = "yardsticks"
+SELECTION, FINE_TUNING, EVALUATION, YARDSTICKS = "selection", "fine-tuning", "evaluation", "yardsticks"
 UNTUNED_EVALUATION = "evaluation before fine-tuning"
 SELECTION_OUTPUTS = ("selection.npz", "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json")
 
@@ -154,19 +154,16 @@ class Pipeline:
         job: the input of the run.
         scoring: scores and language model, shared with the runs of other samplers.
         folder: run folder.
+        on_epoch: called with the step and the curve of a training after each epoch.
     """
 
-    def __init__(self, job: Job, scoring: Scoring, folder: RunFolder) -> None:
-        self.job, self.scoring, self.folder = job, scoring, folder
+    def __init__(self, job: Job, scoring: Scoring, folder: RunFolder, on_epoch: OnEpoch = unheard) -> None:
+        self.job, self.scoring, self.folder, self.on_epoch = job, scoring, folder, on_epoch
         self.config, self.splits, self.samples = job.config, job.splits, job.samples
         self._evaluation = Evaluation(job.config, job.splits, job.samples)
 
     def run(self, last: str = LAST_STEPS[-1]) -> dict[str, Any]:
-        """Run the steps up to and including the ``last`` one.
-
-        Returns:
-            The result of ``recbole_dealrec.run_recbole_dealrec`` without ``run_dir``.
-        """
+        """Run the steps up to the ``last`` one; return the result of ``run_recbole_dealrec`` without ``run_dir``."""
         with self.folder.output("config.yaml") as file:
             file.write_text(yaml.safe_dump(self.config.resolved(), allow_unicode=True), encoding="utf-8")
         if last == "score":
@@ -184,7 +181,7 @@ class Pipeline:
     def score(self) -> dict[str, np.ndarray]:
         """Return the scores that the sampler needs, and copy the records of their steps to the run folder."""
         needs = self.job.sampler.needs
-        scores = self.scoring.scores(needs)
+        scores = self.scoring.scores(needs, self.on_epoch)
         known = self.scoring.records
         add_records(self.folder, {name: known[name] for name in scoring_steps(self.config, needs) if name in known})
         return scores
@@ -269,10 +266,7 @@ class Pipeline:
             "n_candidates": len(self.samples),
             "seconds": self.seconds(),
             "memory_mib": {name: record["memory"] for name, record in records(self.folder).items()},
-            "training": {
-                FINE_TUNING: self.folder.read_json("fine_tuning.json")["curve"],
-                **self.folder.read_json("surrogates.json"),
-            },
+            "training": self.curves(),
             "selection": selection_statistics(table, selection.ranked_by, self.samples, item_counts(self.splits.train)),
         }
         self.folder.output_json("result.json", {**result, "selected": selection.indices.tolist()})
@@ -280,6 +274,12 @@ class Pipeline:
         log_summary(self.config, result)
         discard_unfinished(self.folder)
         return result
+
+    def curves(self) -> dict[str, Any]:
+        """Return losses and validation results of each training that has ended, by its step."""
+        curve = self.folder.read_json("fine_tuning.json", {}).get("curve")
+        surrogates = self.folder.read_json("surrogates.json", self.scoring.curves)
+        return {FINE_TUNING: curve, **surrogates} if curve else surrogates
 
     def seconds(self) -> dict[str, float]:
         """Return the wall time of each step, including the shared steps that the selection needs."""
@@ -293,7 +293,7 @@ class Pipeline:
 
     def _trainer(self) -> LLMTrainer:
         llm = self.llm()
-        return LLMTrainer(self.config, llm, self.folder, llm.weights_folder)
+        return LLMTrainer(self.config, llm, self.folder, llm.weights_folder, partial(self.on_epoch, FINE_TUNING))
 
     def _reset_seed(self) -> None:
         """Seed all generators at the beginning of a step, so that it does not depend on which steps ran before."""

@@ -36,9 +36,11 @@ from recbole_dealrec.report.comparison_table import (
     write_comparison,
     yardstick_values,
 )
+from recbole_dealrec.report.tracking import tracked
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.opening import opened
+from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.exponent import REWEIGHTING
 from recbole_dealrec.training.query_evaluator import headline_metric
 
@@ -78,6 +80,7 @@ def run_recbole_dealrec(
     """
     check_last_step(last_step)
     config = configure(model, dataset, config_file_list, config_dict or {}, sampler)
+    _check_tracking(config, saved)
     _start_logging(config)
     (job,) = prepare([config], last=last_step)
     with processes.process_group(config["device"].type == "cpu"), _root(config, saved) as root:
@@ -158,10 +161,11 @@ def select_fewshot(
         InputError: a column or a value is missing, an item has two titles, or a key is invalid.
     """
     with dataset_written(interactions, items, {**keys, "llm_path": llm_path}) as (config_dict, ids):
-        (job,) = prepare([configure("BIGRec", FRAME, None, config_dict)], last="select")
+        config = configure("BIGRec", FRAME, None, config_dict)
+        _check_tracking(config, "checkpoint_dir" in keys)
+        (job,) = prepare([config], last="select")
         with opened(job.folders().run) as folder:
-            pipeline = Pipeline(job, job.scoring(), folder)
-            pipeline.run(last="select")
+            pipeline, _ = _run_tracked(job, job.scoring(), folder, "select")
             selection = pipeline.stored_selection()
             samples = job.samples[selection.indices]
             columns = {name: values[selection.indices] for name, values in selection.columns.items()}
@@ -214,7 +218,22 @@ def _each_named_once(key: str, values: Iterable | str | int | None, keys: Mappin
 def _run(job: Job, scoring: Scoring, root: Path | None, last: str) -> tuple[dict[str, Any], str]:
     """Run a job up to its last step; return the result and the run folder."""
     with opened(job.folders(root).run) as folder:
-        return Pipeline(job, scoring, folder).run(last), str(folder.path)
+        return _run_tracked(job, scoring, folder, last)[1], str(folder.path)
+
+
+def _run_tracked(job: Job, scoring: Scoring, folder: RunFolder, last: str) -> tuple[Pipeline, dict[str, Any]]:
+    """Run a job in its folder, and tell the trackers of ``log_with``; return the pipeline and its result."""
+    with tracked(job.config, folder) as tracking:
+        pipeline = Pipeline(job, scoring, folder, tracking.log_curve)
+        result = pipeline.run(last)
+        tracking.log_result(pipeline.curves(), result)
+    return pipeline, result
+
+
+def _check_tracking(config: Config, kept: bool) -> None:
+    """Raise InputError if a run that is tracked is not kept: its folder says what is logged already."""
+    if config["log_with"] and not kept:
+        raise InputError("log_with: a run has to be kept to be tracked; give saved=True or a checkpoint_dir")
 
 
 def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:

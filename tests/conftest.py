@@ -87,7 +87,7 @@ def _write_titles(folder: Path, name: str, titles) -> None:
 
 @pytest.fixture(autouse=True)
 def in_tmp_path(tmp_path, monkeypatch):
-    """RecBole writes ./log and ./log_tensorboard."""
+    """RecBole writes ./log."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
 

@@ -135,6 +135,7 @@ def reader(folder, checkpoint, write_gguf, monkeypatch):
         init(self, model, dataset, config_file_list, keys)
 
     monkeypatch.setattr(Config, "__init__", cheap_init)
+    monkeypatch.setenv("WANDB_MODE", "offline")
     return Reader(folder, checkpoint, write_gguf, monkeypatch)
 
 

@@ -13,6 +13,7 @@ _INTERVAL = re.compile(rf"[\[(]{_NUMBER},{_NUMBER}[\])]", re.IGNORECASE)
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")  # RecBole takes any other name for info
 # RecBole uses adam for any other name; its sparse_adam is for sparse gradients, which no model here has.
 _OPTIMISERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
+_TRACKERS = ("tensorboard", "wandb", "mlflow")  # the names of their packages, too
 _EVALUATION = {"split", "order", "group_by", "mode"}
 
 
@@ -82,6 +83,17 @@ def _is_clipping(value: Any) -> bool:
     return isinstance(value, dict) and {"max_norm"} <= value.keys() <= {"max_norm", "norm_type"}
 
 
+def tracker_names(value: str | list[str] | None) -> list[str]:
+    """Return the names in a value of ``log_with``: a list, or a text with commas."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value or [])
+
+
+def _is_trackers(value: Any) -> bool:
+    names = tracker_names(value) if _is_text(value) or _is_list(value) else []
+    usable = all(name in _TRACKERS and importlib.util.find_spec(name) for name in names)
+    return usable and 0 < len(names) == len(set(names))
+
+
 def _caseless(*choices: str) -> Kind:
     return replace(one_of(*choices), accepts=lambda value: _is_text(value) and value.lower() in choices)
 
@@ -113,10 +125,11 @@ COLUMNS = Kind("dict", "a mapping from suffixes of files to lists of columns", _
 CLIPPING = Kind("dict", "a mapping with max_norm and perhaps norm_type", _is_clipping)
 EVALUATION = Kind("dict", f"a mapping with the keys {', '.join(sorted(_EVALUATION))}", _is_evaluation)
 OPTIMISER, LOG_LEVEL = _caseless(*_OPTIMISERS), _caseless(*_LOG_LEVELS)
-WANDB = Kind(
-    "bool", "False, or True where the package wandb is installed: pip install wandb",
-    lambda value: isinstance(value, bool) and not (value and importlib.util.find_spec("wandb") is None),
-)  # fmt: skip
+TRACKERS = Kind(
+    "str or list",
+    f'some of {", ".join(_TRACKERS)} whose packages are installed: pip install "recbole-dealrec[tracking]"',
+    _is_trackers,
+)
 METRICS = Kind(
     "list", "the name of a metric or a list of them", lambda value: _is_text(value) or _is_list(value) and bool(value)
 )

@@ -25,7 +25,8 @@ _NO_ENTITIES = Idle(
 _NO_TAIL = Idle(
     "without TailPercentage in metrics", lambda values: "tailpercentage" not in str(values["metrics"]).lower()
 )
-_NO_WANDB = Idle("without log_wandb", lambda values: not values["log_wandb"])
+_TRACKED = Idle("with this package, where log_with=wandb takes its place", lambda values: True)
+_NO_WANDB = Idle("without wandb in log_with", lambda values: "wandb" not in kind.tracker_names(values["log_with"]))
 
 
 def _unchecked(step: str, place: str, names: str, idle: Idle | None = None) -> list[Key]:
@@ -47,7 +48,8 @@ _ROWS = [
     Key("micro_batch_size", kind.COUNT, NOTHING, "models"),
     Key("tokens_per_batch", kind.COUNT, NOTHING, "models"),
     Key("llm_device_map", kind.or_none(kind.one_of("auto")), NOTHING, "model/BIGRec"),
-    Key("log_wandb", kind.WANDB, NOTHING, "RecBole"),
+    Key("log_with", kind.or_none(kind.TRACKERS), NOTHING, "overall"),
+    Key("log_wandb", kind.FLAG, NOTHING, "RecBole", idle=_TRACKED),
     Key("wandb_project", kind.TEXT, NOTHING, "RecBole", idle=_NO_WANDB),
     *_unchecked(NOTHING, "RecBole", "save_dataset dataset_save_path save_dataloaders dataloaders_save_path", ALWAYS),
     *_unchecked(NOTHING, "given", "config_file config_files nproc world_size ip port group_offset offset", ALWAYS),

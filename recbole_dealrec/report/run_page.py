@@ -14,6 +14,8 @@ from recbole_dealrec.report.page import render
 from recbole_dealrec.report.statistic import score_columns
 from recbole_dealrec.store.run_folder import RunFolder
 
+REPORT = "report.html"
+
 
 def write_report(run: RunFolder, config: Config, result: dict[str, Any], scores: pd.DataFrame) -> None:
     """Write the self-contained page.
@@ -46,7 +48,7 @@ def write_report(run: RunFolder, config: Config, result: dict[str, Any], scores:
         step_figure=figure.step_bars(result["seconds"]),
         gpu=any("gpu" in peak for peak in result["memory_mib"].values()),
     )
-    with run.output("report.html") as file:
+    with run.output(REPORT) as file:
         file.write_text(page, encoding="utf-8")
 
 

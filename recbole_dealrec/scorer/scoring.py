@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,7 +56,8 @@ class Scoring:
         splits: training, validation and test parts.
         samples: candidate samples of the training part.
         folders: folders of surrogates and scores.
-        training: creates the training of the surrogate of a number, which saves its weights in a folder.
+        training: creates the training of the surrogate of a number, which saves its weights in a folder; with a fifth
+            argument, that is called with the curve after each epoch.
 
     Attributes:
         records: seconds and memory of each step, by name.
@@ -68,18 +70,27 @@ class Scoring:
         splits: Splits,
         samples: CandidateSamples,
         folders: Folders,
-        training: Callable[[Config, Splits, RunFolder, int], Training],
+        training: Callable[..., Training],
     ) -> None:
         self.config, self.splits, self.samples, self.folders = config, splits, samples, folders
         self.records: dict[str, Record] = {}
         self.curves: dict[str, Any] = {}
+        self._on_epoch: Callable[..., None] = lambda step, curve: None
         self._training = training
         self._surrogates: dict[int, nn.Module] = {}
         self._llm: LLMRecommender | None = None
         self._untuned: dict[str, Tensor] = {}
 
-    def scores(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the scores of these names; load or make all that they need first."""
+    def scores(
+        self, names: Sequence[str], on_epoch: Callable[..., None] = lambda step, curve: None
+    ) -> dict[str, np.ndarray]:
+        """Return the scores of these names; load or make all that they need first.
+
+        Args:
+            names: names of scores.
+            on_epoch: called with the step and the curve of a surrogate's training after each epoch.
+        """
+        self._on_epoch = on_epoch
         scores: dict[str, np.ndarray] = {}
         if names:
             with self._open_folders() as folders:
@@ -164,7 +175,7 @@ class Scoring:
         """Return the surrogate of a number; load it, or train and save it."""
         if number not in self._surrogates:
             files = SurrogateFiles(number)
-            training = self._training(self.config, self.splits, folder, number)
+            training = self._training(self.config, self.splits, folder, number, partial(self._on_epoch, files.step))
             if folder.has(files.weights, files.curve):
                 training.load()
             else:

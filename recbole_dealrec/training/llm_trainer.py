@@ -27,7 +27,7 @@ from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import stopwatch
 from recbole_dealrec.training.collector import COLLECTED, JoinedCollector
 from recbole_dealrec.training.query_evaluator import QueryEvaluator
-from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
+from recbole_dealrec.training.safetensors_trainer import OnEpoch, SafetensorsTrainer, unheard
 
 _SECONDS = 30  # between two writes of the evaluation's state
 
@@ -45,8 +45,10 @@ class LLMTrainer(SafetensorsTrainer):
     _batches_tested: int | None = None
     _reweighting: Reweighting | None = None
 
-    def __init__(self, config: Config, model: LLMRecommender, folder: RunFolder, name: str) -> None:
-        super().__init__(config, model, folder, name)
+    def __init__(
+        self, config: Config, model: LLMRecommender, folder: RunFolder, name: str, on_epoch: OnEpoch = unheard
+    ) -> None:
+        super().__init__(config, model, folder, name, on_epoch)
         AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)

@@ -1,5 +1,7 @@
 """RecBole's trainer with safetensors checkpoints and resumable training."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.data.interaction import Interaction
-from recbole.trainer import Trainer
+from recbole.trainer import Trainer, trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -22,6 +24,11 @@ from recbole_dealrec.training.query_evaluator import QueryEvaluator
 from recbole_dealrec.training.training_state import TrainingCurve, random_state, set_random_state
 
 _MOST_NAMED = 8  # samples named in an error
+OnEpoch = Callable[..., None]
+
+
+def unheard(*values: Any) -> None:
+    """Do nothing, as the ``on_epoch`` of a training that nobody follows."""
 
 
 class SafetensorsTrainer(Trainer):
@@ -36,14 +43,18 @@ class SafetensorsTrainer(Trainer):
         model: RecBole model.
         folder: run folder for the best weights.
         name: file or folder of the weights in it.
+        on_epoch: called with the curve, as plain values, after each epoch and each evaluation.
 
     Attributes:
         curve: losses and validation results so far.
     """
 
-    def __init__(self, config: Config, model: nn.Module, folder: RunFolder, name: str) -> None:
-        super().__init__(config, model)
-        self.tensorboard.close()  # ends its thread; the first value opens it again
+    def __init__(
+        self, config: Config, model: nn.Module, folder: RunFolder, name: str, on_epoch: OnEpoch = unheard
+    ) -> None:
+        with _without_tensorboard():
+            super().__init__(config, model)
+        self.tensorboard = _EpochEnd(lambda: on_epoch(asdict(self.curve)))
         self.eval_collector = JoinedCollector(config)
         self.evaluator = QueryEvaluator(config)
         self.folder, self.name = folder, name
@@ -58,10 +69,7 @@ class SafetensorsTrainer(Trainer):
         if self._saves_state and self.folder.has(self._state_file):
             self._set_state(torch.load(self.folder / self._state_file, self.device, weights_only=True), train_data)
             self.logger.info(f"{self.name}: training goes on with epoch {self.start_epoch}")
-        try:
-            return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
-        finally:
-            self.tensorboard.close()
+        return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
 
     def summary(self) -> dict[str, Any]:
         """Return ``best_valid_result`` and, as plain values, the ``curve`` of a training that has ended."""
@@ -155,3 +163,27 @@ class SafetensorsTrainer(Trainer):
         if load_best_model:
             self.load(Path(model_file or self.saved_model_file))
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+
+class _EpochEnd:
+    """Stands where RecBole's trainer has its TensorBoard writer, which it tells of each epoch and each evaluation."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        self._told = told
+
+    def add_scalar(self, *values: Any) -> None:
+        self._told()
+
+    def add_hparams(self, *values: Any) -> None:
+        """Do nothing: a tracker has the whole configuration."""
+
+
+@contextmanager
+def _without_tensorboard() -> Iterator[None]:
+    """Keep RecBole from opening a writer in ./log_tensorboard, where all trainings would have the same names."""
+    opened = trainer.get_tensorboard
+    trainer.get_tensorboard = lambda logger: None
+    try:
+        yield
+    finally:
+        trainer.get_tensorboard = opened

@@ -12,7 +12,7 @@ from recbole_dealrec.data import QueryDataLoader, Splits
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.model.surrogate.surrogate import SurrogateFiles, build_surrogate, surrogate_loader
 from recbole_dealrec.store.run_folder import RunFolder
-from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
+from recbole_dealrec.training.safetensors_trainer import OnEpoch, SafetensorsTrainer, unheard
 
 
 class SurrogateTraining:
@@ -23,19 +23,22 @@ class SurrogateTraining:
         splits: the surrogate is trained on the training part and validated on the validation part.
         folder: run folder for the weights.
         number: which of the run's surrogates, from 0.
+        on_epoch: called with the curve after each epoch and each evaluation.
 
     Attributes:
         model: the surrogate; its best weights after ``fit`` or ``load``.
     """
 
-    def __init__(self, config: Config, splits: Splits, folder: RunFolder, number: int) -> None:
+    def __init__(
+        self, config: Config, splits: Splits, folder: RunFolder, number: int, on_epoch: OnEpoch = unheard
+    ) -> None:
         self._files = SurrogateFiles(number)
         self.config = config.surrogate()
         self.config["seed"] = surrogate_seed(config["seed"], number)
         self.splits, self.folder = splits, folder
         init_seed(self.config["seed"], self.config["reproducibility"])
         self.model: SequentialRecommender = build_surrogate(self.config, splits.train)
-        self._trainer = SafetensorsTrainer(self.config, self.model, folder, self._files.weights)
+        self._trainer = SafetensorsTrainer(self.config, self.model, folder, self._files.weights, on_epoch)
 
     def fit(self) -> None:
         """Train, and save and load the weights of the best validation result."""

@@ -1,7 +1,6 @@
 """The configuration: precedence, values, refusals, and what it leaves alone."""
 
 import copy
-import importlib.util
 import os
 import re
 import sys
@@ -107,14 +106,6 @@ def test_a_tilde_is_the_home_folder(ten, monkeypatch, tmp_path, write_yaml):
     write_yaml("keys.yaml", "model: BIGRec\ndataset: ten\nseed: 4")
     name = next(tmp_path.rglob("keys.yaml")).relative_to(tmp_path)
     assert Config(config_file_list=[f"~/{name}"])["seed"] == 4
-
-
-def test_log_wandb_needs_its_package(ten, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="'log_wandb' has to be False, or True where the package wandb is installed"):
-        ten(log_wandb=True)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    assert ten(log_wandb=True, wandb_project="mine")["wandb_project"] == "mine"
 
 
 @pytest.mark.parametrize(

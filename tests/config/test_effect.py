@@ -40,7 +40,7 @@ WITHOUT = {
     "filter_inter_by_user_or_item": False, "numerical_features": ["year"], "normalize_field": ["year"],
     "normalize_all": True, "discretization": {"year": {"method": "LD"}}, "seq_len": {"genre": 1},
     "additional_feat_suffix": ["ent"], "preload_weight": {"ent_id": "ent_emb"}, "unload_col": {"user": ["age"]},
-    "wandb_project": "x", "tail_ratio": 0.2,
+    "wandb_project": "x", "log_wandb": True, "tail_ratio": 0.2,
 }  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def keys_read(monkeypatch):
 
 def test_every_other_key_is_read_by_a_run(ten, checkpoint, keys_read):
     paths = {"llm_path": checkpoint("llama"), "surrogate_epochs": 1, "n_surrogates": 1, "num_beams": 2, "n_fewshot": 3}
-    config = ten(**paths, epochs=1, sampler="EL2N", topk=[2], surrogate_hidden_size=8, log_wandb=False)
+    config = ten(**paths, epochs=1, sampler="EL2N", topk=[2], surrogate_hidden_size=8)
     run_recbole_dealrec(dataset="ten", config_dict=config.resolved())
     unread = RECBOLE - NEVER.keys() - WITHOUT.keys() - keys_read
     assert unread == {"gpu_id", "use_gpu", "repeatable"}  # the configuration itself reads or checks them

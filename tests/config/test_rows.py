@@ -18,6 +18,7 @@ WRONG_VALUES = {
     "use_gpu": ["maybe", None],
     "worker": [-1],
     "state": [5, None, "chatty"],
+    "log_with": [5, [], "neptune"],
     "log_wandb": [1, None],
     "wandb_project": [None],
     "reproducibility": ["perhaps"],
