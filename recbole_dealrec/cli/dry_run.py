@@ -60,7 +60,8 @@ def dry_run_text(
                 costs = {}
                 if not absent:
                     with _secluded(Path(folder)):
-                        costs = {name: estimator.estimate(job, name) for name in to_do}
+                        labels = surrogate_labels(states)
+                        costs = {labels[name]: estimator.estimate(job, name) for name in to_do}
                 parts.append(f"{_run_text(job, states)}\n{absent or _estimate_text(costs)}")
     return "\n\n".join(parts)
 
@@ -109,9 +110,8 @@ def _estimate_text(costs: Mapping[str, Estimate]) -> str:
     total = sum(cost.seconds for cost in costs.values())
     kinds = sorted({kind for cost in costs.values() for kind in cost.memory})
     peak = {kind: max(cost.memory.get(kind, 0.0) for cost in costs.values()) for kind in kinds}
-    labels = surrogate_labels(costs)
     lines = [
-        f"  estimate  {labels.get(name, name):<25} {_seconds_text(cost.seconds):<14} {memory_text(cost.memory)}"
+        f"  estimate  {name:<25} {_seconds_text(cost.seconds):<14} {memory_text(cost.memory)}"
         for name, cost in {**costs, "all that is to do": Estimate(total, peak)}.items()
     ]
     return "\n".join([
