@@ -257,7 +257,8 @@ class Pipeline:
     def _untuned_is_due(self) -> bool:
         seconds, wanted = self.seconds(), self.config["untuned"]
         cheap = seconds.get(EVALUATION, 0) < sum(seconds.values()) / 10
-        return processes.broadcast((cheap if wanted == "auto" else wanted) and not self.folder.has("untuned.json"))
+        due = (cheap if wanted == "auto" else wanted) and is_due(self.folder, UNTUNED_EVALUATION, "untuned.json")
+        return processes.broadcast(due)
 
     def report(self, selection: Selection, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result and the report, and remove unfinished outputs."""
