@@ -20,16 +20,16 @@ from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError, closest
 from recbole_dealrec.model import MODELS, LLMRecommender
 from recbole_dealrec.model.checkpoint import checkpoint_contents
-from recbole_dealrec.model.surrogate import build_surrogate
+from recbole_dealrec.model.surrogate import build_surrogate, settle_epochs
 from recbole_dealrec.report import example_prompts, log_summary, ranked_queries, selection_statistics, write_report
-from recbole_dealrec.sampler import FewShotSampler, get_sampler
+from recbole_dealrec.sampler.few_shot import FewShotSampler, get_sampler, settle_n_fewshot
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring, check_scorers, needs_surrogate, scoring_steps
 from recbole_dealrec.store.names import DATA, Folders
 from recbole_dealrec.store.opening import discard_unfinished, synchronize
 from recbole_dealrec.store.run_folder import RunFolder
-from recbole_dealrec.store.step import add_records, records, step
+from recbole_dealrec.store.step import add_records, is_due, records, step
 from recbole_dealrec.training.exponent import REWEIGHTING, chosen_reweighting
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.safetensors_trainer import OnEpoch, unheard
@@ -135,6 +135,8 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
     samples = CandidateSamples.from_dataset(splits.train, first["samples_per_user"])
     surrogate = first.surrogate()
     untrained = build_surrogate(surrogate, splits.train)
+    settle_n_fewshot(configs, len(samples))
+    settle_epochs(configs, surrogate, splits.train, untrained)
     jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
     with_surrogate = any(needs_surrogate(first, job.sampler.needs) for job in jobs)
     if with_surrogate or last in ("finetune", "evaluate"):
@@ -169,7 +171,8 @@ class Pipeline:
         if last == "score":
             self.score()
             return {"seconds": self.seconds()}
-        selection = self.stored_selection() or self.select(self.score())
+        due = is_due(self.folder, SELECTION, *SELECTION_OUTPUTS)
+        selection = self.select(self.score()) if due else Selection.load(self.folder)
         result: dict[str, Any] = {"selected": selection.indices}
         if last in ("finetune", "evaluate"):
             result["best_valid_result"] = self.fine_tune(selection.indices)
@@ -206,15 +209,11 @@ class Pipeline:
         synchronize(self.folder)
         return selection
 
-    def stored_selection(self) -> Selection | None:
-        """Return the selection of an earlier call, None if one of its outputs is missing."""
-        return Selection.load(self.folder) if self.folder.has(*SELECTION_OUTPUTS) else None
-
     def fine_tune(self, selected: np.ndarray) -> dict[str, float]:
         """Fine-tune on the selected samples, and return the best validation result."""
-        if not self.folder.has(*self.job.outputs()[FINE_TUNING]):
+        if is_due(self.folder, FINE_TUNING, *self.job.outputs()[FINE_TUNING]):
             trainer = self._trainer()
-            with step(self.folder, FINE_TUNING) as outputs:
+            with step(self.folder, FINE_TUNING, f"{len(selected):,} samples") as outputs:
                 self._reset_seed()
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
                 valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
@@ -224,7 +223,7 @@ class Pipeline:
 
     def evaluate(self) -> dict[str, Any]:
         """Return the metrics on the test part, their standard errors and the number of queries."""
-        if not self.folder.has(*self.job.outputs()[EVALUATION]):
+        if is_due(self.folder, EVALUATION, *self.job.outputs()[EVALUATION]):
             trainer = self._trainer()
             reweighting = chosen_reweighting(trainer, self.splits, list(self._surrogates().values()))
             with step(self.folder, EVALUATION) as outputs:
@@ -239,7 +238,7 @@ class Pipeline:
         """Return the rows of what costs seconds, on the same test queries, and of the model before fine-tuning."""
         if not self.config["yardsticks"]:
             return []
-        if not self.folder.has("yardsticks.json"):
+        if is_due(self.folder, YARDSTICKS, "yardsticks.json"):
             surrogates = self._surrogates()
             with step(self.folder, YARDSTICKS) as outputs:
                 outputs["yardsticks.json"] = self._evaluation.yardsticks(surrogates)
@@ -255,7 +254,8 @@ class Pipeline:
     def _untuned_is_due(self) -> bool:
         seconds, wanted = self.seconds(), self.config["untuned"]
         cheap = seconds.get(EVALUATION, 0) < sum(seconds.values()) / 10
-        return processes.broadcast((cheap if wanted == "auto" else wanted) and not self.folder.has("untuned.json"))
+        due = (cheap if wanted == "auto" else wanted) and is_due(self.folder, UNTUNED_EVALUATION, "untuned.json")
+        return processes.broadcast(due)
 
     def report(self, selection: Selection, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result and the report, and remove unfinished outputs."""

@@ -1,17 +1,12 @@
 """Entry points: a run, a comparison of samplers over seeds, and a selection from DataFrames."""
 
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
 
-import colorama
 import pandas as pd
-from colorama.ansitowin32 import StreamWrapper
-from recbole.utils import init_logger
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.frame import FRAME, dataset_written, selection_frame
@@ -37,8 +32,10 @@ from recbole_dealrec.report.comparison_table import (
     yardstick_values,
 )
 from recbole_dealrec.report.tracking import tracked
+from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
+from recbole_dealrec.store.console import CONSOLE, start_logging
 from recbole_dealrec.store.opening import opened
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.exponent import REWEIGHTING
@@ -81,11 +78,13 @@ def run_recbole_dealrec(
     check_last_step(last_step)
     config = configure(model, dataset, config_file_list, config_dict or {}, sampler)
     _check_tracking(config, saved)
-    _start_logging(config)
+    start_logging(config)
     (job,) = prepare([config], last=last_step)
     with processes.process_group(config["device"].type == "cpu"), _root(config, saved) as root:
-        getLogger().info(f"{len(job.samples)} candidate samples; run folder {job.folders(root).run}")
+        CONSOLE.info(f"{_told(job)}; run folder {job.folders(root).run}")
         result, run_dir = _run(job, job.scoring(root), root, last_step)
+    if saved:
+        _tell_next(Path(run_dir), last_step)
     return {**result, "run_dir": run_dir if saved else ""}
 
 
@@ -125,7 +124,7 @@ def compare_samplers(
     check_last_step(last_step)
     by_seed = configure_comparison(samplers, seeds, model, dataset, config_file_list, config_dict or {})
     first = by_seed[0][0]
-    _start_logging(first)
+    start_logging(first)
     with processes.process_group(first["device"].type == "cpu"):
         runs = pd.DataFrame([row for configs in by_seed for row in _rows(prepare(configs, last=last_step), last_step)])
         if last_step != LAST_STEPS[-1]:
@@ -166,7 +165,7 @@ def select_fewshot(
         (job,) = prepare([config], last="select")
         with opened(job.folders().run) as folder:
             pipeline, _ = _run_tracked(job, job.scoring(), folder, "select")
-            selection = pipeline.stored_selection()
+            selection = Selection.load(folder)
             samples = job.samples[selection.indices]
             columns = {name: values[selection.indices] for name, values in selection.columns.items()}
             return selection_frame(job.splits.train, samples, columns, pipeline.llm().instructions(samples), ids)
@@ -215,6 +214,22 @@ def _each_named_once(key: str, values: Iterable | str | int | None, keys: Mappin
     return [{key: value} for value in values]
 
 
+def _told(job: Job) -> str:
+    """Return the sampler of a run, and how many samples it selects."""
+    sampler, n = job.config["sampler"], len(job.samples)
+    return f"{sampler}: {n if sampler == 'Full' else job.config['n_fewshot']:,} of {n:,} candidate samples"
+
+
+def _tell_next(folder: Path, last: str) -> None:
+    """Say where the results of a run are, and what comes next."""
+    lines = {
+        "select": [f"few-shot samples: {folder / 'fewshot.jsonl'}"],
+        "evaluate": [f"report: {folder / 'report.html'}", f"recommend: recbole-dealrec recommend {folder} --user ID"],
+    }
+    goes_on = [] if last == LAST_STEPS[-1] else ["go on: the same command without --last_step"]
+    CONSOLE.info("\n".join(["what is next", *lines.get(last, []), *goes_on]))
+
+
 def _run(job: Job, scoring: Scoring, root: Path | None, last: str) -> tuple[dict[str, Any], str]:
     """Run a job up to its last step; return the result and the run folder."""
     with opened(job.folders(root).run) as folder:
@@ -241,7 +256,7 @@ def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
     scoring = jobs[0].scoring()
     for job in jobs:
         named = {"sampler": job.config["sampler"], "seed": job.config["seed"]}
-        getLogger().info(f"{named['sampler']}, seed {named['seed']}; run folder {job.folders().run}")
+        CONSOLE.info(f"{_told(job)}, seed {named['seed']}; run folder {job.folders().run}")
         result, run_dir = _run(job, scoring, None, last)
         if last == LAST_STEPS[-1]:
             named |= {**result["unrounded"], **_costs(result["seconds"])}
@@ -277,22 +292,3 @@ def _root(config: Config, saved: bool) -> Iterator[Path]:
     with ExitStack() as stack:
         yield Path(processes.on_main(lambda: stack.enter_context(tempfile.TemporaryDirectory())))
         processes.gather(None)  # wait until no process reads from the temporary folder
-
-
-def _start_logging(config: Config) -> None:
-    """Start RecBole's logging to file and console, after closing that of an earlier run in this process."""
-    root = getLogger()
-    for handler in [handler for handler in root.handlers if getattr(handler, "of_recbole", False)]:
-        root.removeHandler(handler)
-        handler.close()
-    others = set(root.handlers)
-    if isinstance(sys.stdout, StreamWrapper):
-        colorama.deinit()  # RecBole would wrap the streams again in every run
-    try:
-        init_logger(config)
-    except OSError as error:
-        raise InputError(f"{Path('log').absolute()}: RecBole cannot write its log here ({error.strerror})") from error
-    for handler in set(root.handlers) - others:
-        handler.of_recbole = True
-    getLogger("httpx").setLevel(WARNING)
-    root.info(config)

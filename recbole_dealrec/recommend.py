@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from recbole.data.interaction import Interaction
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.registry import key_of
@@ -24,6 +23,7 @@ from recbole_dealrec.data.frame import token_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import LLMRecommender
 from recbole_dealrec.model.reweighting import Reweighting
+from recbole_dealrec.store.console import progress_bar
 from recbole_dealrec.store.run_folder import check_outputs
 
 _MADE_HERE = ("tiny", "tfidf")  # values of keys that otherwise name files
@@ -149,7 +149,7 @@ def _batches(items: Sequence[np.ndarray], config: Config) -> Iterator[tuple[np.n
     fields, size = Fields.of(config), config["eval_batch_size"]
     kept = [torch.from_numpy(row[-config["MAX_ITEM_LIST_LENGTH"] :]) for row in items]
     order = np.argsort([len(row) for row in kept], kind="stable")
-    starts = tqdm(range(0, len(order), size), desc="Recommend", ncols=100, disable=not config["show_progress"])
+    starts = progress_bar(range(0, len(order), size), config["show_progress"], desc="recommending")
     for start in starts:
         rows = order[start : start + size]
         lengths = torch.tensor([len(kept[row]) for row in rows])

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import configure
 from recbole_dealrec.quick_start import run_recbole_dealrec
+from recbole_dealrec.store.console import CONSOLE
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
 _NUMBERS = {"uniform": 2, "quniform": 3, "loguniform": 2}
@@ -101,7 +101,7 @@ def tune(
     if output_file:
         search.export_result(str(Path(output_file).expanduser()))
     best = {key: _plain(value) for key, value in search.best_params.items()}
-    getLogger().info(f"best of {len(search.params2result)} trials by validation: {best}")
+    CONSOLE.info(f"best of {len(search.params2result)} trials by validation: {best}")
     result = run_recbole_dealrec(config_file_list=config_file_list, config_dict={**fixed, **best})
     trials = {name: trial["best_valid_result"] for name, trial in search.params2result.items()}
     return {"best_params": best, "best_valid_score": search.best_score, "trials": trials, **result}

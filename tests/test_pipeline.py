@@ -12,6 +12,7 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import LAST_STEPS, Pipeline, configure, prepare
 from recbole_dealrec.scorer.difficulty import EL2NScorer
 from recbole_dealrec.scorer.effort import EffortScorer
+from recbole_dealrec.store.console import CONSOLE
 from recbole_dealrec.store.files import read_json
 from recbole_dealrec.store.opening import opened
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
@@ -230,3 +231,65 @@ def test_metrics_of_every_kind_are_measured_for_every_row(keys):
     for row in [{"test_result": result["test_result"]}, result["reweighting"], *rows]:
         assert set(row["test_result"]) == names
     assert result["headline"] == "recall@2"
+
+
+@pytest.fixture
+def said(caplog):
+    """``said()``: what the terminal has been told since the last call."""
+    caplog.set_level("INFO")
+
+    def messages():
+        found = [record.getMessage() for record in caplog.records if record.name == CONSOLE.name]
+        caplog.clear()
+        return found
+
+    return messages
+
+
+def test_a_run_says_each_step_at_its_beginning_and_end_and_what_comes_next(keys, said):
+    keys = {**keys, "n_surrogates": 2}
+    result = run_recbole_dealrec(dataset="movies", sampler="InfluenceOnly", config_dict=keys)
+    folder, (begin, *steps) = Path(result["run_dir"]), said()
+    assert begin == f"InfluenceOnly: 24 of 200 candidate samples; run folder {folder}"
+    details = {"influence": "200 samples, 2 surrogates", "fine-tuning": "24 samples"}
+    names = {"surrogate": "surrogate 1 of 2", "surrogate 1": "surrogate 2 of 2"}
+    made = ["surrogate", "surrogate 1", *(name for name in result["seconds"] if not name.startswith("surrogate"))]
+    for name in made:
+        start, end, *steps = steps
+        shown = names.get(name, name)
+        assert start == (f"{shown}: {details[name]} ..." if name in details else f"{shown} ...")
+        assert end.startswith(f"{shown}: {result['seconds'][name]:.1f} s, RAM ")
+    title, metrics, table, verdict, seconds, end = steps
+    assert title.endswith("24 of 200 candidate samples; 200 test queries, ± standard error over them")
+    assert f"{result['test_result']['recall@2']:.4f} ±" in metrics and "popularity list" in table
+    assert verdict == result["verdict"] and "surrogate 2 of 2" in seconds and "GiB" in seconds
+    assert end.splitlines()[1:] == [
+        f"report: {folder / 'report.html'}", f"recommend: recbole-dealrec recommend {folder} --user ID",
+    ]  # fmt: skip
+    assert all(len(line) <= 100 for block in (metrics, table, seconds) for line in block.splitlines())
+
+    run_recbole_dealrec(dataset="movies", sampler="InfluenceOnly", config_dict=keys)
+    again = said()
+    own = ["selection", "fine-tuning", "evaluation", "yardsticks"]
+    kept = [f"{name}: from an earlier run" for name in own]
+    assert again == [begin, *kept, title, metrics, table, verdict, seconds, end]
+
+
+def test_a_step_that_another_run_has_done_is_said_to_be_from_it(keys, said):
+    run_recbole_dealrec(dataset="movies", sampler="InfluenceOnly", config_dict=keys, last_step="score")
+    *_, end = said()
+    assert end == "what is next\ngo on: the same command without --last_step"
+    result = run_recbole_dealrec(dataset="movies", sampler="InfluenceOnly", config_dict=keys, last_step="select")
+    _, first, *_, end = said()
+    assert first == "influence: from an earlier run"
+    assert end.splitlines()[1] == f"few-shot samples: {Path(result['run_dir']) / 'fewshot.jsonl'}"
+
+
+def test_auto_is_a_number_from_the_checks_on(keys):
+    auto = {**keys, "n_fewshot": "auto", "surrogate_epochs": "auto", "samples_per_user": 10}
+    (job,) = prepare([configure(None, "movies", None, auto, "Random")])
+    numbers = {"n_fewshot": 64, "surrogate_epochs": 151}  # of 66 batches
+    assert {key: job.config[key] for key in numbers} == {key: job.config.resolved()[key] for key in numbers} == numbers
+    (given,) = prepare([configure(None, "movies", None, {**auto, **numbers}, "Random")])
+    assert given.folders() == job.folders()
+    assert len(job.sampler.sample(job.samples)) == 64

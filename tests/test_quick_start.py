@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, T5ForConditionalGeneration
 from recbole_dealrec import pipeline, quick_start, run_recbole_dealrec
 from recbole_dealrec.pipeline import SELECTION_OUTPUTS, SurrogateTraining
 from recbole_dealrec.sampler.selection import Selection
+from recbole_dealrec.store.console import start_logging
 from recbole_dealrec.store.run_folder import RunFolder
 
 SMALL = {
@@ -276,7 +277,7 @@ def test_tiger_runs_through_the_same_steps(movies_path, tmp_path):
 
 def test_the_terminal_is_wrapped_once(ten, capsys):
     for _ in range(3):
-        quick_start._start_logging(ten())
+        start_logging(ten())
     assert isinstance(sys.stdout, StreamWrapper)
     assert not isinstance(sys.stdout._StreamWrapper__wrapped, StreamWrapper)
 

@@ -14,10 +14,12 @@ import yaml
 from recbole_dealrec.cli.estimate import Estimate, Estimator
 from recbole_dealrec.config import Config
 from recbole_dealrec.model.checkpoint import is_on_disk, quiet_transformers
+from recbole_dealrec.model.surrogate.surrogate import surrogate_labels
 from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, SELECTION, Job, prepare
 from recbole_dealrec.quick_start import check_last_step, configure_comparison
 from recbole_dealrec.scorer.scorer import LLM, get_scorer
 from recbole_dealrec.scorer.scoring import score_names, scoring_steps, step_outputs, surrogate_steps
+from recbole_dealrec.store.peak_memory import memory_text
 from recbole_dealrec.store.run_folder import intact_outputs
 from recbole_dealrec.training.exponent import REWEIGHTING
 
@@ -45,11 +47,12 @@ def dry_run_text(
     by_seed = configure_comparison(samplers, seeds, model, dataset, config_file_list, config_dict)
     first, estimator = by_seed[0][0], None
     absent = _absent_llm(first)
-    parts = [yaml.safe_dump(first.resolved(), allow_unicode=True).strip()]
+    parts: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for configs in by_seed:
             jobs, counted = prepare(configs, check_llm=not absent), set()
             estimator = estimator or Estimator(jobs[0], Path(folder))
+            parts = parts or [yaml.safe_dump(first.resolved(), allow_unicode=True).strip()]
             for job in jobs:
                 states = step_states(job, last_step)
                 to_do = [name for name, state in states.items() if state == "to do" and name not in counted]
@@ -57,7 +60,8 @@ def dry_run_text(
                 costs = {}
                 if not absent:
                     with _secluded(Path(folder)):
-                        costs = {name: estimator.estimate(job, name) for name in to_do}
+                        labels = surrogate_labels(states)
+                        costs = {labels[name]: estimator.estimate(job, name) for name in to_do}
                 parts.append(f"{_run_text(job, states)}\n{absent or _estimate_text(costs)}")
     return "\n\n".join(parts)
 
@@ -93,9 +97,10 @@ def _run_text(job: Job, states: Mapping[str, str]) -> str:
     config, folder = job.config, job.folders().run
     lines = [f"{config['sampler']}, seed {config['seed']}, {len(job.samples)} candidate samples; run folder {folder}"]
     scoring = scoring_steps(config, job.sampler.needs)
+    labels = surrogate_labels(states)
     for name, state in states.items():
         last = "score" if name in scoring else _OWN_STEPS.get(name, "select")
-        lines.append(f"  {last:<9} {name:<25} {state}")
+        lines.append(f"  {last:<9} {labels[name]:<25} {state}")
     return "\n".join(lines)
 
 
@@ -106,7 +111,7 @@ def _estimate_text(costs: Mapping[str, Estimate]) -> str:
     kinds = sorted({kind for cost in costs.values() for kind in cost.memory})
     peak = {kind: max(cost.memory.get(kind, 0.0) for cost in costs.values()) for kind in kinds}
     lines = [
-        f"  estimate  {name:<25} {_seconds_text(cost.seconds):<14} {_memory_text(cost)}"
+        f"  estimate  {name:<25} {_seconds_text(cost.seconds):<14} {memory_text(cost.memory)}"
         for name, cost in {**costs, "all that is to do": Estimate(total, peak)}.items()
     ]
     return "\n".join([
@@ -122,11 +127,6 @@ def _seconds_text(seconds: float) -> str:
         return "below 1 s"
     size, unit = next((size, unit) for size, unit in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= size)
     return f"about {float(f'{seconds / size:.2g}'):g} {unit}"
-
-
-def _memory_text(cost: Estimate) -> str:
-    names = {"resident": "RAM", "gpu": "GPU"}
-    return ", ".join(f"{names[kind]} {size / 1024:.1f} GiB" for kind, size in cost.memory.items())
 
 
 @contextmanager

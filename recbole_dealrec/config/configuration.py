@@ -30,6 +30,8 @@ from recbole_dealrec.config.yaml_file import YamlLoader, read_yaml, read_yaml_fi
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError, closest
 
+MOST_EPOCHS = 200  # of a surrogate, as far as surrogate_epochs is left to this package
+
 
 class Config(RecBoleConfig):
     """RecBole's configuration with this package's models, properties and checks.
@@ -88,10 +90,16 @@ class Config(RecBoleConfig):
             for key in _surrogate_keys(self["surrogate_model"])
             if SURROGATE_PREFIX + key in self
         }
+        if specific["epochs"] == "auto":
+            specific["epochs"] = MOST_EPOCHS  # until the data are known
         cutoff = specific["valid_metric"].rpartition("@")[2]
         if cutoff.isdecimal() and int(cutoff) not in self["topk"]:
             inherited["topk"] = [*self["topk"], int(cutoff)]
         return Config(self["surrogate_model"], self.dataset, config_dict={**inherited, **specific})
+
+    def settle(self, **values: Any) -> None:
+        """Give keys that are ``auto`` these values, which the data decide."""
+        self.final_config_dict.update({key: value for key, value in values.items() if self[key] == "auto"})
 
     def resolved(self) -> dict[str, Any]:
         """Return all configuration keys as plain values, which as a configuration file reproduce the run."""

@@ -46,6 +46,12 @@ def or_none(kind: Kind) -> Kind:
     return Kind(kind.type, f"~ or {kind.description}", lambda value: value is None or kind.accepts(value))
 
 
+def or_auto(kind: Kind) -> Kind:
+    """Return the kind whose values are those of ``kind`` and ``auto``."""
+    accepts = lambda value: value == "auto" or kind.accepts(value)  # noqa: E731
+    return Kind(f"str or {kind.type}", f"auto or {kind.description}", accepts)
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -141,9 +147,7 @@ PRECISION = replace(one_of("no", "fp16", "bf16"), description='one of "no" (quot
 AUTO_OR_FLAG = Kind(
     "str or bool", "auto, True or False", lambda value: value == "auto" or isinstance(value, bool)
 )
-EXPONENT = Kind(
-    "str or float", "auto or a number of at least 0", lambda value: value == "auto" or NOT_NEGATIVE.accepts(value)
-)
+EXPONENT = or_auto(NOT_NEGATIVE)
 PARAMETERS = Kind(
     "str or list", "last, all or a list of patterns", lambda value: value in ("last", "all") or _is_list(value)
 )

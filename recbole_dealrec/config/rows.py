@@ -41,6 +41,7 @@ _ROWS = [
     Key("worker", kind.COUNT_OR_ZERO, NOTHING, "RecBole"),
     Key("state", kind.LOG_LEVEL, NOTHING, "RecBole"),
     Key("show_progress", kind.FLAG, NOTHING, "RecBole"),
+    Key("verbose", kind.FLAG, NOTHING, "overall"),
     Key("data_path", kind.ANY_FOLDER, NOTHING, "RecBole"),
     Key("checkpoint_dir", kind.FOLDER, NOTHING, "overall"),
     Key("loss_decimal_place", kind.COUNT_OR_ZERO, NOTHING, "RecBole"),
@@ -93,6 +94,7 @@ _ROWS = [
     *_unchecked("data", "RecBole", "numerical_features", _INTERACTIONS_ALONE),
     # Surrogates; surrogate_<key> is of the kind of <key>
     Key("surrogate_model", kind.TEXT, "surrogate", "overall"),
+    Key("surrogate_epochs", kind.or_auto(kind.COUNT_OR_ZERO), "surrogate", "overall"),
     Key("surrogate_hidden_dropout_prob", kind.RATIO, "surrogate", "overall"),
     Key("surrogate_attn_dropout_prob", kind.RATIO, "surrogate", "overall"),
     Key("surrogate_dropout_prob", kind.RATIO, "surrogate", "overall"),
@@ -143,7 +145,7 @@ _ROWS = [
     Key("effort_sample_ratio", kind.SHARE, "effort", "overall"),
     # Selection
     Key("sampler", kind.TEXT, "selection", "overall"),
-    Key("n_fewshot", kind.COUNT, "selection", "overall"),
+    Key("n_fewshot", kind.or_auto(kind.COUNT), "selection", "overall"),
     Key("effort_weight", kind.NOT_NEGATIVE, "selection", "overall"),
     Key("n_groups", kind.COUNT, "selection", "overall"),
     Key("hard_prune_ratio", kind.RATIO, "selection", "overall"),

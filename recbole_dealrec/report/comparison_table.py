@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from scipy.stats import ttest_rel
 
 from recbole_dealrec.report.finding import AGAINST, LEAST_SEEDS, SIGNIFICANT, findings, too_few_seeds
 from recbole_dealrec.report.latex import escape, latex_table
+from recbole_dealrec.store.console import CONSOLE, line_width
 from recbole_dealrec.store.files import atomic_path, read_json
 
 COSTS = ["selection seconds", "fine-tuning seconds", "evaluation seconds"]
@@ -157,20 +157,23 @@ def write_comparison(parent: Path, runs: pd.DataFrame, table: pd.DataFrame) -> P
 
 
 def log_comparison(table: pd.DataFrame, folder: Path, headline: str | None) -> None:
-    """Log the tables, what the tests of the headline metric say, and the folder of the comparison."""
+    """Say the tables, what the tests of the headline metric say, and where the report is."""
     is_cost = table["quantity"].isin(COSTS)
-    lines = [f"comparison in {folder}; mean ± standard deviation over seeds", _drawn(table[~is_cost], _spread)]
+    lines = ["comparison, mean ± standard deviation over seeds", _drawn(table[~is_cost], _spread)]
     tested = [] if too_few_seeds(table) else [name for name in table if name.startswith(AGAINST)]
     for column in tested:
         lines += ["", f"{column}: two-sided paired t test over seeds, Holm's correction over the whole table"]
         rows = table[~is_cost & (table["kind"] == "sampler") & (table["method"] != column.removeprefix(AGAINST))]
         lines.append(_drawn(rows, lambda row, column=column: _p(row[column])))
-    lines += ["", *(findings(table, headline) if headline else []), "", _drawn(table[is_cost], _spread)]
-    getLogger().info("\n".join(lines))
+    CONSOLE.info("\n".join(lines))
+    for finding in findings(table, headline) if headline else []:
+        CONSOLE.info(finding)
+    CONSOLE.info(f"seconds\n{_drawn(table[is_cost], _spread)}")
+    CONSOLE.info(f"report: {folder / 'report.html'}, beside it the tables as CSV and LaTeX, and runs.csv")
 
 
 def _drawn(rows: pd.DataFrame, write: Any) -> str:
-    return _cells(rows, write).to_string(line_width=100)
+    return _cells(rows, write).to_string(line_width=line_width())
 
 
 def _cells(rows: pd.DataFrame, write: Any) -> pd.DataFrame:

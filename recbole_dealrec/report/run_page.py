@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.model.surrogate.surrogate import surrogate_labels
 from recbole_dealrec.report import figure
-from recbole_dealrec.report.answer import NORMAL_95, answer_metrics, answer_rows
+from recbole_dealrec.report.answer import NORMAL_95, answer_metrics, answer_rows, metric_table
 from recbole_dealrec.report.full_cost import full_cost
 from recbole_dealrec.report.page import render
 from recbole_dealrec.report.statistic import score_columns
@@ -27,6 +28,7 @@ def write_report(run: RunFolder, config: Config, result: dict[str, Any], scores:
         scores: content of ``scores.csv``.
     """
     selection, examples = result["selection"], run.read_json("examples.json")
+    labels = surrogate_labels(result["seconds"])
     page = render(
         "run.html",
         title=f"{config['dataset']}, {config['model']}, {config['sampler']}",
@@ -44,8 +46,9 @@ def write_report(run: RunFolder, config: Config, result: dict[str, Any], scores:
         coverage_figures=_coverage_figures(selection["coverage"]),
         ranked_by=examples["ranked_by"],
         examples=[_example(example, scores) for example in examples["samples"]],
-        trainings=_trainings(result["training"], config),
-        step_figure=figure.step_bars(result["seconds"]),
+        trainings=_trainings({labels.get(name, name): curve for name, curve in result["training"].items()}, config),
+        step_figure=figure.step_bars({labels[name]: spent for name, spent in result["seconds"].items()}),
+        labels=labels,
         gpu=any("gpu" in peak for peak in result["memory_mib"].values()),
     )
     with run.output(REPORT) as file:
@@ -83,18 +86,6 @@ def _about(config: Config, result: dict[str, Any]) -> str:
     return f"{config['dataset']}; {named}; {config['sampler']}, seed {config['seed']}; {result['date']}"
 
 
-def metric_table(
-    result: dict[str, float], errors: dict[str, float]
-) -> tuple[list[str], dict[str, dict[str, tuple[float, float | None]]]]:
-    """Return metrics and their standard errors by name and cut-off, as RecBole names them (``recall@10``).
-
-    A metric without a cut-off has the cut-off ''.
-    """
-    table: dict[str, dict[str, tuple[float, float | None]]] = {}
-    for name, value in result.items():
-        metric, _, cutoff = name.partition("@")
-        table.setdefault(metric, {})[cutoff] = value, errors.get(name)
-    return list(dict.fromkeys(cutoff for values in table.values() for cutoff in values)), table
 
 
 def _histograms(scores: dict[str, Any]) -> list[dict[str, Any]]:

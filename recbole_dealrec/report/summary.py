@@ -1,50 +1,67 @@
-"""The table of results in the terminal."""
+"""The results of a run in the terminal."""
 
-from logging import getLogger
+from collections.abc import Sequence
 from typing import Any
 
 from texttable import Texttable
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.report.answer import answer_metrics, answer_rows
+from recbole_dealrec.model.surrogate.surrogate import surrogate_labels
+from recbole_dealrec.report.answer import answer_metrics, answer_rows, metric_table
+from recbole_dealrec.store.console import CONSOLE, line_width
+from recbole_dealrec.store.peak_memory import memory_text
 
 
 def log_summary(config: Config, result: dict[str, Any]) -> None:
-    """Log the metrics and the time of each step as a table."""
-    table = Texttable()
-    table.set_deco(Texttable.HEADER)
-    table.set_cols_dtype(["t", "t", "t", "t"])
-    table.set_cols_align(["l", "r", "l", "r"])
-    table.set_header_align(["l", "r", "l", "r"])
-    errors = result["test_standard_error"]
-    metrics = [(metric, with_error(value, errors.get(metric))) for metric, value in result["test_result"].items()]
-    steps = [(step, f"{seconds:.1f}") for step, seconds in result["seconds"].items()]
-    rows = max(len(metrics), len(steps))
-    metrics += [("", "")] * (rows - len(metrics))
-    steps += [("", "")] * (rows - len(steps))
-    table.header(["test metric", "value", "step", "seconds"])
-    table.add_rows([[*left, *right] for left, right in zip(metrics, steps, strict=True)], header=False)
+    """Say a run's metrics, the yardsticks beside them, and the seconds and memory of each step."""
     title = f"{config['dataset']}, {config['model']}, {config['sampler']}: "
-    chosen = f"{len(result['selected'])} of {result['n_candidates']} candidate samples"
-    tested = f"{result['n_test_queries']} test queries, ± standard error over them"
-    getLogger().info(f"{title}{chosen}; {tested}\n{table.draw()}")
+    chosen = f"{len(result['selected']):,} of {result['n_candidates']:,} candidate samples"
+    tested = f"{result['n_test_queries']:,} test queries, ± standard error over them"
+    CONSOLE.info(f"{title}{chosen}; {tested}")
+    CONSOLE.info(f"metrics\n{_metric_table(result)}")
     if "verdict" in result:
-        getLogger().info(f"what else ranks these queries\n{_yardstick_table(result)}\n{result['verdict']}")
+        CONSOLE.info(f"what else ranks these queries\n{_yardstick_table(result)}")
+        CONSOLE.info(result["verdict"])
+    CONSOLE.info(f"seconds and peak memory\n{_step_table(result)}")
+
+
+def _metric_table(result: dict[str, Any]) -> str:
+    """Return the run's metrics by cut-off."""
+    cutoffs, values = metric_table(result["test_result"], result["test_standard_error"])
+    rows = [
+        [name, *(with_error(*found[cutoff]) if cutoff in found else "" for cutoff in cutoffs)]
+        for name, found in values.items()
+    ]
+    return _drawn(["", *(f"@{cutoff}" if cutoff else "" for cutoff in cutoffs)], rows)
 
 
 def _yardstick_table(result: dict[str, Any]) -> str:
     """Return the run and its yardsticks with all metrics at the cut-off of the headline metric."""
-    shown = answer_metrics(result)
-    table = Texttable(max_width=0)
-    table.set_deco(Texttable.HEADER)
-    table.set_cols_dtype(["t"] * (1 + len(shown)))
-    table.set_cols_align(["l"] + ["r"] * len(shown))
-    table.set_header_align(["l"] + ["r"] * len(shown))
-    table.header(["", *shown])
+    shown, rows = answer_metrics(result), []
     for row in answer_rows(result):
         values, errors = row["test_result"], row["standard_error"]
-        cells = [with_error(values[name], errors.get(name)) if name in values else "" for name in shown]
-        table.add_row([row["name"], *cells])
+        cells = (with_error(values[name], errors.get(name)) if name in values else "" for name in shown)
+        rows.append([row["name"], *cells])
+    return _drawn(["", *shown], rows)
+
+
+def _step_table(result: dict[str, Any]) -> str:
+    seconds, memory = result["seconds"], result["memory_mib"]
+    labels = surrogate_labels(seconds)
+    rows = [[labels[name], f"{spent:,.1f}", memory_text(memory.get(name, {}))] for name, spent in seconds.items()]
+    rows.append(["all steps, whenever they ran", f"{sum(seconds.values()):,.1f}", ""])
+    return _drawn(["", "seconds", "memory"], rows)
+
+
+def _drawn(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose first column is text, within the width of a line."""
+    table = Texttable(max_width=line_width())
+    table.set_deco(Texttable.HEADER)
+    table.set_cols_dtype(["t"] * len(header))
+    align = ["l"] + ["r"] * (len(header) - 1)
+    table.set_cols_align(align)
+    table.set_header_align(align)
+    table.add_rows([list(header), *map(list, rows)])
     return table.draw()
 
 

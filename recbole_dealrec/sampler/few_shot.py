@@ -1,7 +1,7 @@
 """Base class and registry of few-shot samplers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import getLogger
 
 import numpy as np
@@ -10,6 +10,9 @@ from recbole_dealrec.config import Config, Key
 from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
+
+_SHARE, _LEAST = 0.02, 64  # of n_fewshot: auto; the paper selects 2 % of Games
+_MANY = 0.2  # share of the candidates
 
 
 class FewShotSampler(ABC):
@@ -57,6 +60,23 @@ class FewShotSampler(ABC):
                 f"n_fewshot is {self.config['n_fewshot']}, but only {usable} of {n_candidates} candidate samples can "
                 "be chosen; lower n_fewshot or raise samples_per_user"
             )
+
+
+def settle_n_fewshot(configs: Sequence[Config], n_candidates: int) -> None:
+    """Give ``n_fewshot: auto`` its number, 2 % of the candidates and at least 64; warn above 20 % of them.
+
+    Args:
+        configs: configurations that differ in keys of the selection alone.
+        n_candidates: number of candidates, of which the sampler Full takes all.
+    """
+    for config in configs:
+        config.settle(n_fewshot=max(_LEAST, round(_SHARE * n_candidates)))
+    n_fewshot = configs[0]["n_fewshot"]
+    if n_fewshot > _MANY * n_candidates and any(config["sampler"] != "Full" for config in configs):
+        getLogger().warning(
+            f"n_fewshot: {n_fewshot} are {n_fewshot / n_candidates:.0%} of {n_candidates} candidate samples; the more "
+            "are selected, the less it matters which; lower n_fewshot, or raise samples_per_user for more candidates"
+        )
 
 
 def report_excluded(finite: np.ndarray) -> None:

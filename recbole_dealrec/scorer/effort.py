@@ -57,7 +57,7 @@ class EffortScorer(Scorer):
         if self.cache:
             return self.cache.score(self.llm, samples, choice, self._gradient_norms(names))
         hidden = not self.config["show_progress"]
-        batches = with_progress(self.llm.batches(samples), len(samples), "Effort", hidden)
+        batches = with_progress(self.llm.batches(samples), len(samples), "effort", hidden)
         with self._gradient_norms(names) as norms:
             return ScoreCheckpoint().score("", samples.rows, batches, norms)
 

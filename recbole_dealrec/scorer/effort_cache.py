@@ -88,7 +88,7 @@ class EffortCache:
         batches = _missing_batches(llm, samples, ~known)
         hidden = not llm.config["show_progress"]
         with compute_context as compute:
-            new = _compute(path, entries, with_progress(batches, len(known) - count, "Effort", hidden), compute)
+            new = _compute(path, entries, with_progress(batches, len(known) - count, "effort", hidden), compute)
         return join_shares(entries.scores, known | new)
 
     def _look_up(self, path: Path, keys: np.ndarray) -> tuple[Entries, np.ndarray]:

@@ -20,6 +20,7 @@ from recbole_dealrec.scorer import solver
 from recbole_dealrec.scorer.derivative import DERIVATIVES, Derivatives
 from recbole_dealrec.scorer.scorer import SURROGATES, Scorer, ScorerInputs, register_scorer
 from recbole_dealrec.scorer.surrogate_loss import chosen_parameters, outputs_of
+from recbole_dealrec.store.console import progress_bar
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 _MOST_DAMPING_DOUBLINGS = 12
@@ -84,7 +85,7 @@ class InfluenceScorer(Scorer):
             solve = lambda: problem.solve(samples, problem.mean_gradient(risk)).cpu().numpy()  # noqa: E731
             solution = checkpoint.compute_on_main(f"influence-solution-{number}", samples.rows, solve)
             x = torch.from_numpy(solution).to(problem.flat)
-            batches = problem.batches(samples, "Influence")
+            batches = problem.batches(samples, "influence")
             return checkpoint.score(f"influence-{number}", samples.rows, batches, problem.derivative(x))
 
 
@@ -136,7 +137,7 @@ class Problem:
 
     def directional_derivatives(self, samples: CandidateSamples, x: Tensor) -> np.ndarray:
         """Return the derivative of each sample's loss in direction x, float64 [n]."""
-        return ScoreCheckpoint().score("", samples.rows, self.batches(samples, "Influence"), self.derivative(x))
+        return ScoreCheckpoint().score("", samples.rows, self.batches(samples, "influence"), self.derivative(x))
 
     def derivative(self, x: Tensor) -> Callable[[_Batch], np.ndarray]:
         """Return a function that computes the derivatives of a batch's losses in direction x, float64 [B]."""
@@ -188,8 +189,7 @@ class Problem:
 
     def solve(self, samples: CandidateSamples, v: Tensor) -> Tensor:
         """Return x = (H + delta I)^-1 v; double delta, with a warning, until the matrix is positive definite."""
-        hidden = not self.config["show_progress"]
-        with tqdm(desc="Curvature", unit=" products", ncols=100, disable=hidden) as progress:
+        with progress_bar(shown=self.config["show_progress"], desc="curvature", unit=" products") as progress:
             return self._solve_with_enough_damping(Curvature(self, self.curvature_samples(samples), progress), v)
 
     def _solve_with_enough_damping(self, curvature: "Curvature", v: Tensor) -> Tensor:
@@ -257,7 +257,7 @@ class Curvature:
 
     def __init__(self, problem: Problem, samples: CandidateSamples, progress: tqdm | None = None) -> None:
         self.problem, self.samples = problem, samples
-        self.progress = tqdm(disable=True) if progress is None else progress
+        self.progress = progress_bar(shown=False) if progress is None else progress
         self.batches = [batch for _, batch in problem.batches(samples)]
         products = {"hessian": problem.hessian_product, "gauss_newton": problem.gauss_newton_product}
         self._product = products[problem.config["curvature"]]

@@ -14,7 +14,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.model.recommender import LLMRecommender
-from recbole_dealrec.model.surrogate.surrogate import SurrogateFiles
+from recbole_dealrec.model.surrogate.surrogate import SurrogateFiles, surrogate_labels
 from recbole_dealrec.scorer.scorer import (
     LLM,
     MADE,
@@ -29,7 +29,7 @@ from recbole_dealrec.scorer.scorer import (
 from recbole_dealrec.store.names import Folders
 from recbole_dealrec.store.opening import discard_unfinished, opened
 from recbole_dealrec.store.run_folder import RunFolder
-from recbole_dealrec.store.step import Record, records, step
+from recbole_dealrec.store.step import Record, is_due, records, step
 
 
 class Training(Protocol):
@@ -124,7 +124,7 @@ class Scoring:
             return {}
         with opened(self.folders.surrogates) as folder:
             trained = [n for n in numbers if folder.has(SurrogateFiles(n).weights, SurrogateFiles(n).curve)]
-            return {SurrogateFiles(n).step: self._load_or_train(n, folder) for n in trained}
+            return {SurrogateFiles(n).step: self._load_or_train(n, numbers, folder) for n in trained}
 
     def _trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
         named = self._llm.network.named_parameters()
@@ -143,9 +143,11 @@ class Scoring:
         """Load or compute a score; ``scores`` has to contain those that it needs."""
         numbers = surrogate_numbers(self.config, get_scorer(name).needed(self.config))
         folder, file = of_scores[needs_llm(self.config, name)], f"{name}.npy"
-        if not folder.has(file):
-            scorer = self._create_scorer(name, scores, folder, [self._load_or_train(n, of_surrogates) for n in numbers])
-            with step(folder, name):
+        if is_due(folder, name, file):
+            surrogates = [self._load_or_train(number, numbers, of_surrogates) for number in numbers]
+            scorer = self._create_scorer(name, scores, folder, surrogates)
+            detail = f"{len(self.samples):,} samples" + (f", {len(numbers)} surrogates" if len(numbers) > 1 else "")
+            with step(folder, name, detail):
                 values = scorer.score(self.samples)
             # After the record is saved, so that a score always has its record.
             with folder.output(file) as path, open(path, "wb") as stream:
@@ -171,17 +173,18 @@ class Scoring:
             )  # fmt: skip
         )
 
-    def _load_or_train(self, number: int, folder: RunFolder) -> nn.Module:
-        """Return the surrogate of a number; load it, or train and save it."""
+    def _load_or_train(self, number: int, numbers: Sequence[int], folder: RunFolder) -> nn.Module:
+        """Return the surrogate of a number, one of ``numbers``; load it, or train and save it."""
         if number not in self._surrogates:
             files = SurrogateFiles(number)
             training = self._training(self.config, self.splits, folder, number, partial(self._on_epoch, files.step))
-            if folder.has(files.weights, files.curve):
-                training.load()
-            else:
-                with step(folder, files.step):
+            shown_name = surrogate_labels(SurrogateFiles(n).step for n in numbers)[files.step]
+            if is_due(folder, shown_name, files.weights, files.curve):
+                with step(folder, files.step, shown_name=shown_name):
                     training.fit()
                 training.finish()  # after the record is saved, so that a finished training always has its record
+            else:
+                training.load()
             discard_unfinished(folder, files.weights)
             self._surrogates[number] = training.model
         return self._surrogates[number]

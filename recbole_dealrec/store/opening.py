@@ -3,13 +3,13 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from logging import getLogger
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.console import CONSOLE
 from recbole_dealrec.store.run_folder import RunFolder
 
 _PROCESS = "process-"  # prefix of the folders of ranks above 0
@@ -69,7 +69,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        getLogger().info(f"another process works in {path}; waiting until it ends")
+        CONSOLE.info(f"another process works in {path}; waiting until it ends")
         lock.acquire()
     try:
         yield

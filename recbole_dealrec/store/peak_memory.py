@@ -1,7 +1,7 @@
 """Peak memory of this process during a step."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import psutil
@@ -9,6 +9,7 @@ import torch
 
 _SECONDS = 0.02  # between two samples of the resident memory
 _MIB = 1 << 20
+_NAMES = {"resident": "RAM", "gpu": "GPU"}
 
 
 @contextmanager
@@ -43,3 +44,8 @@ def peak_memory() -> Iterator[Callable[[], dict[str, float]]]:
     finally:
         ended.set()
         thread.join()
+
+
+def memory_text(memory: Mapping[str, float]) -> str:
+    """Return peaks in words; ``memory`` is in MiB by name, as ``peak_memory`` gives them."""
+    return ", ".join(f"{_NAMES[kind]} {size / 1024:.1f} GiB" for kind, size in memory.items())

@@ -6,9 +6,9 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from recbole_dealrec.distributed import fsdp, processes
+from recbole_dealrec.store.console import progress_bar
 from recbole_dealrec.store.opening import process_folder
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import stopwatch
@@ -135,7 +135,7 @@ def with_progress(
     batches: Iterable[tuple[np.ndarray, Batch]], total: int, description: str | None, hidden: bool
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Yield indices and batch, with a progress bar over ``total`` samples."""
-    with tqdm(total=total, desc=description, ncols=100, disable=hidden) as progress:
+    with progress_bar(shown=not hidden, total=total, desc=description) as progress:
         for index, batch in batches:
             yield index, batch
             progress.update(len(index))

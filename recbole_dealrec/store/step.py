@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging import getLogger
 from time import perf_counter
 from typing import Any
 
+from recbole_dealrec.store.console import CONSOLE
 from recbole_dealrec.store.opening import synchronize
-from recbole_dealrec.store.peak_memory import peak_memory
+from recbole_dealrec.store.peak_memory import memory_text, peak_memory
 from recbole_dealrec.store.run_folder import RunFolder
 
 _STEPS = "steps.json"
@@ -40,24 +40,40 @@ class Stopwatch:
 stopwatch = Stopwatch()
 
 
+def is_due(folder: RunFolder, name: str, *outputs: str) -> bool:
+    """Return whether an output of a step is missing; if none is, say that they are from an earlier run."""
+    due = not folder.has(*outputs)
+    if not due:
+        CONSOLE.info(f"{name}: from an earlier run")
+    return due
+
+
 @contextmanager
-def step(folder: RunFolder, name: str) -> Iterator[dict[str, Any]]:
-    """Log and measure a step of all processes, and add its record to the folder if it ends without an error.
+def step(folder: RunFolder, name: str, detail: str = "", shown_name: str = "") -> Iterator[dict[str, Any]]:
+    """Measure a step of all processes, and add its record to the folder if it ends without an error.
 
     JSON outputs that are put into the yielded dictionary, by file name, are written after the record, so that a killed
     run never has an output without the record of its step. Steps must not be nested.
+
+    Args:
+        folder: folder of the step's outputs.
+        name: name of its record.
+        detail: what the terminal says of it at its beginning, such as the number of samples.
+        shown_name: its name in the terminal, if that is another.
     """
     outputs: dict[str, Any] = {}
     stopwatch.restart()
-    getLogger().info(f"step {name}")
+    shown_name = shown_name or name
+    CONSOLE.info(f"{shown_name}: {detail} ..." if detail else f"{shown_name} ...")
     with peak_memory() as memory:
         yield outputs
     seconds = round(stopwatch.seconds(), 3)
-    add_records(folder, {name: {"seconds": seconds, "memory": memory()}})
+    record = {"seconds": seconds, "memory": memory()}
+    add_records(folder, {name: record})
     for file, content in outputs.items():
         folder.output_json(file, content)
     synchronize(folder)
-    getLogger().info(f"step {name} took {seconds:.1f} s")
+    CONSOLE.info(f"{shown_name}: {seconds:,.1f} s, {memory_text(record['memory'])}")
 
 
 def add_records(folder: RunFolder, added: dict[str, Record]) -> None:

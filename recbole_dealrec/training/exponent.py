@@ -11,7 +11,7 @@ from recbole_dealrec.data import QueryDataLoader, Splits
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.model.reweighting import Reweighting, ranks_histories, reweighted
 from recbole_dealrec.store.opening import synchronize
-from recbole_dealrec.store.step import step
+from recbole_dealrec.store.step import is_due, step
 from recbole_dealrec.training.collector import JoinedCollector
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 from recbole_dealrec.training.query_evaluator import QueryEvaluator, headline_metric
@@ -29,7 +29,7 @@ def chosen_reweighting(trainer: LLMTrainer, splits: Splits, surrogates: list[Seq
         surrogates: trained surrogates of the run.
     """
     config, folder = trainer.config, trainer.folder
-    if folder.has(REWEIGHTING):
+    if not is_due(folder, REWEIGHTING, REWEIGHTING):
         return Reweighting.restored(config, splits.train, folder / REWEIGHTING)
     usable = [surrogate for surrogate in surrogates if ranks_histories(surrogate)]
     if config["grounding_collaborative"] != 0 and surrogates and not usable:

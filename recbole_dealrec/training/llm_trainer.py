@@ -12,9 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils.memory import clear_device_cache
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
-from recbole.utils import set_color
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
@@ -22,6 +20,7 @@ from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.model.memory import smaller_helps
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.reweighting import Reweighting
+from recbole_dealrec.store.console import CONSOLE, progress_bar
 from recbole_dealrec.store.opening import process_folder
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import stopwatch
@@ -141,7 +140,7 @@ class LLMTrainer(SafetensorsTrainer):
                 self._batches_tested = state["batches"]
                 self.eval_collector.data_struct._data_dict.update(state["collected"])
                 self._reweighted.data_struct._data_dict.update(state["reweighted"])
-                self.logger.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")
+                CONSOLE.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")
         test_data.first_batch = self._batches_tested * processes.world_size()
         result = self.evaluate(test_data, show_progress=show_progress)
         return {metric: float(value) for metric, value in result.items()}
@@ -192,8 +191,7 @@ class LLMTrainer(SafetensorsTrainer):
         self._place = epoch_idx, 0
         self.model.train()
         total, count = 0.0, 0
-        description = set_color(f"Train {epoch_idx:>5}", "pink")
-        progress = tqdm(train_data, ncols=100, desc=description, disable=not show_progress)
+        progress = progress_bar(train_data, show_progress, desc=self._epoch_name(epoch_idx))
         for interaction in progress:
             loss = self._step(interaction)
             total, count = total + loss * len(interaction), count + len(interaction)
@@ -259,8 +257,7 @@ class LLMTrainer(SafetensorsTrainer):
         """Return the mean loss of all (query, positive item) pairs."""
         self.model.eval()
         total, count = 0.0, 0
-        progress = tqdm(valid_data, ncols=100, desc=set_color("Validate   ", "pink"), disable=not show_progress)
-        for batch in progress:
+        for batch in progress_bar(valid_data, show_progress, desc="validation"):
             queries, _, query, item = batch
             rows = queries[query]
             rows.update(Interaction({Fields.of(self.config).item: item}))

@@ -17,6 +17,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.console import CONSOLE, progress_bar
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import stopwatch
 from recbole_dealrec.training.collector import JoinedCollector
@@ -62,13 +63,14 @@ class SafetensorsTrainer(Trainer):
         self._state_file = f"{name}.state{UNFINISHED}"
         self._saves_state = False
         self._place = 0, 0  # epoch and forward pass
+        self._bar = progress_bar(shown=False)  # advances with each batch
         self.curve = TrainingCurve()
 
     def fit(self, train_data, *args, saved: bool = True, callback_fn=None, **kwargs):
         self._saves_state = saved and callback_fn is None
         if self._saves_state and self.folder.has(self._state_file):
             self._set_state(torch.load(self.folder / self._state_file, self.device, weights_only=True), train_data)
-            self.logger.info(f"{self.name}: training goes on with epoch {self.start_epoch}")
+            CONSOLE.info(f"{self.name}: training goes on with {self._epoch_name(self.start_epoch)}")
         return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
 
     def summary(self) -> dict[str, Any]:
@@ -105,7 +107,8 @@ class SafetensorsTrainer(Trainer):
     def _train_epoch(self, train_data, epoch_idx: int, loss_func=None, show_progress: bool = False) -> float:
         self._save_state(train_data, epoch_idx)
         self._place = epoch_idx, 0
-        sums = super()._train_epoch(train_data, epoch_idx, loss_func or self._loss, show_progress)
+        with progress_bar(shown=show_progress, total=len(train_data), desc=self._epoch_name(epoch_idx)) as self._bar:
+            sums = super()._train_epoch(train_data, epoch_idx, loss_func or self._loss)
         self._check_weights(epoch_idx)
         self.curve.add_loss(np.sum(sums) / len(train_data))  # a model with several losses gives a tuple
         return sums
@@ -113,6 +116,7 @@ class SafetensorsTrainer(Trainer):
     def _loss(self, interaction: Interaction) -> torch.Tensor:
         epoch, batch = self._place
         self._place, self._batch = (epoch, batch + 1), interaction
+        self._bar.update()
         return self.model.calculate_loss(interaction)
 
     def _check_nan(self, loss: torch.Tensor) -> None:
@@ -162,7 +166,15 @@ class SafetensorsTrainer(Trainer):
     def evaluate(self, eval_data, load_best_model: bool = True, model_file=None, show_progress: bool = False):
         if load_best_model:
             self.load(Path(model_file or self.saved_model_file))
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        with progress_bar(shown=show_progress, total=len(eval_data), desc="evaluation") as self._bar:
+            return super().evaluate(eval_data, load_best_model=False)
+
+    def _full_sort_batch_eval(self, batched_data):
+        self._bar.update()
+        return super()._full_sort_batch_eval(batched_data)
+
+    def _epoch_name(self, epoch: int) -> str:
+        return f"epoch {epoch + 1} of {self.epochs}"
 
 
 class _EpochEnd:

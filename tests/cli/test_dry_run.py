@@ -17,6 +17,7 @@ KEYS = {
     "yardsticks": False,
 }  # fmt: skip
 SURROGATES = ["surrogate", "surrogate 1"]
+SHOWN = {"surrogate 1 of 2": "surrogate", "surrogate 2 of 2": "surrogate 1"}
 ALL = [*SURROGATES, "el2n", "language model", "selection", "fine-tuning", "reweighting", "evaluation"]
 
 
@@ -40,7 +41,8 @@ def states(keys):
     def told(samplers=("CCS",), last_step="evaluate", seeds=None, **changed):
         text = dry_run_text(samplers, seeds, "BIGRec", "movies", [], {**keys, **changed}, last_step)
         line = re.compile(r"^  (?:score|select|finetune|evaluate) +(\w.*?) {2,}(.*)$", re.MULTILINE)
-        return [dict(line.findall(part)) for part in text.split("\n\n") if "; run folder " in part]
+        runs = [line.findall(part) for part in text.split("\n\n") if "; run folder " in part]
+        return [{SHOWN.get(name, name): state for name, state in run} for run in runs]
 
     return told
 

@@ -23,6 +23,8 @@ WRONG_VALUES = {
     "wandb_project": [None],
     "reproducibility": ["perhaps"],
     "show_progress": [None],
+    "verbose": [None, 1],
+    "surrogate_epochs": [-1, 1.5, "many", None, True],
     "data_path": [5, None, "a\0b", "\udcff"],
     "checkpoint_dir": ["", 5, None, "a\0b"],
     "shuffle": ["often"],

@@ -8,6 +8,7 @@ import pytest
 from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.sampler import FewShotSampler, RandomSampler, get_sampler, register_sampler
+from recbole_dealrec.sampler.few_shot import settle_n_fewshot
 
 
 class First(FewShotSampler):
@@ -78,6 +79,21 @@ def test_what_is_usable_counts():
     Half({"n_fewshot": 5}).check(10)
     with pytest.raises(InputError, match="only 4 of 9"):
         Half({"n_fewshot": 5}).check(9)
+
+
+@pytest.mark.parametrize(("n_candidates", "number"), [(45_774, 915), (9_430, 189), (3_240, 65), (3_200, 64), (10, 64)])
+def test_auto_is_two_percent_of_the_candidates_and_at_least_64(ten, n_candidates, number):
+    configs = [ten(n_fewshot="auto"), ten(n_fewshot=7), ten(n_fewshot="auto", sampler="Random")]
+    settle_n_fewshot(configs, n_candidates)
+    assert [config["n_fewshot"] for config in configs] == [number, 7, number]
+    assert configs[0].resolved()["n_fewshot"] == number
+
+
+@pytest.mark.parametrize(("given", "sampler", "warned"), [(21, "Random", 1), (20, "Random", 0), (21, "Full", 0)])
+def test_more_than_a_fifth_of_the_candidates_is_warned_of(ten, caplog, given, sampler, warned):
+    settle_n_fewshot([ten(n_fewshot=given, sampler=sampler)], 100)
+    assert len(caplog.records) == warned
+    assert not warned or "n_fewshot: 21 are 21% of 100 candidate samples" in caplog.text
 
 
 @pytest.fixture

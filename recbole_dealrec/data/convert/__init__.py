@@ -3,8 +3,6 @@
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from recbole_dealrec.data.convert.amazon import Amazon
 from recbole_dealrec.data.convert.atomic_source import AtomicSource
 from recbole_dealrec.data.convert.interactions import Interactions
@@ -19,6 +17,7 @@ from recbole_dealrec.data.convert.writing import (
     write_titles,
 )
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.console import progress_bar
 
 __all__ = ["convert"]
 
@@ -74,7 +73,7 @@ def _convert_rows(
     source: Source, new: Path, name: str, min_rating: float | None, core: int, split: bool
 ) -> dict[str, int]:
     rows = source.rows(rated=min_rating is not None)
-    shown = tqdm(rows, desc=name, unit=" rows", unit_scale=True, disable=None)  # on a terminal only
+    shown = progress_bar(rows, desc=name, unit=" rows", unit_scale=True)
     interactions = Interactions.of(shown, min_rating).in_time_order()
     if core:
         interactions = interactions.k_core(core)

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import dataclass
-from logging import getLogger
 from pathlib import Path
 
 import recbole
@@ -16,6 +15,7 @@ from recbole_dealrec.data.download.archive import unpack
 from recbole_dealrec.data.download.transfer import download
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.console import CONSOLE
 
 URL_TABLE = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
 _CONVERT = "python -m recbole_dealrec.data.convert SOURCE"
@@ -80,6 +80,6 @@ def _write_dataset(archive: Path, folder: Path, paper: _PaperDataset | None) -> 
     unpacked = archive.with_suffix("")
     unpacked.mkdir(exist_ok=True)
     unpack(archive, {suffix: unpacked / f"{folder.name}{suffix}" for suffix in (".inter", ".item")})
-    getLogger().info(f"Filtering and splitting {folder.name}")
+    CONSOLE.info(f"filtering and splitting {folder.name}")
     counts = convert(unpacked, folder, paper.min_rating, paper.core, split=True)
-    getLogger().info(f"{folder.name}: " + ", ".join(f"{count} {noun}" for noun, count in counts.items()))
+    CONSOLE.info(f"{folder.name}: " + ", ".join(f"{count} {noun}" for noun, count in counts.items()))

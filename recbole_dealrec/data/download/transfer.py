@@ -16,6 +16,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from tqdm import tqdm
 
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.console import CONSOLE, progress_bar
 
 _ATTEMPTS = 6  # in a row without a byte before the download fails
 _PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
@@ -79,10 +80,9 @@ def download(url: str, folder: Path, show_progress: bool = True) -> Path:
     file, part = folder / name, folder / f"{name}.{_digest(remote)}.part"
     if file.is_file():
         return file
-    getLogger().info(f"Downloading {url}")
-    with tqdm(
-        total=remote.size, initial=_size(part), desc=name, unit="B", unit_scale=True, disable=not show_progress
-    ) as bar:
+    CONSOLE.info(f"downloading {url}")
+    sizes = {"total": remote.size, "initial": _size(part), "unit": "B", "unit_scale": True}
+    with progress_bar(shown=show_progress, desc=name, **sizes) as bar:
         _download_rest(remote, part, bar)
     if remote.md5 and _md5(part) != remote.md5:
         part.unlink()

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
@@ -37,6 +36,7 @@ from recbole_dealrec.model.decoding.beam_search import Way, beam_search
 from recbole_dealrec.model.decoding.trie import TokenTrie
 from recbole_dealrec.model.loss import hidden_size, last_hidden_states, vocabulary_size
 from recbole_dealrec.model.recommender import LLMRecommender
+from recbole_dealrec.store.console import progress_bar
 
 # So many logits with probabilities and derivatives need as much memory as a token in the layers: between 40,000 for
 # models of 100 million parameters and 300,000 for those of 8 billion.
@@ -242,7 +242,7 @@ class BIGRec(LLMRecommender):
         ids = self.encoder.title_ids(titles)
         embeddings = torch.empty(len(ids), hidden_size(self.network), device=self.device)
         batches = token_batches(np.array([len(row) for row in ids]), self.config["tokens_per_batch"])
-        progress = tqdm(batches, desc="Item embeddings", ncols=100, disable=not show_progress)
+        progress = progress_bar(batches, show_progress, desc="item embeddings")
         for index, _ in fsdp.in_lockstep(progress, lambda: batches[0]):
             embeddings[torch.from_numpy(index).to(self.device)] = self.represent([ids[row] for row in index])
         return embeddings

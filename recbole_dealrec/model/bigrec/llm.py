@@ -30,6 +30,7 @@ from recbole_dealrec.model.bigrec.gguf import gguf_arguments, gguf_model_without
 from recbole_dealrec.model.bigrec.lora import add_lora
 from recbole_dealrec.model.checkpoint import LOAD_ERRORS, load_error, model_without_weights
 from recbole_dealrec.model.loss import IGNORED_LABEL, vocabulary_size
+from recbole_dealrec.store.console import shows_bars
 
 # Real titles are shorter; the limit bounds the cost of training on and generating other texts.
 _MOST_TITLE_TOKENS = 512
@@ -102,7 +103,7 @@ def load_network(config: Config, path: str) -> PeftModel:
     Raises:
         InputError: the model cannot be loaded, or has no module named in ``lora_target_modules``.
     """
-    if not config["show_progress"]:
+    if not shows_bars(config):
         disable_progress_bar()
     options = {
         "trust_remote_code": config["trust_remote_code"],

@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
 from recbole_dealrec.data import PromptTemplate
+from recbole_dealrec.store.console import progress_bar
 from recbole_dealrec.store.files import atomic_path
 
 PAD, BOS, EOS = "<|pad|>", "<|begin|>", "<|end|>"
@@ -124,7 +124,7 @@ def pretrain(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
     loss = torch.tensor(torch.nan)
-    bar = tqdm(range(steps), desc="pre-training", disable=not show_progress)
+    bar = progress_bar(range(steps), show_progress, desc="pre-training")
     for _ in bar:
         input_ids, labels = (x.to(model.device) for x in encode(tokenizer, next(batches)))
         loss = model(input_ids=input_ids, labels=labels, use_cache=False).loss

@@ -1,6 +1,6 @@
 """The surrogate: a RecBole sequential model, trained on all positions of a sequence at once if its loss allows it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 
@@ -13,12 +13,15 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.configuration import MOST_EPOCHS
 from recbole_dealrec.data import CandidateSamples, Fields, SequentialDataset, train_loader
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate.softmax_loss import softmax_cross_entropy
 
+_STEPS = 10_000  # Games is best after 1,400 steps, ml-100k after 200
+_LEAST_EPOCHS = 4  # two evaluations to choose from
 _LENGTH_PARTS = 4
 _LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
 _ITEMS_PER_BATCH = 12_800  # of histories, padding included; larger batches do not fit into the CPU's cache
@@ -45,6 +48,14 @@ class SurrogateFiles:
     @property
     def curve(self) -> str:
         return f"{self.step.replace(' ', '-')}.json"
+
+
+def surrogate_labels(names: Iterable[str]) -> dict[str, str]:
+    """Return what people read for names of steps: "surrogate 1 of 3" for one of several surrogates, else the name."""
+    names = list(names)
+    steps = [step for step in (SurrogateFiles(number).step for number in range(len(names))) if step in names]
+    shown = {step: f"surrogate {number} of {len(steps)}" for number, step in enumerate(steps, 1)}
+    return {name: shown[name] if len(steps) > 1 and name in shown else name for name in names}
 
 
 class EveryPosition:
@@ -109,6 +120,23 @@ def surrogate_loader(config: Config, dataset: SequentialDataset, model: Sequenti
         return train_loader(config, _with_target(dataset), covering_rows(dataset))
     getLogger().info(f"{config['model']} is trained on a row per prefix: its outputs are not one per position")
     return train_loader(config, dataset, np.arange(len(dataset)))
+
+
+def settle_epochs(
+    configs: Sequence[Config], surrogate: Config, dataset: SequentialDataset, model: SequentialRecommender
+) -> None:
+    """Give ``surrogate_epochs: auto`` its number, the epochs that 10,000 optimiser steps make, from 4 to 200.
+
+    Args:
+        configs: configurations that differ in keys of the selection alone.
+        surrogate: configuration of their surrogate.
+        dataset: training part.
+        model: the untrained surrogate.
+    """
+    if configs[0]["surrogate_epochs"] == "auto":
+        n_batches = len(surrogate_loader(surrogate, dataset, model))
+        for config in configs:
+            config.settle(surrogate_epochs=min(max(_STEPS // n_batches, _LEAST_EPOCHS), MOST_EPOCHS))
 
 
 def surrogate_batches(

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import trange
 from vector_quantize_pytorch import ResidualVQ
+
+from recbole_dealrec.store.console import progress_bar
 
 _HIDDEN, _LATENT = (512, 256, 128), 32
 _COMMITMENT = 0.25
@@ -77,7 +78,7 @@ def rqvae_codes(
         data = (data - data.mean(0)) / data.std().clamp(min=torch.finfo(data.dtype).tiny)
         model = RQVAE(data.shape[1], levels, codes).to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
-        for _ in trange(steps, desc="RQ-VAE", ncols=100, disable=not show_progress):
+        for _ in progress_bar(range(steps), show_progress, desc="RQ-VAE"):
             batch = data[torch.randperm(len(data), device=device)[:batch_size]]
             loss = model(batch)
             optimizer.zero_grad()

@@ -13,13 +13,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.checkpoint import LOAD_ERRORS, load_error, model_without_weights
+from recbole_dealrec.store.console import progress_bar, shows_bars
 
 TFIDF = "tfidf"
 # Real titles are shorter; the limit bounds the cost of other texts.
@@ -93,7 +93,7 @@ def _sentence_embeddings(texts: Sequence[str], path: str, config: Config) -> np.
         longest = model.max_seq_length or _MAX_TOKENS
         model.max_seq_length = _readable_tokens(transformer, model.tokenizer, texts, longest)
     model = model.to(config["device"])
-    embeddings = model.encode(list(texts), show_progress_bar=config["show_progress"], convert_to_numpy=True)
+    embeddings = model.encode(list(texts), show_progress_bar=shows_bars(config), convert_to_numpy=True)
     return embeddings.astype(np.float32)
 
 
@@ -117,7 +117,7 @@ def _mean_embeddings(texts: Sequence[str], path: str, config: Config) -> np.ndar
     ids = _token_ids(tokenizer, texts, longest)
     embeddings = np.empty((len(ids), model.config.hidden_size), dtype=np.float32)
     batches = token_batches(np.array([len(row) for row in ids]), config["tokens_per_batch"])
-    for index in tqdm(batches, desc="Text embeddings", ncols=100, disable=not config["show_progress"]):
+    for index in progress_bar(batches, config["show_progress"], desc="text embeddings"):
         rows = [torch.tensor(ids[row], device=config["device"]) for row in index]
         embeddings[index] = _mean_states(encoder, rows).cpu().numpy()
     return embeddings

@@ -24,6 +24,7 @@ from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.tiger.semantic_id import catalogue_ids, check_semantic_id, id_text
 from recbole_dealrec.model.tiger.t5_decoder import PrefixDecoder
 from recbole_dealrec.model.tiger.text_embedding import check_text_encoder
+from recbole_dealrec.store.console import shows_bars
 
 _PAD = 0
 _SHAPE = ("num_layers", "num_heads", "d_model", "d_kv", "d_ff", "dropout_rate")
@@ -50,7 +51,7 @@ class TIGER(LLMRecommender):
 
     def __init__(self, config: Config, dataset: SequentialDataset, codes: np.ndarray | None = None) -> None:
         super().__init__(config, dataset)
-        if not config["show_progress"]:
+        if not shows_bars(config):
             disable_progress_bar()
         self.codes = catalogue_ids(config, dataset.titles[1:]) if codes is None else codes
         sizes = self.codes.max(axis=0) + 1

@@ -8,7 +8,14 @@ from safetensors.torch import load_file
 
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.surrogate.surrogate import EveryPosition, build_surrogate, surrogate_loader
+from recbole_dealrec.model.surrogate import surrogate as surrogate_module
+from recbole_dealrec.model.surrogate.surrogate import (
+    EveryPosition,
+    build_surrogate,
+    settle_epochs,
+    surrogate_labels,
+    surrogate_loader,
+)
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.llm_trainer import SafetensorsTrainer
 
@@ -238,3 +245,26 @@ def test_a_surrogates_loss_that_is_not_finite_is_said(movies, tmp_path):
     trainer = SafetensorsTrainer(own, surrogate, RunFolder(tmp_path), "surrogate.safetensors")
     with pytest.raises(InputError, match="surrogate.safetensors: the loss is not finite in epoch [01], forward pass"):
         trainer.fit(surrogate_loader(own, splits.train, surrogate), QueryDataLoader(own, splits.valid))
+
+
+@pytest.mark.parametrize("name", ["SASRec", "BERT4Rec", "NARM"])
+@pytest.mark.parametrize("steps", [1, 60, 10_000])
+def test_epochs_that_are_left_to_the_package_stay_within_its_steps(ten, monkeypatch, name, steps):
+    keys = {"surrogate_train_batch_size": 1, "MAX_ITEM_LIST_LENGTH": 8, **SIZES[name]}
+    configs = [ten(surrogate_model=name, surrogate_epochs=epochs, **keys) for epochs in ("auto", 3, "auto")]
+    surrogate, train = configs[0].surrogate(), load_splits(configs[0]).train
+    model = build_surrogate(surrogate, train)
+    monkeypatch.setattr(surrogate_module, "_STEPS", steps)
+    settle_epochs(configs, surrogate, train, model)
+    epochs, given, other = (config["surrogate_epochs"] for config in configs)
+    n_batches = len(surrogate_loader(surrogate, train, model))
+    assert given == 3 and other == epochs == configs[0].surrogate()["epochs"]
+    assert epochs in (4, 200) or epochs * n_batches <= steps < (epochs + 1) * n_batches
+    assert (steps, epochs) in ((1, 4), (10_000, 200)) or 4 < epochs < 200
+
+
+def test_surrogates_are_counted_for_people():
+    names = ["surrogate", "surrogate 1", "surrogate 2", "influence", "mean of the surrogates"]
+    shown = ["surrogate 1 of 3", "surrogate 2 of 3", "surrogate 3 of 3", "influence", "mean of the surrogates"]
+    assert surrogate_labels(names) == dict(zip(names, shown, strict=True))
+    assert surrogate_labels(["effort", "surrogate"]) == {"effort": "effort", "surrogate": "surrogate"}
