@@ -38,6 +38,7 @@ from recbole_dealrec.report.comparison_table import (
 )
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
+from recbole_dealrec.store.latest import point_latest
 from recbole_dealrec.store.opening import opened
 from recbole_dealrec.training.exponent import REWEIGHTING
 from recbole_dealrec.training.query_evaluator import headline_metric
@@ -214,7 +215,10 @@ def _each_named_once(key: str, values: Iterable | str | int | None, keys: Mappin
 def _run(job: Job, scoring: Scoring, root: Path | None, last: str) -> tuple[dict[str, Any], str]:
     """Run a job up to its last step; return the result and the run folder."""
     with opened(job.folders(root).run) as folder:
-        return Pipeline(job, scoring, folder).run(last), str(folder.path)
+        result = Pipeline(job, scoring, folder).run(last)
+        if folder.written:
+            point_latest(folder.path)
+        return result, str(folder.path)
 
 
 def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
@@ -235,6 +239,7 @@ def _report_comparison(config: Config, runs: pd.DataFrame) -> tuple[pd.DataFrame
     headline = headline_metric(config)
     folder = write_comparison(Path(config["checkpoint_dir"]), runs, table)
     write_comparison_report(folder, runs, table, headline)
+    point_latest(folder)
     log_comparison(table, folder, headline)
     return table, folder
 

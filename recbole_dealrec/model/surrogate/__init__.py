@@ -4,8 +4,11 @@ from recbole_dealrec.model.surrogate.surrogate import (
     EveryPosition,
     SurrogateFiles,
     build_surrogate,
+    restored_surrogate,
     surrogate_batches,
     surrogate_loader,
 )
 
-__all__ = ["EveryPosition", "SurrogateFiles", "build_surrogate", "surrogate_batches", "surrogate_loader"]
+__all__ = [
+    "EveryPosition", "SurrogateFiles", "build_surrogate", "restored_surrogate", "surrogate_batches", "surrogate_loader",
+]  # fmt: skip
