@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -243,14 +244,14 @@ def test_the_card_of_an_adapter_loads_the_model_that_ranked(way, small_run, tmp_
     by_peft = AutoPeftModelForCausalLM.from_pretrained("." if way == "tiny" else folder / "adapter")
     restored = BIGRec.restored.__func__
 
-    def with_loaded(cls, *arguments):
+    def with_network(network, cls, *arguments):
         model = restored(cls, *arguments)
         assert found["tokenizer"].get_vocab() == model.tokenizer.get_vocab()
-        model.network = loaded
+        model.network = network
         return model
 
-    monkeypatch.setattr(BIGRec, "restored", classmethod(with_loaded))
-    for loaded in (found["model"], by_peft):
+    for network in (found["model"], by_peft):
+        monkeypatch.setattr(BIGRec, "restored", classmethod(partial(with_network, network)))
         pd.testing.assert_frame_equal(recommend(folder, [["i1", "i2"], ["i9"]], k=10), expected)
 
 

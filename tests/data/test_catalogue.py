@@ -5,14 +5,28 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SPLIT_ROWS, TEN_SEQUENCES, TEN_TITLES
 
 from recbole_dealrec.data import load_splits
 from recbole_dealrec.data.catalogue import Catalogue, keep_catalogue, read_histories, save_histories
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.surrogate import build_surrogate, restored_surrogate
+from recbole_dealrec.model.reweighting import Reweighting
+from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.store.run_folder import RunFolder
-from recbole_dealrec.training.surrogate_training import SurrogateTraining
+
+
+def table(file):
+    """Rows of an atomic file."""
+    return [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+
+
+def sequences(path):
+    """Items of each user of the ten-item catalogue in time order, from its file."""
+    rows = sorted(table(path / "ten" / "ten.inter"), key=lambda row: float(row[2]))
+    return {user: [item for other, item, _ in rows if other == user] for user, *_ in rows}
+
+
+def lines(file):
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def test_a_kept_catalogue_is_that_of_the_training_part(ten, tmp_path):
@@ -22,18 +36,15 @@ def test_a_kept_catalogue_is_that_of_the_training_part(ten, tmp_path):
     assert kept.tokens.tolist() == train.field2id_token["item_id"].tolist() and kept.titles == train.titles
     assert kept.item_num == train.item_num and kept.user_num == train.user_num
     np.testing.assert_array_equal(kept.item_counts, train.item_counts)
-    assert {row["item"]: row["title"] for row in lines(tmp_path / "items.jsonl")[1:]} == TEN_TITLES
-
-
-def lines(file):
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    titles = {row["item"]: row["title"] for row in lines(tmp_path / "items.jsonl")[1:]}
+    assert titles == dict(table(tmp_path / "ten" / "ten.item"))
 
 
 @pytest.mark.parametrize("longest", [50, 3])
 def test_a_history_has_all_items_of_its_user_the_latest_last(longest, ten, tmp_path):
     save_histories(load_splits(ten(MAX_ITEM_LIST_LENGTH=longest)), tmp_path)
     found = {row["user"]: row["history"] for row in lines(tmp_path / "histories.jsonl")}
-    assert found == {user: items[-longest:] for user, items in TEN_SEQUENCES.items()}
+    assert found == {user: items[-longest:] for user, items in sequences(tmp_path).items()}
 
 
 @pytest.mark.parametrize("evaluation", [{"split": {"RS": [0.6, 0.2, 0.2]}}, {"split": {"LS": "valid_and_test"}}])
@@ -41,14 +52,15 @@ def test_histories_of_other_splits(evaluation, ten, tmp_path):
     given = {"order": "TO", "group_by": "user", "mode": {"valid": "full", "test": "full"}}
     save_histories(load_splits(ten(eval_args={**given, **evaluation})), tmp_path)
     found = {row["user"]: row["history"] for row in lines(tmp_path / "histories.jsonl")}
-    assert found == TEN_SEQUENCES
+    assert found == sequences(tmp_path)
 
 
 def test_the_targets_of_a_query_stand_behind_its_history(split, tmp_path):
     save_histories(load_splits(split()), tmp_path)
-    users = list(dict.fromkeys(user for user, *_ in SPLIT_ROWS["test"]))
-    rows = {user: [row for row in SPLIT_ROWS["test"] if row[0] == user] for user in users}
-    expected = [[*rows[user][0][1], *(target for *_, target in rows[user])] for user in users]
+    test = table(tmp_path / "split" / "split.test.inter")
+    users = sorted({user for user, *_ in test})
+    rows = [[row for row in test if row[0] == user] for user in users]
+    expected = [[*of_user[0][1].split(), *(target for *_, target in of_user)] for of_user in rows]
     assert read_histories(tmp_path, users) == expected
     with pytest.raises(InputError, match="no user 'u9' with two items or more in the data of this run"):
         read_histories(tmp_path, ["u1", "u9"])
@@ -68,11 +80,10 @@ def test_surrogates_find_the_features_of_items(movies, tmp_path):
     splits = load_splits(config)
     torch.manual_seed(0)
     surrogate = build_surrogate(config.surrogate(), splits.train).eval()
-    training = SurrogateTraining(config, splits, RunFolder(tmp_path / "surrogates"), 0)
-    training.model = surrogate
-    training.save(tmp_path / "weights")
+    Reweighting(splits.train.item_counts, [surrogate], collaborative=1.0).save(tmp_path / "reweighting")
     Catalogue.of(splits.train).save(tmp_path)
-    kept = restored_surrogate(config.surrogate(), Catalogue.load(config, tmp_path), tmp_path / "weights").eval()
+    kept = Reweighting.restored(config, Catalogue.load(config, tmp_path), tmp_path / "reweighting")
     batch = splits.test.inter_feat[:3]
     with torch.no_grad():
-        torch.testing.assert_close(kept.full_sort_predict(batch), surrogate.full_sort_predict(batch))
+        expected = surrogate.full_sort_predict(batch)
+        torch.testing.assert_close(kept.surrogates[0].eval().full_sort_predict(batch), expected)
