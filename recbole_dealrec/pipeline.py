@@ -15,13 +15,14 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.config.yaml_file import read_yaml_files
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_cutoffs, load_splits, train_loader
-from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.data.catalogue import keep_catalogue
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError, closest
 from recbole_dealrec.model import MODELS, LLMRecommender
 from recbole_dealrec.model.checkpoint import checkpoint_contents
 from recbole_dealrec.model.surrogate import build_surrogate, settle_epochs
 from recbole_dealrec.report import example_prompts, log_summary, ranked_queries, selection_statistics, write_report
+from recbole_dealrec.report.card import write_card
 from recbole_dealrec.sampler.few_shot import FewShotSampler, get_sampler, settle_n_fewshot
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
@@ -260,6 +261,7 @@ class Pipeline:
     def report(self, selection: Selection, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result and the report, and remove unfinished outputs."""
         table = selection.table(self.splits.train, self.samples)
+        keep_catalogue(self.folder, self.splits)
         result = {
             **result,
             **verdict(self.config, result),
@@ -267,10 +269,11 @@ class Pipeline:
             "seconds": self.seconds(),
             "memory_mib": {name: record["memory"] for name, record in records(self.folder).items()},
             "training": self.curves(),
-            "selection": selection_statistics(table, selection.ranked_by, self.samples, item_counts(self.splits.train)),
+            "selection": selection_statistics(table, selection.ranked_by, self.samples, self.splits.train.item_counts),
         }
         self.folder.output_json("result.json", {**result, "selected": selection.indices.tolist()})
         write_report(self.folder, self.config, result, table)
+        write_card(self.folder, self.config, result)
         log_summary(self.config, result)
         discard_unfinished(self.folder)
         return result
@@ -292,8 +295,8 @@ class Pipeline:
         return llm
 
     def _trainer(self) -> LLMTrainer:
-        llm = self.llm()
-        return LLMTrainer(self.config, llm, self.folder, llm.weights_folder, partial(self.on_epoch, FINE_TUNING))
+        weights = self.config.model_class.weights_folder
+        return LLMTrainer(self.config, self.llm(), self.folder, weights, partial(self.on_epoch, FINE_TUNING))
 
     def _reset_seed(self) -> None:
         """Seed all generators at the beginning of a step, so that it does not depend on which steps ran before."""

@@ -36,6 +36,7 @@ from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.console import CONSOLE, start_logging
+from recbole_dealrec.store.latest import point_latest
 from recbole_dealrec.store.opening import opened
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.exponent import REWEIGHTING
@@ -233,7 +234,10 @@ def _tell_next(folder: Path, last: str) -> None:
 def _run(job: Job, scoring: Scoring, root: Path | None, last: str) -> tuple[dict[str, Any], str]:
     """Run a job up to its last step; return the result and the run folder."""
     with opened(job.folders(root).run) as folder:
-        return _run_tracked(job, scoring, folder, last)[1], str(folder.path)
+        result = _run_tracked(job, scoring, folder, last)[1]
+        if folder.written:
+            point_latest(folder.path)
+        return result, str(folder.path)
 
 
 def _run_tracked(job: Job, scoring: Scoring, folder: RunFolder, last: str) -> tuple[Pipeline, dict[str, Any]]:
@@ -269,6 +273,7 @@ def _report_comparison(config: Config, runs: pd.DataFrame) -> tuple[pd.DataFrame
     headline = headline_metric(config)
     folder = write_comparison(Path(config["checkpoint_dir"]), runs, table)
     write_comparison_report(folder, runs, table, headline)
+    point_latest(folder)
     log_comparison(table, folder, headline)
     return table, folder
 

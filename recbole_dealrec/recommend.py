@@ -16,86 +16,93 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.config.registry import key_of
-from recbole_dealrec.config.yaml_file import read_yaml
-from recbole_dealrec.data import Fields, SequentialDataset, load_splits
+from recbole_dealrec.data import Fields
+from recbole_dealrec.data.catalogue import CATALOGUE, Catalogue, read_histories
 from recbole_dealrec.data.frame import token_text
+from recbole_dealrec.data.title import distinct_titles
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import LLMRecommender
 from recbole_dealrec.model.reweighting import Reweighting
 from recbole_dealrec.store.console import progress_bar
+from recbole_dealrec.store.latest import named_folder
 from recbole_dealrec.store.run_folder import check_outputs
 
-_MADE_HERE = ("tiny", "tfidf")  # values of keys that otherwise name files
+_ABOUT_SCORE = (
+    "score: minus the logarithm of the item's distance, which is from 1 for the model's first item to 2 for its last "
+    "before the run's re-weighting; comparable within a history alone"
+)
 
 
 def recommend(
-    run_dir: str | Path, histories: Iterable[Iterable[str]], k: int = 10, exclude_history: bool = False
+    run_dir: str | Path,
+    histories: Iterable[Iterable[str]] | None = None,
+    k: int = 10,
+    exclude_history: bool = False,
+    users: Iterable[str] | None = None,
 ) -> pd.DataFrame:
-    """Return the best ``k`` items for each history, ranked as in the run's evaluation, re-weighted as the run chose.
+    """Return the best ``k`` items for each history or user, ranked as in the run's evaluation, re-weighted as it chose.
 
-    Like the evaluation, this ranks items of the history too, unless ``exclude_history`` is set. It reads the run
-    folder, its sibling folders, and the dataset and language model named in its ``config.yaml``.
+    Like the evaluation, this ranks items of the history too, unless ``exclude_history`` is set. It reads nothing but
+    the run folder, wherever that lies, and the language model that was fine-tuned, if this is not the tiny one.
 
     Args:
         run_dir: folder of a finished run.
         histories: item tokens of each history as in the atomic files, oldest first.
         k: number of items, at most ``num_beams`` for TIGER with ``scoring: beam``.
         exclude_history: whether items of a history are left out of its ranking.
+        users: user tokens in place of ``histories``: all interactions of the data are a user's history, those of the
+            validation and test part included, of which the latest ``MAX_ITEM_LIST_LENGTH`` are kept.
 
     Returns:
-        ``k`` rows for each history, best first: ``history`` (int64, its place in ``histories``), ``rank`` (int64, from
-        1), ``item`` (its token), ``title``, ``score`` (float64, comparable within a history alone).
+        ``k`` rows for each history, best first: ``history`` (int64, its place in ``histories``) or ``user``, ``rank``
+        (int64, from 1), ``item`` (its token), ``title`` (followed by the token in brackets where another item has the
+        same), ``score`` (float64): minus the logarithm of the item's distance, which is from 1 for the model's first
+        item to 2 for its last before the run's re-weighting, so scores are comparable within a history alone.
 
     Raises:
-        InputError: the run is not finished or its data or models are missing, a history is empty or has an unknown
-            item, or ``k`` is more than the number of ranked items.
+        InputError: the run is not finished or its model is missing, a history is empty or has an unknown item, a user
+            is unknown, or ``k`` is more than the number of ranked items.
     """
-    path = Path(run_dir).expanduser().absolute()
+    path = named_folder(Path(run_dir).expanduser().absolute())
     check_outputs(path, ["config.yaml", "result.json"])
-    config = Config(config_file_list=[path / "config.yaml"], config_dict=_paths(path))
+    config = Config(config_file_list=[path / "config.yaml"])
     weights = config.model_class.weights_folder
-    check_outputs(path, [weights, "reweighting"])
-    dataset = load_splits(config).train
-    items = _item_ids(histories, dataset)
-    k = _whole_k(k, config, dataset, max(len(np.unique(row)) for row in items) if exclude_history else 0)
-    model = config.model_class.restored(config, dataset, path / weights)
-    reweighting = Reweighting.restored(config, dataset, path / "reweighting")
+    check_outputs(path, [weights, "reweighting", CATALOGUE])
+    catalogue = Catalogue.load(config, path / CATALOGUE)
+    if (histories is None) == (users is None):
+        raise InputError("give either histories or users to recommend for")
+    named = None if users is None else _user_tokens(users)
+    items = _item_ids(histories if named is None else read_histories(path / CATALOGUE, named), catalogue)
+    k = _whole_k(k, config, catalogue, max(len(np.unique(row)) for row in items) if exclude_history else 0)
+    model = config.model_class.restored(config, catalogue, path / weights)
+    reweighting = Reweighting.restored(config, catalogue, path / "reweighting")
     scores, best = _best(model, reweighting, items, k, exclude_history)
-    tokens, titles = dataset.field2id_token[dataset.iid_field], np.array(dataset.titles, dtype=object)
+    titles = np.array(distinct_titles(catalogue.titles, catalogue.tokens), dtype=object)
     return pd.DataFrame(
         {
-            "history": np.repeat(np.arange(len(items)), k),
+            "history" if named is None else "user": np.repeat(np.arange(len(items)) if named is None else named, k),
             "rank": np.tile(np.arange(1, k + 1), len(items)),
-            "item": tokens[best.ravel()],
+            "item": catalogue.tokens[best.ravel()],
             "title": titles[best.ravel()],
             "score": scores.ravel(),
         }
     )
 
 
-def _paths(run_dir: Path) -> dict[str, str]:
-    """Return the keys of a run that name files, as seen from the current folder.
-
-    The language model and the semantic IDs are siblings of the run folder, which may have been moved with them. Other
-    relative paths begin at the folder that the run was started in, as long as ``checkpoint_dir`` tells it.
-    """
-    keys = read_yaml(run_dir / "config.yaml")
-    saved = Path(keys["checkpoint_dir"])
-    told = not saved.is_absolute() and run_dir.parent.parts[-len(saved.parts) :] == saved.parts
-    start = run_dir.parents[len(saved.parts)] if told else Path()
-    named = {name for name in keys if (key := key_of(name)) and key.kind.path and keys[name] not in _MADE_HERE}
-    found = {name: str(start / keys[name]) for name in named if (start / keys[name]).exists()}
-    return {**found, "checkpoint_dir": str(run_dir.parent)}
+def _user_tokens(users: Iterable[str]) -> list[str]:
+    if isinstance(users, str) or not isinstance(users, Iterable):
+        raise InputError(f"users is {users!r}; give a list of user tokens")
+    named = [token_text(user) for user in users]
+    if not named:
+        raise InputError("users: there is none; give at least one user token")
+    return named
 
 
-def _item_ids(histories: Iterable[Iterable[str]], dataset: SequentialDataset) -> list[np.ndarray]:
+def _item_ids(histories: Iterable[Iterable[str]], catalogue: Catalogue) -> list[np.ndarray]:
     """Return the internal item ids of each history, int64."""
     histories = list(histories)
     if len(histories) == 0:
         raise InputError("histories: there is none; give a list of item tokens for each")
-    tokens = dataset.field2id_token[dataset.iid_field]
-    ids = {str(token): number for number, token in enumerate(tokens) if number > 0}
     found = []
     for place, history in enumerate(histories):
         if isinstance(history, str):
@@ -105,16 +112,16 @@ def _item_ids(histories: Iterable[Iterable[str]], dataset: SequentialDataset) ->
         items = [token_text(item) for item in history]
         if not items:
             raise InputError(f"histories[{place}] is empty; give at least one item")
-        unknown = [item for item in items if item not in ids]
+        unknown = [item for item in items if item not in catalogue.item_ids]
         if unknown:
-            absent = f"{dataset.dataset_name} has no item '{unknown[0]}' with a title"
+            absent = f"{catalogue.dataset_name} has no item '{unknown[0]}' with a title"
             raise InputError(f"histories[{place}]: {absent}; leave it out")
-        found.append(np.array([ids[item] for item in items], dtype=np.int64))
+        found.append(np.array([catalogue.item_ids[item] for item in items], dtype=np.int64))
     return found
 
 
-def _whole_k(k: float, config: Config, dataset: SequentialDataset, n_excluded: int) -> int:
-    most = config.model_class.most_ranked(config, dataset.item_num - 1)
+def _whole_k(k: float, config: Config, catalogue: Catalogue, n_excluded: int) -> int:
+    most = config.model_class.most_ranked(config, catalogue.item_num - 1)
     if not (isinstance(k, Real) and k == int(k) and 1 <= k <= most - n_excluded):
         less = f", less the {n_excluded} of the longest history" if n_excluded else ""
         raise InputError(f"k is {k}; this run of {config['model']} ranks {most} items{less}; give a k from 1 to that")
@@ -163,31 +170,37 @@ def _item_index(items: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows), torch.from_numpy(np.concatenate(items))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print recommendations for the command line; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m recbole_dealrec.recommend", description="The best items for histories, from a finished run.",
-        allow_abbrev=False,
+        prog="python -m recbole_dealrec.recommend", allow_abbrev=False,
+        description="The best items for histories or users, from a finished run.", epilog=_ABOUT_SCORE,
     )  # fmt: skip
-    parser.add_argument("run_dir", help="folder of the run")
+    parser.add_argument("run_dir", help="folder of the run, such as saved/latest")
     given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--user", action="append", help="user token, whose history is that of the data; repeatable")
     given.add_argument("--history", action="append", help="item tokens, oldest first, separated by blanks; repeatable")
     given.add_argument("--histories", metavar="FILE", help="file with such a history on each line; - reads them in")
     parser.add_argument("--k", type=int, default=10, help="number of items for each history (10)")
     parser.add_argument("--exclude_history", action="store_true", help="leave the items of a history out")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each item instead of a table")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
-        lines = arguments.history or _lines(arguments.histories)
-        histories = [line.split() for line in lines]
-        found = recommend(arguments.run_dir, histories, arguments.k, arguments.exclude_history)
+        lines = None if options.user else options.history or _lines(options.histories)
+        histories = lines and [line.split() for line in lines]
+        found = recommend(options.run_dir, histories, options.k, options.exclude_history, options.user)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if arguments.json:
+    if options.json:
         print(found.to_json(orient="records", lines=True, force_ascii=False), end="")
     else:
-        print(found.to_string(index=False))
+        print(f"{_table(found)}\n{_ABOUT_SCORE}")
     return 0
+
+
+def _table(found: pd.DataFrame) -> str:
+    return found.assign(score=found["score"].round(4) + 0.0).to_string(index=False)  # + 0.0 turns -0.0 into 0.0
 
 
 def _lines(file: str) -> list[str]:

@@ -3,17 +3,19 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from peft import AutoPeftModelForCausalLM
 
 import recbole_dealrec
 from recbole_dealrec import recommend, run_recbole_dealrec
-from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model import BIGRec
 from recbole_dealrec.store.run_folder import RunFolder
 
 
@@ -70,9 +72,11 @@ def test_each_history_has_its_best_items_in_order(finished_run, movies_path, seq
     assert not found.duplicated(["history", "item"]).any()
     lines = (movies_path / "movies" / "movies.item").read_text(encoding="utf-8").splitlines()[1:]
     titles = {line.split("\t")[0]: line.split("\t")[1] for line in lines}
-    assert [titles[item] for item in found["item"]] == found["title"].tolist()
+    counts = Counter(titles.values())
+    shown = {item: f"{title} [{item}]" if counts[title] > 1 else title for item, title in titles.items()}
+    assert [shown[item] for item in found["item"]] == found["title"].tolist()
     alone = recommend(finished_run("BIGRec")["run_dir"], histories[1:2], k=7)
-    pd.testing.assert_series_equal(alone["score"], found["score"][7:14].reset_index(drop=True), rtol=1e-4)
+    pd.testing.assert_series_equal(alone["score"], found["score"][7:14].reset_index(drop=True), rtol=1e-4, atol=1e-6)
 
 
 def test_known_items_are_left_out_when_asked(finished_run):
@@ -131,16 +135,6 @@ def test_a_run_folder_of_tiger_stands_alone_and_is_only_read(finished_run, tmp_p
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_a_run_with_the_embedded_model_moves_with_it(finished_run, tmp_path):
-    run_dir = Path(finished_run("BIGRec")["run_dir"])
-    folder = shutil.copytree(run_dir, tmp_path / "copy")
-    with pytest.raises(InputError, match="tiny-llm-movies-.*: no such folder; .*tiny LLM"):
-        recommend(folder, [["50"]])
-    (llm,) = run_dir.parent.glob("tiny-llm-*")
-    shutil.copytree(llm, tmp_path / llm.name)
-    pd.testing.assert_frame_equal(recommend(folder, [[50]]), recommend(run_dir, [["50"]]))
-
-
 def test_the_name_is_the_function_whichever_was_imported_first(tmp_path):
     import recbole_dealrec.recommend as module
 
@@ -157,7 +151,9 @@ def test_the_module_prints_what_the_function_returns(finished_run, monkeypatch, 
     arguments = [run_dir, "--history", "50 172", "--history", "181", "--k", "3"]
     command = [sys.executable, "-m", "recbole_dealrec.recommend", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.rstrip("\n") == expected.to_string(index=False)
+    table, _, about = done.stdout.rstrip("\n").rpartition("\n")
+    assert table == expected.round({"score": 4}).to_string(index=False)
+    assert about.startswith("score: minus the logarithm")
 
     monkeypatch.setattr(sys, "argv", ["recommend", run_dir, "--histories", "-", "--k", "3", "--json"])
     monkeypatch.setattr(sys, "stdin", io.StringIO("50 172\n181\n"))
@@ -179,15 +175,147 @@ def test_histories_of_any_kind_of_sequence(finished_run):
     pd.testing.assert_frame_equal(recommend(Path(run_dir), (("50", "172"), iter(["181"])), k=np.int64(3)), expected)
 
 
-def test_a_run_recommends_from_another_folder_than_its_own(finished_run, movies_path, tmp_path, monkeypatch):
-    expected = recommend(finished_run("TIGER")["run_dir"], [["50", "172"]])
-    started = tmp_path / "started"
-    shutil.copytree(movies_path, started / "data")
-    shutil.copytree(Path(finished_run("TIGER")["run_dir"]).parent, started / "kept" / "runs")
-    run_dir = started / "kept" / "runs" / Path(finished_run("TIGER")["run_dir"]).name
-    keys = {**read_yaml(run_dir / "config.yaml"), "data_path": "data", "checkpoint_dir": "kept/runs"}
-    with RunFolder(run_dir).output("config.yaml") as file:
-        file.write_text(yaml.safe_dump(keys), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    pd.testing.assert_frame_equal(recommend(run_dir, [["50", "172"]]), expected)
-    pd.testing.assert_frame_equal(recommend(run_dir.relative_to(tmp_path), [["50", "172"]]), expected)
+TINY_T5 = {"t5_num_layers": 2, "t5_num_heads": 2, "t5_d_model": 16, "t5_d_kv": 4, "t5_d_ff": 24}
+SMALL_KEYS = {"n_fewshot": 4, "epochs": 1, "topk": [3], "n_surrogates": 1, "surrogate_epochs": 1, "yardsticks": False}
+SMALL_KEYS |= {"surrogate_valid_metric": "NDCG@3", "sampler": "InfluenceOnly", "tiny_steps": 2, "num_beams": 10}
+BY_SURROGATES = {"grounding_collaborative": 2.0, "grounding_popularity": 1.0}
+WAYS = {
+    "tiny": {**BY_SURROGATES},
+    "trie": {"llm_path": "llama", "grounding": "trie", **BY_SURROGATES, "surrogate_model": "GRU4Rec"},
+    "embedding": {"llm_path": "llama", "grounding": "embedding", "max_new_tokens": 6, "sampler": "Random"},
+    "exact": {"model": "TIGER", "scoring": "exact", **BY_SURROGATES},
+    "beam": {"model": "TIGER", "scoring": "beam", "sampler": "Random"},
+}
+
+
+@pytest.fixture
+def small_run(ten, checkpoint):
+    """``small_run(way)``: folder of a run on the ten-item catalogue, in one of ``WAYS``."""
+
+    def run(way):
+        keys = {**SMALL_KEYS, **WAYS[way]}
+        if keys.get("model") == "TIGER":
+            keys |= {**TINY_T5, "valid_metric": "NDCG@3"}
+            del keys["tiny_steps"]
+        elif "llm_path" in keys:
+            keys["llm_path"] = checkpoint(keys["llm_path"])
+            del keys["tiny_steps"]
+        config = ten(**keys)
+        return Path(run_recbole_dealrec(config["model"], "ten", config_dict=config.resolved())["run_dir"])
+
+    return run
+
+
+def moved(run_dir, tmp_path, monkeypatch):
+    """The run folder alone, elsewhere; nothing else that the run read or wrote is left."""
+    folder = tmp_path / "far" / "away" / "copy"
+    folder.parent.mkdir(parents=True)
+    run_dir.rename(folder)
+    for left in (tmp_path / "ten", tmp_path / "saved"):
+        shutil.rmtree(left)
+    monkeypatch.chdir(tmp_path / "far")
+    return Path("away/copy")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_folder_is_moved_and_recommends_alone(way, small_run, tmp_path, monkeypatch):
+    run_dir = small_run(way)
+    histories = [["i1", "i2"], ["i9"]]
+    before = recommend(run_dir, histories, k=9), recommend(run_dir, users=["u4", "u1"], k=9)
+    surrogates = list((run_dir / "reweighting").glob("*.safetensors"))
+    assert len(surrogates) == (WAYS[way].get("sampler") != "Random")
+    folder = moved(run_dir, tmp_path, monkeypatch)
+    states = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    pd.testing.assert_frame_equal(recommend(folder, histories, k=9), before[0])
+    pd.testing.assert_frame_equal(recommend(folder, users=["u4", "u1"], k=9), before[1])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == states
+
+
+@pytest.mark.parametrize("way", ["tiny", "trie"])
+def test_the_card_of_an_adapter_loads_the_model_that_ranked(way, small_run, tmp_path, monkeypatch):
+    run_dir = small_run(way)
+    expected = recommend(run_dir, [["i1", "i2"], ["i9"]], k=10)
+    folder = moved(run_dir, tmp_path, monkeypatch).absolute()
+    monkeypatch.chdir(folder / "adapter")
+    card = (folder / "adapter" / "README.md").read_text(encoding="utf-8")
+    found = {}
+    exec(card.partition("```python\n")[2].partition("```")[0], found)
+    # The tiny LLM lies in the adapter's folder, and PEFT takes relative paths from the current one.
+    by_peft = AutoPeftModelForCausalLM.from_pretrained("." if way == "tiny" else folder / "adapter")
+    restored = BIGRec.restored.__func__
+
+    def with_network(network, cls, *arguments):
+        model = restored(cls, *arguments)
+        assert found["tokenizer"].get_vocab() == model.tokenizer.get_vocab()
+        model.network = network
+        return model
+
+    for network in (found["model"], by_peft):
+        monkeypatch.setattr(BIGRec, "restored", classmethod(partial(with_network, network)))
+        pd.testing.assert_frame_equal(recommend(folder, [["i1", "i2"], ["i9"]], k=10), expected)
+
+
+def test_a_base_model_is_found_beside_a_moved_run_or_named(small_run, checkpoint, tmp_path, monkeypatch):
+    run_dir = small_run("embedding")
+    expected = recommend(run_dir, [["i9"]], k=9)
+    config = run_dir / "adapter" / "adapter_config.json"
+    base = Path(json.loads(config.read_text())["base_model_name_or_path"])
+    assert base == Path(checkpoint("llama"))
+    with RunFolder(run_dir).amended("adapter") as folder:
+        (folder / config.name).write_text(config.read_text().replace(str(base), "/no/such/base"))
+    with pytest.raises(InputError, match=r"^/no/such/base: no such folder; .*put it at .*saved/base$"):
+        recommend(run_dir, [["i9"]], k=9)
+    shutil.copytree(base, run_dir.parent / "base")
+    pd.testing.assert_frame_equal(recommend(run_dir, [["i9"]], k=9), expected)
+
+
+def test_a_users_history_is_that_of_the_data(finished_run, movies_path, sequences):
+    run_dir = finished_run("TIGER")["run_dir"]
+    users = [str(number) for number in sorted(map(str, range(1, 201)))]  # as the sequences are sorted
+    found = recommend(run_dir, users=[users[3], users[0]], k=5)
+    assert list(found) == ["user", "rank", "item", "title", "score"]
+    assert found["user"].tolist() == [users[3]] * 5 + [users[0]] * 5
+    longest = 20  # MAX_ITEM_LIST_LENGTH of the run
+    expected = recommend(run_dir, [sequences[3][-longest:], sequences[0][-longest:]], k=5)
+    pd.testing.assert_frame_equal(found.drop(columns="user"), expected.drop(columns="history"))
+    pd.testing.assert_frame_equal(recommend(run_dir, users=[int(users[3])], k=5), found[:5])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "give either histories or users"),
+        ({"users": ["1"], "histories": [["50"]]}, "give either histories or users"),
+        ({"users": ["nobody"]}, "no user 'nobody' with two items or more"),
+        ({"users": "12"}, "users is '12'; give a list"),
+        ({"users": 12}, "users is 12; give a list"),
+        ({"users": []}, "users: there is none"),
+    ],
+)
+def test_users_that_cannot_be_recommended_for_are_named(asked, message, finished_run):
+    with pytest.raises(InputError, match=message):
+        recommend(finished_run("TIGER")["run_dir"], **asked)
+
+
+def test_the_run_of_an_older_version_is_an_error_of_one_line(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run("TIGER")["run_dir"], tmp_path / "older")
+    checksums = json.loads((folder / "checksums.json").read_text())
+    del checksums["catalogue"]
+    (folder / "checksums.json").write_text(json.dumps(checksums))
+    with pytest.raises(InputError, match="there is no catalogue yet; run the same command again") as raised:
+        recommend(folder, [["50"]])
+    assert "\n" not in str(raised.value)
+
+
+def test_the_last_run_is_latest(finished_run):
+    run_dir = Path(finished_run("TIGER")["run_dir"])
+    pd.testing.assert_frame_equal(recommend(run_dir.parent / "latest", [["50"]]), recommend(run_dir, [["50"]]))
+
+
+def test_items_of_one_title_are_told_apart_and_no_score_is_minus_zero(small_run, capsys):
+    import recbole_dealrec.recommend as module
+
+    assert module.main([str(small_run("tiny")), "--user", "u4", "--user", "u1", "--k", "10"]) == 0
+    *table, about = capsys.readouterr().out.splitlines()
+    assert sum("Twin [i5]" in line for line in table) == sum("Twin [i6]" in line for line in table) == 2
+    assert not any("-0.0000" in line for line in table) and about.startswith("score: ")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,9 +19,11 @@ from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.pipeline import configure
 from recbole_dealrec.report import example_places, selection_statistics
+from recbole_dealrec.report.answer import answer_rows
 from recbole_dealrec.report.full_cost import FullCost, full_cost
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.store.files import read_json
+from recbole_dealrec.store.run_folder import check_outputs
 
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "n_fewshot": 24, "surrogate_epochs": 2,
@@ -229,7 +232,8 @@ def test_fine_tuning_on_all_is_measured_by_a_run_with_the_same_keys(run, result,
 def test_five_users_are_shown_with_what_they_took(run, movies_path):
     users = read_json(run[0] / "users.json")
     assert len(users) == 5
-    titles = {line.split("\t")[1] for line in (movies_path / "movies" / "movies.item").read_text().splitlines()[1:]}
+    rows = [line.split("\t")[:2] for line in (movies_path / "movies" / "movies.item").read_text().splitlines()[1:]]
+    titles = {text for item, title in rows for text in (title, f"{title} [{item}]")}  # where another has the same title
     for user in users:
         assert {*user["history"], *(item["title"] for item in user["ranking"])} <= titles
         best = user["targets"][0]
@@ -352,3 +356,22 @@ def test_a_browser_shows_all_figures_within_a_phone_and_a_laptop(scheme, run, pa
         assert (frame["overflow"], frame["wider"]) == (0, 0)
         assert frame["plots"] == frame["drawn"] == len(page.figures)
         assert (frame["page"], frame["tick"]) == colours[scheme]
+
+
+@pytest.mark.parametrize("model, folder", [("BIGRec", "adapter"), ("TIGER", "model")])
+def test_the_model_card_has_what_the_hub_reads_and_what_the_run_found(model, folder, finished_run):
+    result = finished_run(model)
+    run_dir = Path(result["run_dir"])
+    card = ModelCard.load(run_dir / folder / "README.md")
+    (entry,) = card.data.to_dict()["model-index"]
+    assert entry["name"] == run_dir.name and entry["results"][0]["dataset"]["name"] == "movies"
+    assert {metric["type"]: metric["value"] for metric in entry["results"][0]["metrics"]} == result["test_result"]
+    assert card.data.library_name == {"BIGRec": "peft", "TIGER": "transformers"}[model]
+    assert "recommendation" in card.data.tags and card.data.base_model is None
+    read = read_json(run_dir / "result.json")
+    assert f"| samples | 64 of {read['n_candidates']} candidates of movies, chosen by Random |" in card.text
+    assert "| seed | 2020 |\n| epochs | 2 |\n| validation | " in card.text and read["verdict"] in card.text
+    rows = [line.split(" | ") for line in card.text.splitlines() if "±" in line and line.startswith("| ")]
+    assert [row[0].removeprefix("| ") for row in rows] == [row["name"] for row in answer_rows(read)]
+    assert not any(str(path) in card.text for path in run_dir.parents[:-2]) and "\n\n\n" not in card.text
+    assert check_outputs(run_dir, [folder, "catalogue"]) is None

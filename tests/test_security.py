@@ -57,7 +57,7 @@ def test_hostile_names_are_text_in_everything_that_is_written(write_dataset, tmp
     shown = report.split("<body>")[1]  # plotly's script stands before it
     assert "<img" not in shown and "<script>i" not in shown and "&lt;img" in shown and "&lt;b&gt;u" in shown
     assert "{history}" in (folder / "fewshot.jsonl").read_text(encoding="utf-8")
-    assert {path.name.split("-")[0] for path in (tmp_path / "saved").iterdir()} <= {"hostile", "tiny"}
+    assert {path.name.split("-")[0] for path in (tmp_path / "saved").iterdir()} <= {"hostile", "latest", "tiny"}
 
 
 class Calls:

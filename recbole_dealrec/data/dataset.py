@@ -19,6 +19,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import CandidateSamples, Fields
 from recbole_dealrec.data.download.library import download_if_absent
+from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.data.title import n_sharing, read_titles
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
@@ -43,6 +44,11 @@ class SequentialDataset(RecBoleSequentialDataset):
         super().__init__(config)
         self.titles = ["", *(self._title_of[token] for token in self.field2id_token[self.iid_field][1:])]
         self._log_titles()
+
+    @property
+    def item_counts(self) -> np.ndarray:
+        """Number of interactions of each item in this part, int64 [n_items]."""
+        return item_counts(self)
 
     @cached_property
     def _title_of(self) -> dict[str, str]:

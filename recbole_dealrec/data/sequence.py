@@ -1,9 +1,9 @@
 """Chains of training rows that continue one another."""
 
 import numpy as np
+from recbole.data.dataset import SequentialDataset
 
 from recbole_dealrec.data.candidates import CandidateSamples
-from recbole_dealrec.data.dataset import SequentialDataset
 
 
 def covering_rows(dataset: SequentialDataset) -> np.ndarray:

@@ -52,6 +52,12 @@ def n_sharing(titles: Sequence[str]) -> int:
     return sum(count for count in Counter(titles).values() if count > 1)
 
 
+def distinct_titles(titles: Sequence[str], tokens: Sequence[str]) -> list[str]:
+    """Return titles of which those that are not the only one of their text are followed by the item's token."""
+    counts = Counter(titles)
+    return [f"{title} [{token}]" if counts[title] > 1 else title for title, token in zip(titles, tokens, strict=True)]
+
+
 def cut_titles(titles: Sequence[str], is_long: np.ndarray, limit: int, length: Callable[[str], int]) -> list[str]:
     """Return titles of which the long ones have at most ``limit`` tokens, and log how many are cut.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
+from recbole_dealrec.data.catalogue import Catalogue
 from recbole_dealrec.distributed.fsdp import full_tensor
 from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.model.memory import in_fitting_parts
@@ -26,7 +27,7 @@ class LLMRecommender(SequentialRecommender, ABC):
 
     Args:
         config: configuration of the model.
-        dataset: training part.
+        dataset: training part, or the catalogue of a finished run.
 
     Attributes:
         network: the language model; only the parameters to fine-tune require gradients.
@@ -37,13 +38,13 @@ class LLMRecommender(SequentialRecommender, ABC):
     weights_folder: str
     network: nn.Module
 
-    def __init__(self, config: Config, dataset: SequentialDataset) -> None:
+    def __init__(self, config: Config, dataset: SequentialDataset | Catalogue) -> None:
         super().__init__(config, dataset)
         self.config = config
 
     @classmethod
-    def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> "LLMRecommender":
-        """Return the recommender with the fine-tuned weights that ``save`` wrote to ``folder``.
+    def restored(cls, config: Config, dataset: SequentialDataset | Catalogue, folder: Path) -> "LLMRecommender":
+        """Return the recommender with the fine-tuned weights that ``save`` wrote to ``folder``, which may have moved.
 
         Raises:
             InputError: the model that was fine-tuned is absent or has changed.
@@ -111,6 +112,16 @@ class LLMRecommender(SequentialRecommender, ABC):
         None if all that is asked of the network is known to work.
         """
         return None
+
+    @classmethod
+    def card(cls, config: Config, folder: Path) -> dict[str, Any]:
+        """Return what a model card says of the fine-tuned weights in ``folder``.
+
+        Returns:
+            ``metadata`` (keys of Hugging Face's ``ModelCardData``), ``origin`` (what was tuned), ``prompt`` (what the
+            model reads) and ``code`` (Python that loads the weights from their folder); an empty one is left out.
+        """
+        return {"metadata": {}, "origin": "", "prompt": "", "code": ""}
 
     @abstractmethod
     def save(self, folder: Path) -> None:

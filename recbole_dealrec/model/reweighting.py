@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import SequentialDataset
-from recbole_dealrec.data.sequence import item_counts
-from recbole_dealrec.model.surrogate import build_surrogate
+from recbole_dealrec.data.catalogue import Catalogue
+from recbole_dealrec.model.surrogate import restored_surrogate
 from recbole_dealrec.store.files import read_json, write_json
 
 _EXPONENTS = "exponents.json"
@@ -40,15 +39,11 @@ class Reweighting:
     collaborative: float = 0.0
 
     @classmethod
-    def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> "Reweighting":
-        """Return the re-weighting that ``save`` wrote, given the configuration and the training part of its run."""
-        saved = read_json(folder / _EXPONENTS)
-        reweighting = cls(item_counts(dataset), [], **saved)
-        for file in sorted(folder.glob("*.safetensors")):
-            surrogate = build_surrogate(config.surrogate(), dataset)
-            surrogate.load_state_dict(load_file(file, device=str(config["device"])))
-            reweighting.surrogates.append(surrogate)
-        return reweighting
+    def restored(cls, config: Config, catalogue: Catalogue, folder: Path) -> "Reweighting":
+        """Return the re-weighting that ``save`` wrote, given the configuration and the catalogue of its run."""
+        files = sorted(folder.glob("*.safetensors"))
+        surrogates = [restored_surrogate(config.surrogate(), catalogue, file) for file in files]
+        return cls(catalogue.item_counts, surrogates, **read_json(folder / _EXPONENTS))
 
     def save(self, folder: Path) -> None:
         """Write the exponents, and the surrogates if their scores are used, to a new folder."""
@@ -93,7 +88,9 @@ def _history(surrogate: SequentialRecommender, interaction: Interaction) -> Inte
 
 
 def reweighted(scores: Tensor, popularity: Tensor, collaborative: Tensor, a: float, b: float) -> Tensor:
-    """Return the negated re-weighted distances; scores of -inf stay.
+    """Return minus the logarithms of the re-weighted distances, float64 [B, n_items]; scores of -inf stay.
+
+    A logarithm tells distances apart that high exponents bring close to 0.
 
     Args:
         scores: scores of the recommender, -inf for items that it does not rank, [B, n_items].
@@ -102,9 +99,9 @@ def reweighted(scores: Tensor, popularity: Tensor, collaborative: Tensor, a: flo
         a: exponent of the popularity.
         b: exponent of the collaborative scores.
     """
-    distance = 1 + _normalised(-scores)
-    weight = (1 + popularity) ** -a * (1 + collaborative) ** -b
-    return torch.where(torch.isfinite(scores), -distance * weight, -torch.inf)
+    nearness = -torch.log1p(_normalised(-scores).double())
+    weight = a * torch.log1p(popularity.double()) + b * torch.log1p(collaborative.double())
+    return torch.where(torch.isfinite(scores), nearness + weight, -torch.inf)
 
 
 def _normalised(values: Tensor) -> Tensor:

@@ -140,13 +140,16 @@ def paired_p(first: Sequence[float], other: Sequence[float]) -> float:
 
 
 def write_comparison(parent: Path, runs: pd.DataFrame, table: pd.DataFrame) -> Path:
-    """Write ``runs.csv``, ``comparison.csv`` and ``comparison.tex``, and return their folder, named after the runs."""
+    """Write ``runs.csv``, ``comparison.csv`` and ``comparison.tex``, and return their folder, named after the runs.
+
+    In ``runs.csv``, each ``run_dir`` is as seen from the folder, beside which the runs lie.
+    """
     names = [Path(run).name for run in runs["run_dir"]]
     dataset_and_model = names[0].rsplit(f"-{runs['sampler'][0]}-", 1)[0]
     folder = parent / f"{dataset_and_model}-comparison-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "runs.csv": runs.to_csv(index=False),
+        "runs.csv": runs.assign(run_dir=[f"../{name}" for name in names]).to_csv(index=False),
         "comparison.csv": table.to_csv(index=False),
         "comparison.tex": _latex(table, dataset_and_model),
     }

@@ -1,5 +1,6 @@
 """The run folder: outputs with checksums, written atomically."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,13 @@ class RunFolder:
             # An interruption leaves the older or the new output, and the checksums of both are recorded.
             self._record(name, [*self.checksums.get(name, []), written])
         self._record(name, [written])
+
+    @contextmanager
+    def amended(self, name: str) -> Iterator[Path]:
+        """Yield a copy of the output ``name``, a folder, that replaces it if the block ends without error."""
+        with self.output(name) as path:
+            shutil.copytree(self / name, path)
+            yield path
 
     def output_json(self, name: str, content: Any) -> None:
         """Write ``content`` as an output of indented JSON."""

@@ -8,7 +8,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import QueryDataLoader, Splits
-from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.data.catalogue import Catalogue
 from recbole_dealrec.model.reweighting import Reweighting, ranks_histories, reweighted
 from recbole_dealrec.store.opening import synchronize
 from recbole_dealrec.store.step import is_due, step
@@ -30,11 +30,11 @@ def chosen_reweighting(trainer: LLMTrainer, splits: Splits, surrogates: list[Seq
     """
     config, folder = trainer.config, trainer.folder
     if not is_due(folder, REWEIGHTING, REWEIGHTING):
-        return Reweighting.restored(config, splits.train, folder / REWEIGHTING)
+        return Reweighting.restored(config, Catalogue.of(splits.train), folder / REWEIGHTING)
     usable = [surrogate for surrogate in surrogates if ranks_histories(surrogate)]
     if config["grounding_collaborative"] != 0 and surrogates and not usable:
         getLogger().warning("re-weighting: the surrogates rank for users, not for histories, and have no say")
-    reweighting = Reweighting(item_counts(splits.train), usable)
+    reweighting = Reweighting(splits.train.item_counts, usable)
     trainer.load(folder / trainer.name)
     with step(folder, REWEIGHTING):
         choose_exponents(trainer, reweighting, QueryDataLoader(config, splits.valid, n_queries(config)))

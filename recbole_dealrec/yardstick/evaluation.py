@@ -1,7 +1,7 @@
 """Evaluation on a run's test queries: of its language model, fine-tuned or not, and of the yardsticks."""
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +31,7 @@ class Evaluation:
     def tuned(self, trainer: LLMTrainer, reweighting: Reweighting) -> dict[str, Any]:
         """Return metrics, as RecBole rounds them and unrounded, errors and parts of Recall of the fine-tuned model.
 
-        Beside them stand the number of queries and the date.
+        Beside them stand the number of queries and the date and time.
         """
         queries = self._queries(trainer)
         result = trainer.test(queries, self.config["show_progress"], reweighting)
@@ -44,7 +44,7 @@ class Evaluation:
             "test_standard_error": trainer.evaluator.standard_errors(),
             "recall_parts": recall_parts(trainer.evaluator, self._kinds),
             "n_test_queries": len(queries.positives),
-            "date": date.today().isoformat(),
+            "date": datetime.now().isoformat(" ", "minutes"),
         }
 
     def untuned(self, trainer: LLMTrainer) -> dict[str, Any]:

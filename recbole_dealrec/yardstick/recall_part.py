@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
-from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.training.query_evaluator import QueryEvaluator
 from recbole_dealrec.yardstick.baseline import popularity_order
 
@@ -29,7 +28,7 @@ class ItemKinds:
         """Return the kinds of the items of a training part and its candidates."""
         n_items = dataset.item_num
         rank = np.full(n_items, n_items)
-        rank[popularity_order(item_counts(dataset))] = np.arange(n_items - 1)
+        rank[popularity_order(dataset.item_counts)] = np.arange(n_items - 1)
         target, history = np.zeros(n_items, dtype=bool), np.zeros(n_items, dtype=bool)
         target[samples.item_id] = True
         history[samples.item_id_list] = True

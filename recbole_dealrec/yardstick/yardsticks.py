@@ -10,7 +10,6 @@ from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits
-from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.training.query_evaluator import QueryEvaluator, headline_metric
 from recbole_dealrec.yardstick.baseline import ConstantList, ItemKNN, popularity_order
 from recbole_dealrec.yardstick.random_ranking import random_ranking
@@ -46,7 +45,7 @@ class Yardsticks:
             surrogates: trained surrogates of the run by name.
         """
         yield self._random_row()
-        popular = item_counts(self.splits.train)
+        popular = self.splits.train.item_counts
         wanted = np.bincount(CandidateSamples.from_dataset(self.splits.valid).item_id, minlength=len(popular))
         yield self.row(POPULAR, ConstantList(popularity_order(popular)))
         yield self.row(VALID_POPULAR, ConstantList(popularity_order(wanted, popular)))

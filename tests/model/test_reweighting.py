@@ -17,7 +17,15 @@ def test_by_hand():
     popularity = torch.tensor([0.0, 0.0, 1.0, 0.5, 1.0])
     collaborative = torch.tensor([[0.0, 0.5, 0.0, 1.0, 1.0]])
     found = reweighted(scores, popularity, collaborative, 2.0, 1.0)
-    torch.testing.assert_close(found, torch.tensor([[-INF, -1 / 1.5, -1.5 / 4, -2 / 1.5**2 / 2, -INF]]))
+    distances = torch.tensor([[1 / 1.5, 1.5 / 4, 2 / 1.5**2 / 2]], dtype=torch.float64)
+    torch.testing.assert_close(found[:, 1:4], -distances.log())
+    assert found[0, [0, 4]].tolist() == [-INF, -INF]
+
+
+def test_high_exponents_leave_no_two_items_equal():
+    popularity, collaborative = torch.tensor([0.0, 1, 1, 0.9]), torch.tensor([[0.0, 1, 0.999, 1]])
+    found = reweighted(torch.tensor([[-INF, 0.1, 0.2, 0.3]]), popularity, collaborative, 100.0, 100.0)
+    assert found.argsort(dim=1, descending=True).tolist() == [[2, 1, 3, 0]] and len(found.unique()) == 4
 
 
 def test_without_exponents_the_ranking_stays():
@@ -64,7 +72,7 @@ def test_equal_counts_change_nothing(counts):
     reweighting = Reweighting(np.array(counts), popularity=5.0)
     scores = torch.tensor([[-INF, -1.0, -2.0]])
     found = reweighting(scores, queries(1))
-    torch.testing.assert_close(found, torch.tensor([[-INF, -1.0, -2.0]]))
+    torch.testing.assert_close(found, -torch.tensor([[INF, 1.0, 2.0]], dtype=torch.float64).log())
 
 
 @pytest.mark.parametrize("name, expected", [("SASRec", True), ("GRU4Rec", True), ("HGN", False), ("SHAN", False)])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
-from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.data.catalogue import Catalogue
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.bigrec.adapter_card import adapter_card
 from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
 from recbole_dealrec.model.bigrec.grounding import distances, namesakes_before, rank_beams_first, ranked_apart
 from recbole_dealrec.model.bigrec.llm import (
@@ -28,9 +30,9 @@ from recbole_dealrec.model.bigrec.llm import (
     load_tokenizer,
     longest_row,
 )
-from recbole_dealrec.model.bigrec.lora import load_adapter, save_adapter
+from recbole_dealrec.model.bigrec.lora import BASE, base_of_adapter, load_adapter, save_adapter
 from recbole_dealrec.model.bigrec.probe import Probe, fastest_way
-from recbole_dealrec.model.bigrec.tiny import tiny_llm, tiny_llm_folder
+from recbole_dealrec.model.bigrec.tiny import tiny_llm
 from recbole_dealrec.model.checkpoint import checkpoint_content
 from recbole_dealrec.model.decoding.beam_search import Way, beam_search
 from recbole_dealrec.model.decoding.trie import TokenTrie
@@ -50,7 +52,8 @@ class BIGRec(LLMRecommender):
 
     Args:
         config: reads the keys of ``properties/model/BIGRec.yaml``.
-        dataset: training part, whose items, titles and item counts it takes.
+        dataset: training part, whose items, titles and item counts it takes, or the catalogue of a run.
+        base: Hugging Face id or folder of the language model; None for that of ``llm_path``.
 
     Attributes:
         network: language model with LoRA; only the LoRA matrices require gradients.
@@ -58,9 +61,9 @@ class BIGRec(LLMRecommender):
 
     weights_folder = "adapter"
 
-    def __init__(self, config: Config, dataset: SequentialDataset) -> None:
+    def __init__(self, config: Config, dataset: SequentialDataset | Catalogue, base: str | None = None) -> None:
         super().__init__(config, dataset)
-        self._path = path = _llm_path(config, dataset)
+        self._path = path = base or _llm_path(config, dataset)
         self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
         self.network = load_network(config, path)
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
@@ -68,7 +71,7 @@ class BIGRec(LLMRecommender):
         if config["llm_path"] != "tiny":  # which is known, and whose rotary positions are not limited
             self._check_context_length()
             self._way = fastest_way(config, self.network.get_base_model(), self.encoder)
-        self._namesakes = torch.from_numpy(namesakes_before(dataset.titles, item_counts(dataset))).to(self.device)
+        self._namesakes = torch.from_numpy(namesakes_before(dataset.titles, dataset.item_counts)).to(self.device)
         self._trie: TokenTrie | None = None
         self._title_of_item: Tensor | None = None
         self._item_embeddings: Tensor | None = None
@@ -83,15 +86,10 @@ class BIGRec(LLMRecommender):
             raise InputError("chat_template: the tiny LLM has none; name a chat model as llm_path")
 
     @classmethod
-    def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> LLMRecommender:
-        if config["llm_path"] == "tiny":
-            base = tiny_llm_folder(config, dataset)
-            if not base.is_dir():
-                raise InputError(
-                    f"{base}: no such folder; {folder} was fine-tuned from the tiny LLM in it; it was removed, or the "
-                    "data have changed"
-                )
-        return super().restored(config, dataset, folder)
+    def restored(cls, config: Config, dataset: SequentialDataset | Catalogue, folder: Path) -> LLMRecommender:
+        recommender = cls(config, dataset, base_of_adapter(folder))
+        recommender.load(folder)
+        return recommender
 
     def _origin(self) -> str:
         keys = ("llm_dtype", "llm_quantization", "lora_alpha")
@@ -154,7 +152,17 @@ class BIGRec(LLMRecommender):
         return probe.network, probe.batch()
 
     def save(self, folder: Path) -> None:
-        save_adapter(self.network, folder)
+        """Save the LoRA matrices as PEFT does, the tokenizer, and the tiny LLM, which no other folder has for sure."""
+        base = str(Path(self._path).absolute()) if Path(self._path).is_dir() else self._path
+        if self.config["llm_path"] == "tiny":
+            base = BASE
+            shutil.copytree(self._path, folder / base)
+        self.tokenizer.save_pretrained(folder)
+        save_adapter(self.network, folder, base)
+
+    @classmethod
+    def card(cls, config: Config, folder: Path) -> dict[str, Any]:
+        return adapter_card(config, folder)
 
     def load(self, folder: Path) -> None:
         """Load the LoRA matrices from a folder that ``save`` wrote.

@@ -1,5 +1,6 @@
 """LoRA on a language model: the matrices that are trained, saved and loaded."""
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 
-_ADAPTER_FILE = "adapter_model.safetensors"
+BASE = "base"  # folder of the tiny LLM in that of the adapter
+_ADAPTER_FILE, _CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 
 
 def add_lora(config: Config, base: PreTrainedModel, targets: Sequence[str] | None = None) -> PeftModel:
@@ -56,11 +58,19 @@ def missing_targets(base: nn.Module, targets: Sequence[str]) -> list[str]:
     return [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
 
 
-def save_adapter(network: PeftModel, folder: Path) -> None:
-    """Save the LoRA matrices and configuration in the format of PEFT; all processes call it."""
+def save_adapter(network: PeftModel, folder: Path, base: str) -> None:
+    """Save the LoRA matrices and configuration in the format of PEFT; all processes call it.
+
+    Args:
+        network: the model with LoRA.
+        folder: folder to write to.
+        base: Hugging Face id or folder of the model without LoRA; a relative one begins at ``folder``.
+    """
+    network.peft_config["default"].base_model_name_or_path = base
     trained = ((name, value) for name, value in network.named_parameters() if value.requires_grad)
     weights = {name: fsdp.full_tensor(value.detach()) for name, value in trained}
     network.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
+    (folder / "README.md").unlink()  # PEFT's form of a model card, which is to be filled in by hand
 
 
 def load_adapter(network: PeftModel, folder: Path, device: str) -> None:
@@ -75,6 +85,23 @@ def load_adapter(network: PeftModel, folder: Path, device: str) -> None:
         raise InputError(f"{folder}: the adapter of another model or of another lora_r; delete the run folder")
     weights = {name: fsdp.shard_like(value, weights[name]) for name, value in current.items()}
     set_peft_model_state_dict(network, weights)
+
+
+def base_of_adapter(folder: Path) -> str:
+    """Return the Hugging Face id or the folder of the model that an adapter belongs to.
+
+    Raises:
+        InputError: the folder is neither where it was nor beside the run folder.
+    """
+    named = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if (folder / named).is_dir():
+        return str(folder / named)
+    if not Path(named).is_absolute():
+        return named
+    beside = folder.parents[1] / Path(named).name
+    if not beside.is_dir():
+        raise InputError(f"{named}: no such folder; {folder} was fine-tuned from the model in it: put it at {beside}")
+    return str(beside)
 
 
 def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -165,7 +165,7 @@ class Probe:
     def _is_restored(self) -> bool:
         before = self._logits(self.rows.prompts[0])
         with tempfile.TemporaryDirectory() as folder:
-            save_adapter(self.network, Path(folder))
+            save_adapter(self.network, Path(folder), folder)
             for parameter in _trained(self.network).values():
                 parameter.data.zero_()
             unadapted = self._logits(self.rows.prompts[0])

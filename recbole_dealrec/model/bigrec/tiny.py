@@ -7,14 +7,13 @@ from pathlib import Path
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import SequentialDataset
-from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.model.bigrec.tiny_llama import build_tiny_llm
 
 
 def tiny_llm_folder(config: Config, dataset: SequentialDataset) -> Path:
     """Return the folder of ``tiny_llm``; its name contains a hash of titles, popularity and settings."""
-    content = json.dumps([_settings(config), dataset.titles[1:], item_counts(dataset)[1:].tolist()])
+    content = json.dumps([_settings(config), dataset.titles[1:], dataset.item_counts[1:].tolist()])
     name = f"tiny-llm-{config['dataset']}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     return Path(config["checkpoint_dir"]) / name
 
@@ -33,7 +32,7 @@ def tiny_llm(config: Config, dataset: SequentialDataset) -> str:
     def build() -> None:
         getLogger().info(f"building the tiny LLM in {folder}")
         options = {"device": str(config["device"]), "show_progress": config["show_progress"], **_settings(config)}
-        build_tiny_llm(folder, dataset.titles[1:], item_counts(dataset)[1:], **options)
+        build_tiny_llm(folder, dataset.titles[1:], dataset.item_counts[1:], **options)
 
     processes.on_main(lambda: folder.is_dir() or build())
     return str(folder)

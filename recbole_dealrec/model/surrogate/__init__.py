@@ -4,11 +4,13 @@ from recbole_dealrec.model.surrogate.surrogate import (
     EveryPosition,
     SurrogateFiles,
     build_surrogate,
+    restored_surrogate,
     settle_epochs,
     surrogate_batches,
     surrogate_loader,
 )
 
 __all__ = [
-    "EveryPosition", "SurrogateFiles", "build_surrogate", "settle_epochs", "surrogate_batches", "surrogate_loader",
+    "EveryPosition", "SurrogateFiles", "build_surrogate", "restored_surrogate", "settle_epochs", "surrogate_batches",
+    "surrogate_loader",
 ]  # fmt: skip

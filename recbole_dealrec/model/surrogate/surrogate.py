@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from logging import getLogger
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,12 +11,14 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from recbole.data.transform import construct_transform
 from recbole.model.abstract_recommender import SequentialRecommender
+from safetensors.torch import load_file
 from torch import Tensor
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.configuration import MOST_EPOCHS
 from recbole_dealrec.data import CandidateSamples, Fields, SequentialDataset, train_loader
 from recbole_dealrec.data.batch import token_batches
+from recbole_dealrec.data.catalogue import Catalogue
 from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate.softmax_loss import softmax_cross_entropy
@@ -100,16 +103,19 @@ def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRec
     if config["MODEL_TYPE"] != SequentialRecommender.type or config["loss_type"] != "CE":
         raise InputError(f"surrogate_model '{config['model']}' is not a sequential model with a softmax loss (CE)")
     config.check_valid_metric()
-    construct_transform(config)  # adds keys to the configuration that masked models read
-    try:
-        model = config.model_class(config, dataset).to(config["device"])
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError) as error:
-        raise InputError(f"surrogate_model '{config['model']}' cannot be built as configured: {error}") from error
+    model = _built(config, dataset)
     probe, batch = _probe(config, dataset)
     _check_logits(config["model"], probe, batch)
     if _predicts_every_position(probe, batch):
         model.__class__ = type(config["model"], (EveryPosition, config.model_class), {})
     return model
+
+
+def restored_surrogate(config: Config, catalogue: Catalogue, file: Path) -> SequentialRecommender:
+    """Return a surrogate with the weights in a file, which ranks; ``config`` is ``Config.surrogate``."""
+    surrogate = _built(config, catalogue)
+    surrogate.load_state_dict(load_file(file, device=str(config["device"])))
+    return surrogate
 
 
 def surrogate_loader(config: Config, dataset: SequentialDataset, model: SequentialRecommender) -> TrainDataLoader:
@@ -151,6 +157,14 @@ def surrogate_batches(
     device = next(surrogate.parameters()).device
     for index in token_batches(lengths, _ITEMS_PER_BATCH, max(1, _LOGITS_PER_BATCH // surrogate.n_items)):
         yield index, samples.interaction(config, index, trim).to(device)
+
+
+def _built(config: Config, dataset: SequentialDataset | Catalogue) -> SequentialRecommender:
+    construct_transform(config)  # adds keys to the configuration that masked models read
+    try:
+        return config.model_class(config, dataset).to(config["device"])
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError) as error:
+        raise InputError(f"surrogate_model '{config['model']}' cannot be built as configured: {error}") from error
 
 
 def _with_target(dataset: SequentialDataset) -> SequentialDataset:

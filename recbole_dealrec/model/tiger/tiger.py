@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
+from recbole_dealrec.data.catalogue import Catalogue
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.decoding.beam_search import search
@@ -28,6 +30,11 @@ from recbole_dealrec.store.console import shows_bars
 
 _PAD = 0
 _SHAPE = ("num_layers", "num_heads", "d_model", "d_kv", "d_ff", "dropout_rate")
+_CODE = """\
+from transformers import T5ForConditionalGeneration
+
+model = T5ForConditionalGeneration.from_pretrained(".")  # this folder
+"""
 _WEIGHTS_FILE, _IDS_FILE = "model.safetensors", "semantic_ids.json"
 
 
@@ -39,7 +46,7 @@ class TIGER(LLMRecommender):
 
     Args:
         config: reads the keys of ``properties/model/TIGER.yaml``.
-        dataset: training part, with items and titles.
+        dataset: training part, with items and titles, or the catalogue of a run.
         codes: semantic IDs of items 1 to n_items - 1, int64 [n_items - 1, levels]; computed from the titles if None.
 
     Attributes:
@@ -49,7 +56,7 @@ class TIGER(LLMRecommender):
 
     weights_folder = "model"
 
-    def __init__(self, config: Config, dataset: SequentialDataset, codes: np.ndarray | None = None) -> None:
+    def __init__(self, config: Config, dataset: SequentialDataset | Catalogue, codes: np.ndarray | None = None) -> None:
         super().__init__(config, dataset)
         if not shows_bars(config):
             disable_progress_bar()
@@ -69,7 +76,7 @@ class TIGER(LLMRecommender):
         ).to(self.device)  # fmt: skip
 
     @classmethod
-    def restored(cls, config: Config, dataset: SequentialDataset, folder: Path) -> LLMRecommender:
+    def restored(cls, config: Config, dataset: SequentialDataset | Catalogue, folder: Path) -> LLMRecommender:
         ids = json.loads((folder / _IDS_FILE).read_text(encoding="utf-8"))
         names = [str(name) for name in dataset.field2id_token[dataset.iid_field][1:]]
         if ids.keys() != set(names):
@@ -152,6 +159,20 @@ class TIGER(LLMRecommender):
         self.network.save_pretrained(folder)
         with open(folder / _IDS_FILE, "w", encoding="utf-8") as file:
             json.dump(self._ids_by_name(), file, ensure_ascii=False)
+
+    @classmethod
+    def card(cls, config: Config, folder: Path) -> dict[str, Any]:
+        codes = next(iter(json.loads((folder / _IDS_FILE).read_text(encoding="utf-8")).values()))
+        return {
+            "metadata": {"library_name": "transformers", "tags": ["generative-retrieval"]},
+            "origin": (
+                f"A T5 trained from random weights. It reads the semantic IDs of a history, {len(codes)} codes each, "
+                f"and writes that of the next item. `{_IDS_FILE}` has each item's; a code is a token, those of a level "
+                "come behind those of the level before, from 1."
+            ),
+            "prompt": "",
+            "code": _CODE,
+        }
 
     def load(self, folder: Path) -> None:
         """Load the T5 from a folder that ``save`` wrote.

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_dealrec.data.catalogue import Catalogue
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.surrogate import restored_surrogate
 from recbole_dealrec.pipeline import prepare
 from recbole_dealrec.scorer.influence import Curvature, tried_problem
 from recbole_dealrec.scorer.surrogate_loss import chosen_parameters
@@ -71,11 +73,15 @@ def test_a_surrogate_is_right_or_refused_at_the_start(name, configured, tmp_path
     training.fit()
     again = SurrogateTraining(config, job.splits, RunFolder(tmp_path), 0)
     again.load()
+    Catalogue.of(job.splits.train).save(tmp_path)
+    catalogue = Catalogue.load(config, tmp_path)
+    kept = restored_surrogate(config.surrogate(), catalogue, tmp_path / "surrogate.safetensors")
     samples = job.samples[:3]
     surrogate = training.model.eval()
     batch = samples.interaction(config, np.arange(3), trim=False)
     with torch.no_grad():
-        torch.testing.assert_close(again.model.eval().full_sort_predict(batch), surrogate.full_sort_predict(batch))
+        for model in (again.model, kept):
+            torch.testing.assert_close(model.eval().full_sort_predict(batch), surrogate.full_sort_predict(batch))
     parameters = dict(surrogate.named_parameters())
     chosen = [parameters[name] for name in chosen_parameters(surrogate, None)]
     x = torch.randn(sum(each.numel() for each in chosen), generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,197 @@
+"""What a finished run keeps of its dataset: the catalogue, and each user's history."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureType
+from safetensors.torch import load_file, save_file
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data.candidates import CandidateSamples, Fields, rank_from_end
+from recbole_dealrec.data.dataset import SequentialDataset, Splits
+from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.run_folder import RunFolder
+
+CATALOGUE = "catalogue"  # output of a run
+_ITEMS, _FEATURES, _FIELDS, _HISTORIES = "items.jsonl", "features.safetensors", "fields.json", "histories.jsonl"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What recommenders and surrogates read of a training part when they are built, under RecBole's names.
+
+    Attributes:
+        config: configuration of the run.
+        tokens: item tokens by internal item id, the padding's first.
+        titles: titles by internal item id.
+        item_counts: interactions of each item in the training part, int64 [n_items].
+        features: RecBole's item features.
+        sizes: RecBole's ``num`` of the users, the items and the features, by field.
+        types: type of each of these fields, such as ``token``.
+    """
+
+    config: Config
+    tokens: np.ndarray
+    titles: list[str]
+    item_counts: np.ndarray
+    features: dict[str, torch.Tensor]
+    sizes: dict[str, int]
+    types: dict[str, str]
+
+    @classmethod
+    def of(cls, dataset: SequentialDataset) -> "Catalogue":
+        """Return the catalogue of a training part."""
+        features = dataset.get_item_feature().interaction
+        fields = [dataset.uid_field, *features]
+        sizes = {name: int(dataset.num(name)) for name in fields}
+        types = {name: dataset.field2type[name].value for name in fields}
+        tokens = dataset.field2id_token[dataset.iid_field]
+        return cls(dataset.config, tokens, dataset.titles, dataset.item_counts, features, sizes, types)
+
+    @classmethod
+    def load(cls, config: Config, folder: Path) -> "Catalogue":
+        """Return the catalogue that ``save`` wrote to a folder."""
+        items = list(_lines(folder / _ITEMS))
+        tokens, titles, counts = ([item[name] for item in items] for name in ("item", "title", "count"))
+        fields = json.loads((folder / _FIELDS).read_text(encoding="utf-8"))
+        features = load_file(folder / _FEATURES)
+        return cls(config, np.array(tokens, object), titles, np.array(counts, np.int64), features, **fields)
+
+    def save(self, folder: Path) -> None:
+        """Write the items as JSON lines and their features to a folder."""
+        columns = zip(self.tokens, self.titles, self.item_counts.tolist(), strict=True)
+        rows = ({"item": str(token), "title": title, "count": count} for token, title, count in columns)
+        _write_lines(folder / _ITEMS, rows)
+        save_file({name: values.contiguous() for name, values in self.features.items()}, folder / _FEATURES)
+        fields = json.dumps({"sizes": self.sizes, "types": self.types}, indent=2)
+        (folder / _FIELDS).write_text(fields + "\n", encoding="utf-8")
+
+    @property
+    def dataset_name(self) -> str:
+        return self.config["dataset"]
+
+    @property
+    def uid_field(self) -> str:
+        return self.config["USER_ID_FIELD"]
+
+    @property
+    def iid_field(self) -> str:
+        return self.config["ITEM_ID_FIELD"]
+
+    @property
+    def item_num(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def user_num(self) -> int:
+        return self.sizes[self.uid_field]
+
+    @property
+    def field2id_token(self) -> dict[str, np.ndarray]:
+        return {self.iid_field: self.tokens}
+
+    @property
+    def field2type(self) -> dict[str, FeatureType]:
+        return {name: FeatureType(kind) for name, kind in self.types.items()}
+
+    @property
+    def field2seqlen(self) -> dict[str, int]:
+        return {Fields.of(self.config).history: self.config["MAX_ITEM_LIST_LENGTH"]}
+
+    @property
+    def inter_feat(self) -> Interaction:
+        """No interactions: models such as FEARec look for those that they train on."""
+        fields, none = Fields.of(self.config), torch.empty(0, dtype=torch.int64)
+        empty = {name: none for name in (fields.user, fields.item, fields.length)}
+        return Interaction({**empty, fields.history: none.view(0, self.config["MAX_ITEM_LIST_LENGTH"])})
+
+    def num(self, field: str) -> int:
+        """Return the number of different values of a field, padding included."""
+        return self.sizes[field]
+
+    def get_item_feature(self) -> Interaction:
+        """Return the features of all items."""
+        return Interaction(self.features)
+
+    @cached_property
+    def item_ids(self) -> dict[str, int]:
+        """Internal item ids by token."""
+        return {str(token): number for number, token in enumerate(self.tokens) if number > 0}
+
+
+def keep_catalogue(folder: RunFolder, splits: Splits) -> None:
+    """Write the catalogue and the users' histories to a run folder that has none."""
+    if not folder.has(CATALOGUE):
+        with folder.output(CATALOGUE) as path:
+            path.mkdir()
+            Catalogue.of(splits.train).save(path)
+            save_histories(splits, path)
+
+
+def save_histories(splits: Splits, folder: Path) -> None:
+    """Write each user's interactions, oldest first and at most ``MAX_ITEM_LIST_LENGTH``, as a line of JSON.
+
+    They are the latest query of the user in any part, with its targets behind its history.
+    """
+    users, items = (splits.train.field2id_token[name] for name in (splits.train.uid_field, splits.train.iid_field))
+    longest = splits.train.config["MAX_ITEM_LIST_LENGTH"]
+    rows = (
+        {"user": str(users[user]), "history": [str(items[item]) for item in history[-longest:]]}
+        for user, history in _latest_histories(splits)
+    )
+    _write_lines(folder / _HISTORIES, rows)
+
+
+def read_histories(folder: Path, users: list[str]) -> list[list[str]]:
+    """Return the item tokens of users, oldest first, that ``save_histories`` wrote.
+
+    Raises:
+        InputError: a user is unknown.
+    """
+    wanted = set(users)
+    found = {row["user"]: row["history"] for row in _lines(folder / _HISTORIES) if row["user"] in wanted}
+    for user in users:
+        if user not in found:
+            raise InputError(f"no user '{user}' with two items or more in the data of this run; give a history instead")
+    return [found[user] for user in users]
+
+
+def _latest_histories(splits: Splits) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield internal ids of users and of all their items, those of the last part that knows them."""
+    known = np.zeros(splits.train.user_num, dtype=bool)
+    for part in (splits.test, splits.valid, splits.train):
+        samples = CandidateSamples.from_dataset(part)
+        samples = samples[np.flatnonzero(~known[samples.user_id])]
+        known[samples.user_id] = True
+        yield from _with_targets(samples)
+
+
+def _with_targets(samples: CandidateSamples) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each user and the latest history, followed by the targets of all rows of this history."""
+    last = np.flatnonzero(rank_from_end(samples.user_id) == 0)
+    last_of_user = np.zeros(samples.user_id.max(initial=0) + 1, dtype=np.int64)
+    last_of_user[samples.user_id[last]] = last
+    other = last_of_user[samples.user_id]
+    same = np.flatnonzero(samples.item_length == samples.item_length[other])  # few rows are left to compare whole
+    same = same[(samples.item_id_list[same] == samples.item_id_list[other[same]]).all(axis=1)]
+    same = same[np.argsort(samples.user_id[same], kind="stable")]
+    _, starts = np.unique(samples.user_id[same], return_index=True)
+    for rows in np.split(same, starts[1:]) if len(same) else ():
+        yield int(samples.user_id[rows[0]]), np.append(samples.history(rows[0]), samples.item_id[rows])
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    with open(file, encoding="utf-8") as stream:
+        yield from map(json.loads, stream)
+
+
+def _write_lines(file: Path, rows: Iterator[dict[str, Any]]) -> None:
+    with open(file, "w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,0 +1,24 @@
+"""``latest`` in ``checkpoint_dir``: the run or comparison that ended last."""
+
+import os
+import tempfile
+from pathlib import Path
+
+LATEST = "latest"
+
+
+def point_latest(folder: Path) -> None:
+    """Let ``latest`` beside a folder point to it: a relative link, a file with its name where there are no links."""
+    with tempfile.TemporaryDirectory(prefix=f".{LATEST}.", dir=folder.parent) as scratch:
+        pointer = Path(scratch) / LATEST
+        try:
+            pointer.symlink_to(folder.name, target_is_directory=True)
+        except OSError:
+            pointer.write_text(folder.name, encoding="utf-8")
+        os.replace(pointer, folder.parent / LATEST)
+
+
+def named_folder(path: Path) -> Path:
+    """Return a path, or the folder that it names if it is a ``latest`` without links."""
+    is_name = path.name == LATEST and path.is_file()
+    return path.parent / path.read_text(encoding="utf-8") if is_name else path
