@@ -41,15 +41,15 @@ def test_the_samples_train_in_trl(finished_run, run_example, tmp_path):
     run_example("sft_trainer.py", run_dir / "fewshot.jsonl", *options)
 
     rows = load_dataset("json", data_files=str(run_dir / "fewshot.jsonl"), split="train", cache_dir=str(tmp_path))
-    assert rows.column_names == ["instruction", "input", "output"] and len(rows) == 64
+    assert rows.column_names == ["instruction", "input", "output", "prompt", "completion"] and len(rows) == 64
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llm), "adapter").eval()
     tokenizer = AutoTokenizer.from_pretrained(llm)
 
     def mean_loss():
         losses = []
         for row in rows.select(range(16)):
-            prompt = tokenizer(f"{row['instruction']}\n{row['input']}\n", return_tensors="pt").input_ids
-            answer = tokenizer(row["output"], return_tensors="pt").input_ids
+            prompt = tokenizer(row["prompt"], return_tensors="pt").input_ids
+            answer = tokenizer(row["completion"], return_tensors="pt").input_ids
             labels = torch.cat([torch.full_like(prompt, -100), answer], dim=1)
             losses.append(model(torch.cat([prompt, answer], dim=1), labels=labels).loss.item())
         return sum(losses) / len(losses)
@@ -60,17 +60,48 @@ def test_the_samples_train_in_trl(finished_run, run_example, tmp_path):
         assert mean_loss() < 0.98 * before
 
 
-def test_the_messages_train_in_trl(checkpoint, split, run_example, tmp_path):
+@pytest.fixture
+def fewshot(checkpoint, ten):
+    """``fewshot(kind, **keys)``: recommender and selected samples of a run on a checkpoint, and its fewshot.jsonl."""
+
+    def make(kind, **keys):
+        base = {"sampler": "Random", "n_fewshot": 4, "surrogate_valid_metric": "NDCG@3", "topk": [3]}
+        config = ten(llm_path=checkpoint(kind), **base, **keys)
+        result = run_recbole_dealrec(dataset="ten", config_dict=config.resolved(), last_step="select")
+        dataset = load_splits(config).train
+        samples = CandidateSamples.from_dataset(dataset, config["samples_per_user"])[result["selected"]]
+        return BIGRec(config, dataset), samples, Path(result["run_dir"]) / "fewshot.jsonl"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "chat_template"), [("llama", False), ("chat llama", False), ("chat llama", True)],
+    ids=["no beginning token", "beginning token", "chat template"],
+)  # fmt: skip
+def test_trl_trains_on_the_tokens_of_the_run(kind, chat_template, fewshot, checkpoint, run_example):
+    recommender, samples, file = fewshot(kind, chat_template=chat_template)
+    ours = recommender.batch([samples.history(row) for row in range(len(samples))], samples.item_id)
+    example = runpy.run_path(str(ROOT / "examples" / "sft_trainer.py"))
+    trainer = example["make_trainer"](str(file), checkpoint(kind), "adapter", 1, 1e-4)
+    theirs = trainer.data_collator(list(trainer.train_dataset))
+    for row in range(len(samples)):
+        mine, seen = ours["attention_mask"][row].bool(), theirs["attention_mask"][row].bool()
+        for name in ("input_ids", "labels"):
+            assert theirs[name][row, seen].tolist() == ours[name][row, mine].tolist(), name
+    assert (ours["labels"] != -100).any(dim=1).all()
+
+
+def test_the_messages_are_the_prompt_and_completion(fewshot, checkpoint, run_example, tmp_path):
     llm = checkpoint("chat llama")
-    keys = {"sampler": "Random", "n_fewshot": 2, "epochs": 0, "topk": [3], "max_new_tokens": 4, "n_valid": 1}
-    config = split(llm_path=llm, chat_template=True, surrogate_valid_metric="NDCG@3", **keys)
-    fewshot = Path(run_recbole_dealrec(dataset="split", config_dict=config.resolved())["run_dir"]) / "fewshot.jsonl"
-    run_example("sft_trainer.py", fewshot, "--model", llm, "--output", "adapter", "--epochs", 1)
+    _, _, file = fewshot("chat llama", chat_template=True)
+    run_example("sft_trainer.py", file, "--model", llm, "--output", "adapter", "--epochs", 1)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
     tokenizer = AutoTokenizer.from_pretrained(llm)
-    for row in map(json.loads, fewshot.read_text(encoding="utf-8").splitlines()):
-        assert list(row) == ["instruction", "input", "output", "messages"]
+    for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+        assert list(row) == ["instruction", "input", "output", "messages", "prompt", "completion"]
+        assert tokenizer.apply_chat_template(row["messages"], tokenize=False) == f"{row['prompt']}{row['completion']}\n"
         assert tokenizer.apply_chat_template(row["messages"], tokenize=False) == (
             f"<begin><|turn|>system\n{row['instruction']}<|stop|>\n<|turn|>user\n{row['input']}<|stop|>\n"
             f"<|turn|>assistant\n{row['output']}<|stop|>\n"
@@ -143,5 +174,5 @@ def test_own_data_and_an_own_model(run_example, checkpoint, movies_path, capsys)
     run_example("own_data.py", "inter.csv", "item.csv", checkpoint("llama"))
     assert "influence" in capsys.readouterr().out
     rows = [json.loads(line) for line in Path("fewshot.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == 64 and all(set(row) == {"instruction", "input", "output"} for row in rows)
-    assert all("movie" in row["instruction"] and row["output"].startswith('"') for row in rows)
+    assert len(rows) == 64 and all(set(row) == {"prompt", "completion"} for row in rows)
+    assert all("movie" in row["prompt"] and row["completion"].startswith('"') for row in rows)

@@ -13,7 +13,7 @@ def instruction_rows(encoder: SampleEncoder, samples: CandidateSamples) -> Itera
 
     ``prompt`` and ``completion`` are whole texts, special tokens and the end token included: tokenised each by itself
     without added special tokens, and joined, they are the tokens that the model is scored and tuned on. A warning says
-    of how many samples this does not hold, because a title spells out a special token or is cut as a target.
+    of how many samples this does not hold.
     """
     fitted = encoder.fitted_prompts([samples.history(row) for row in range(len(samples))])
     end = encoder.tokenizer.convert_ids_to_tokens(encoder.end_token_id)
@@ -26,6 +26,6 @@ def instruction_rows(encoder: SampleEncoder, samples: CandidateSamples) -> Itera
         yield {**row, **texts}
     if n_other:
         getLogger().warning(
-            f"{n_other} of {len(samples)} samples have other tokens where their text is tokenised as a whole: a title "
-            "spells out a special token of the language model, or is cut as a target"
+            f"{n_other} of {len(samples)} samples written as text have other tokens when they are read: a title spells "
+            "out a special token or is cut, or the tokenizer joins a text to its beginning token"
         )
