@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+import yaml
 from datasets import load_dataset
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -22,10 +24,14 @@ from recbole_dealrec.model import BIGRec
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def run_example(monkeypatch, tmp_path):
-    """Runs an example in this process, in the test's folder."""
+@pytest.fixture(autouse=True)
+def datasets_are_kept_here(monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def run_example(monkeypatch):
+    """Runs an example in this process, in the test's folder."""
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -75,21 +81,68 @@ def fewshot(checkpoint, ten):
     return make
 
 
-@pytest.mark.parametrize(
-    ("kind", "chat_template"), [("llama", False), ("chat llama", False), ("chat llama", True)],
-    ids=["no beginning token", "beginning token", "chat template"],
-)  # fmt: skip
-def test_trl_trains_on_the_tokens_of_the_run(kind, chat_template, fewshot, checkpoint, run_example):
+KINDS = [("llama", False), ("chat llama", False), ("chat llama", True)]
+PAGE = ROOT / "docs" / "how-to" / "train-elsewhere.md"
+
+
+@pytest.fixture(params=KINDS, ids=["no beginning token", "beginning token", "chat template"])
+def learnt(request, fewshot, checkpoint):
+    """Folder of a checkpoint, a fewshot.jsonl made with it, and token ids and labels of its samples in a run."""
+    kind, chat_template = request.param
     recommender, samples, file = fewshot(kind, chat_template=chat_template)
-    ours = recommender.batch([samples.history(row) for row in range(len(samples))], samples.item_id)
+    batch = recommender.batch([samples.history(row) for row in range(len(samples))], samples.item_id)
+    mask = batch["attention_mask"].bool()
+    rows = [tuple(batch[name][row, mask[row]].tolist() for name in ("input_ids", "labels")) for row in range(len(mask))]
+    assert all(-100 in labels and labels[-1] >= 0 for _, labels in rows)
+    return checkpoint(kind), shutil.copy(file, "fewshot.jsonl"), rows
+
+
+def test_trl_trains_on_the_tokens_of_the_run(learnt):
+    llm, file, rows = learnt
     example = runpy.run_path(str(ROOT / "examples" / "sft_trainer.py"))
-    trainer = example["make_trainer"](str(file), checkpoint(kind), "adapter", 1, 1e-4)
-    theirs = trainer.data_collator(list(trainer.train_dataset))
-    for row in range(len(samples)):
-        mine, seen = ours["attention_mask"][row].bool(), theirs["attention_mask"][row].bool()
-        for name in ("input_ids", "labels"):
-            assert theirs[name][row, seen].tolist() == ours[name][row, mine].tolist(), name
-    assert (ours["labels"] != -100).any(dim=1).all()
+    trainer = example["make_trainer"](file, llm, "adapter", 1, 1e-4)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    mask = batch["attention_mask"].bool()
+    names = "input_ids", "labels"
+    assert rows == [tuple(batch[name][row, mask[row]].tolist() for name in names) for row in range(len(mask))]
+
+
+def shown(title, page=PAGE):
+    """The text of a block of a page, by its title or first line."""
+    return page.read_text(encoding="utf-8").split(f"{title}\n", 1)[1].split("```", 1)[0]
+
+
+def test_llama_factory_trains_on_the_tokens_of_the_run(learnt):
+    data = pytest.importorskip("llamafactory.data")
+    arguments = pytest.importorskip("llamafactory.hparams.data_args")
+    from llamafactory.data.converter import align_dataset
+    from llamafactory.data.parser import get_dataset_list
+    from llamafactory.data.processor import SupervisedDatasetProcessor
+
+    llm, file, rows = learnt
+    Path("dataset_info.json").write_text(shown('json title="dataset_info.json"'))
+    keys = yaml.safe_load(shown('yaml title="llamafactory.yaml"'))
+    data_args = arguments.DataArguments(**{name: keys[name] for name in ("dataset_dir", "template", "cutoff_len")})
+    (attributes,) = get_dataset_list([keys["dataset"]], data_args.dataset_dir)
+    samples = load_dataset("json", data_files=attributes.dataset_name, split="train", cache_dir="cache")
+    training = SimpleNamespace(local_process_index=0)
+    tokenizer = AutoTokenizer.from_pretrained(llm)
+    template = data.get_template_and_fix_tokenizer(tokenizer, data_args)
+    processor = SupervisedDatasetProcessor(template, tokenizer, None, data_args)
+    found = processor.preprocess_dataset(align_dataset(samples, attributes, data_args, training)[:])
+    assert rows == list(zip(found["input_ids"], found["labels"], strict=True))
+
+
+def test_axolotl_trains_on_the_tokens_of_the_run(learnt):
+    strategy = pytest.importorskip("axolotl.prompt_strategies.input_output")
+    schema = pytest.importorskip("axolotl.utils.schemas.config")
+    keys = schema.AxolotlInputConfig(**yaml.safe_load(shown('yaml title="axolotl.yaml"')))
+    assert (keys.datasets[0].type, keys.train_on_inputs) == ("input_output", False)
+    llm, _, rows = learnt
+    exec(shown("```python"), {})
+    tokenize = strategy.load(AutoTokenizer.from_pretrained(llm), keys).tokenize_prompt
+    found = [tokenize(json.loads(line)) for line in Path(keys.datasets[0].path).read_text().splitlines()]
+    assert rows == [(row["input_ids"], row["labels"]) for row in found]
 
 
 def test_the_messages_are_the_prompt_and_completion(fewshot, checkpoint, run_example, tmp_path):
