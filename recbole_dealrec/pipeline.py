@@ -77,7 +77,7 @@ class Job:
 
     @cached_property
     def _contents(self) -> dict[str, Any]:
-        card = {"selection": self.sampler.card} if isinstance(self.sampler, GivenSampler) else {}
+        card = {"selection": self.sampler.origin} if isinstance(self.sampler, GivenSampler) else {}
         return {DATA: self.splits.fingerprint, **checkpoint_contents(self.config), **card}
 
 

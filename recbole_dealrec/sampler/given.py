@@ -1,6 +1,6 @@
 """The card of a selection, ``selection.json``, and the sampler that takes the samples of another run's card."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from logging import getLogger
 from pathlib import Path
@@ -133,8 +133,14 @@ class GivenSampler(FewShotSampler):
         super().__init__(config)
         self.card = read_card(config["selection"])
 
+    @property
+    def origin(self) -> Card:
+        """Return the card without the cost, which is told and changes no result."""
+        return {name: value for name, value in self.card.items() if name != "steps"}
+
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        getLogger().info(f"samples of {self.config['selection']}, selected by {selected_by(self.card)}")
+        origin = f"{self.card['sampler']} for {self.card['model']}"
+        getLogger().info(f"the samples are those of {self.config['selection']}, selected by {origin}")
         return np.array(self.card["indices"], dtype=np.int64)
 
     def check(self, n_candidates: int) -> None:
@@ -179,11 +185,6 @@ def sampler_of(config: Config, splits: Splits, samples: CandidateSamples) -> Few
     return sampler
 
 
-def selected_by(card: Card) -> str:
-    """Return which sampler has selected, and the language model that it selected for."""
-    return f"{card['sampler']} for {card['model']}"
-
-
 def _named_samples(splits: Splits, samples: CandidateSamples, indices: np.ndarray) -> dict[str, list]:
     train, chosen = splits.train, samples[indices]
     users, targets = train.id2token(train.uid_field, chosen.user_id), train.id2token(train.iid_field, chosen.item_id)
@@ -193,11 +194,7 @@ def _named_samples(splits: Splits, samples: CandidateSamples, indices: np.ndarra
 def _is_record(record: Any) -> bool:
     if not (isinstance(record, dict) and isinstance(record.get("memory"), dict) and "resident" in record["memory"]):
         return False
-    return _are_numbers([record.get("seconds"), *record["memory"].values()])
-
-
-def _are_numbers(values: Iterable[Any]) -> bool:
-    return all(type(value) in (int, float) for value in values)
+    return all(type(value) in (int, float) for value in (record.get("seconds"), *record["memory"].values()))
 
 
 def _error(path: str, reason: str) -> InputError:

@@ -89,12 +89,19 @@ def test_what_one_model_selects_trains_the_other(first, second, run, monkeypatch
 def test_the_files_content_is_part_of_the_runs_name(card, run):
     path, content = card
     copy = path.with_name("copy.json")
-    copy.write_text(json.dumps(content, indent=1))
+    step = {"seconds": 1, "memory": {"resident": 1}}
+    copy.write_text(json.dumps({**content, "steps": {"selection": step}}, indent=1))
     names = [Path(run("TIGER", last_step="select", selection=file)["run_dir"]).name for file in (path, copy)]
-    own = run("TIGER", last_step="select", sampler="Longest", **CHOICE)
-    assert own["selected"].tolist() == content["indices"] and names[0] == names[1] != Path(own["run_dir"]).name
+    assert names[0] == names[1]
     copy.write_text(json.dumps({**content, **{name: content[name][:3] for name in ("indices", "users", "targets")}}))
     assert Path(run("TIGER", last_step="select", selection=copy)["run_dir"]).name != names[0]
+
+
+def test_samples_of_a_card_train_like_those_that_are_selected(card, run):
+    taken, own = run("TIGER", selection=card[0]), run("TIGER", sampler="Longest", **CHOICE)
+    assert taken["run_dir"] != own["run_dir"] and taken["selected"].tolist() == own["selected"].tolist()
+    for name in ("best_valid_result", "unrounded", "test_standard_error", "yardsticks"):
+        assert taken[name] == own[name], name
 
 
 def test_a_key_that_contradicts_the_card_is_refused(card, run):
