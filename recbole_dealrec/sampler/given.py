@@ -76,7 +76,7 @@ def read_card(path: str) -> Card:
         card = read_json(file)
     except OSError as error:
         raise _error(path, f"cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _error(path, "not JSON") from error
     for name, expected in _TYPES.items():
         if not isinstance(card, dict) or not isinstance(card.get(name), expected):

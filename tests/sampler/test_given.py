@@ -125,6 +125,7 @@ def changed(content, name, value):
     ("written", "message"),
     [
         (lambda card: "{", "not JSON"),
+        (lambda card: "[" * 100_000, "not JSON"),
         (lambda card: "[]", "'data' is missing or malformed"),
         (lambda card: changed(card, "indices", "1, 2"), "'indices' is missing or malformed"),
         (lambda card: changed(card, "indices", []), "'indices' holds something else"),
