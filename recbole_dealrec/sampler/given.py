@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from logging import getLogger
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 
-import recbole_dealrec
 from recbole_dealrec.config import STEPS, Config
 from recbole_dealrec.config.registry import key_of
 from recbole_dealrec.data import CandidateSamples, Splits
@@ -53,6 +53,7 @@ def selection_card(
     """
     if isinstance(sampler, GivenSampler):
         return sampler.card
+    own = {"recbole_dealrec": resolve_name("recbole_dealrec:__version__")}
     values, before = sampler.config.resolved(), STEPS[: STEPS.index("selection") + 1]
     taken = {*scoring_steps(sampler.config, sampler.needs), "selection"} - {LLM}
     return {
@@ -60,7 +61,7 @@ def selection_card(
         "data": splits.fingerprint,
         **_named_samples(splits, samples, indices),
         "keys": {name: value for name, value in values.items() if key_of(name).step in before and name not in _NAMED},
-        "versions": {"recbole_dealrec": recbole_dealrec.__version__, **{name: version(name) for name in _PACKAGES}},
+        "versions": {**own, **{name: version(name) for name in _PACKAGES}},
         "steps": {name: record for name, record in records.items() if name in taken},
     }
 
