@@ -10,4 +10,4 @@ interactions, items = pd.read_csv(sys.argv[1]), pd.read_csv(sys.argv[2])
 keys = {"prompt_noun": "movie", "samples_per_user": 3, "n_fewshot": 64, "surrogate_epochs": 10}
 selected = select_fewshot(interactions, items, llm_path=sys.argv[3], **keys)
 print(selected[["target_title", "influence", "effort", "score"]].to_string())
-selected[["instruction", "input", "output"]].to_json("fewshot.jsonl", orient="records", lines=True)
+selected[["prompt", "completion"]].to_json("fewshot.jsonl", orient="records", lines=True)

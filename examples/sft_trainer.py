@@ -11,14 +11,38 @@ from typing import Any
 import torch
 from datasets import load_dataset
 from peft import LoraConfig
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 
-def prompt_and_completion(row: dict[str, Any]) -> dict[str, Any]:
-    """TRL's format, in which the completion alone is learnt; TIGER's samples have no instruction."""
-    if "messages" in row:  # of a run with chat_template
-        return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
-    return {"prompt": f"{row['instruction']}\n{row['input']}\n".lstrip(), "completion": row["output"]}
+def tokenised(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """TRL's format of tokenised samples; prompt and completion hold their special tokens as text."""
+    texts = [row["prompt"], row["completion"]]
+    prompt, completion = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
+
+
+def make_trainer(fewshot: str, model: str, output: str, epochs: int, learning_rate: float) -> SFTTrainer:
+    """Return the trainer, whose loss is that of the completion alone."""
+    samples = load_dataset("json", data_files=fewshot, split="train")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return SFTTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=samples.map(tokenised, fn_kwargs={"tokenizer": tokenizer}, remove_columns=samples.column_names),
+        peft_config=LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
+        args=SFTConfig(
+            output_dir=output,
+            num_train_epochs=epochs,
+            learning_rate=learning_rate,
+            per_device_train_batch_size=16,
+            completion_only_loss=True,
+            max_length=None,
+            bf16=torch.cuda.is_available(),
+            save_strategy="no",
+            report_to="none",
+        ),
+    )
 
 
 def main() -> None:
@@ -28,23 +52,7 @@ def main() -> None:
     parser.add_argument("--output", default="adapter", help="folder of the adapter")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--learning_rate", type=float, default=1e-4)
-    arguments = parser.parse_args()
-
-    samples = load_dataset("json", data_files=arguments.fewshot, split="train")
-    trainer = SFTTrainer(
-        model=arguments.model,
-        train_dataset=samples.map(prompt_and_completion, remove_columns=samples.column_names),
-        peft_config=LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
-        args=SFTConfig(
-            output_dir=arguments.output,
-            num_train_epochs=arguments.epochs,
-            learning_rate=arguments.learning_rate,
-            per_device_train_batch_size=16,
-            bf16=torch.cuda.is_available(),
-            save_strategy="no",
-            report_to="none",
-        ),
-    )
+    trainer = make_trainer(**vars(parser.parse_args()))
     trainer.train()
     trainer.save_model()
 

@@ -1,6 +1,5 @@
 """The steps of one run: prepare, score, select, fine-tune, evaluate, report."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,7 +22,8 @@ from recbole_dealrec.model.checkpoint import checkpoint_contents
 from recbole_dealrec.model.surrogate import build_surrogate, settle_epochs
 from recbole_dealrec.report import example_prompts, log_summary, ranked_queries, selection_statistics, write_report
 from recbole_dealrec.report.card import write_card
-from recbole_dealrec.sampler.few_shot import FewShotSampler, get_sampler, settle_n_fewshot
+from recbole_dealrec.sampler.few_shot import FewShotSampler, settle_n_fewshot
+from recbole_dealrec.sampler.given import CARD, GivenSampler, check_sampler, sampler_of, selection_card, shared_keys
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring, check_scorers, needs_surrogate, scoring_steps
@@ -40,7 +40,7 @@ from recbole_dealrec.yardstick import Evaluation, verdict
 LAST_STEPS = ("score", "select", "finetune", "evaluate")
 SELECTION, FINE_TUNING, EVALUATION, YARDSTICKS = "selection", "fine-tuning", "evaluation", "yardsticks"
 UNTUNED_EVALUATION = "evaluation before fine-tuning"
-SELECTION_OUTPUTS = ("selection.npz", "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json")
+SELECTION_OUTPUTS = ("selection.npz", CARD, "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json")
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ class Job:
         return Folders.of(self.config, self._contents, root or Path(self.config["checkpoint_dir"]))
 
     @cached_property
-    def _contents(self) -> dict[str, str]:
-        return {DATA: self.splits.fingerprint, **checkpoint_contents(self.config)}
+    def _contents(self) -> dict[str, Any]:
+        card = {"selection": self.sampler.origin} if isinstance(self.sampler, GivenSampler) else {}
+        return {DATA: self.splits.fingerprint, **checkpoint_contents(self.config), **card}
 
 
 def configure(
@@ -105,6 +106,7 @@ def configure(
     """
     arguments = {"model": model, "dataset": dataset, "sampler": sampler}
     keys = {**{name: value for name, value in arguments.items() if value is not None}, **config_dict}
+    keys |= shared_keys({**read_yaml_files(config_file_list), **keys})
     chosen = {**read_yaml_files(properties_folder() / "overall.yaml"), **read_yaml_files(config_file_list), **keys}
     model, dataset = str(chosen["model"]), str(chosen["dataset"])
     if model not in MODELS:
@@ -113,7 +115,7 @@ def configure(
     if Path(dataset).name != dataset or dataset in ("", ".", ".."):
         raise InputError(f"dataset '{dataset}': a dataset is named by its folder alone; data_path says where that lies")
     config = Config(model, dataset, config_file_list, keys)
-    get_sampler(config["sampler"])
+    check_sampler(config)
     config.check_valid_metric()
     return config
 
@@ -138,7 +140,7 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
     untrained = build_surrogate(surrogate, splits.train)
     settle_n_fewshot(configs, len(samples))
     settle_epochs(configs, surrogate, splits.train, untrained)
-    jobs = [Job(config, splits, samples, get_sampler(config["sampler"])(config)) for config in configs]
+    jobs = [Job(config, splits, samples, sampler_of(config, splits, samples)) for config in configs]
     with_surrogate = any(needs_surrogate(first, job.sampler.needs) for job in jobs)
     if with_surrogate or last in ("finetune", "evaluate"):
         check_cutoffs("topk", first["topk"], splits.train)
@@ -196,13 +198,14 @@ class Pipeline:
         sampler.scores = scores
         with step(self.folder, SELECTION):
             indices = processes.broadcast(np.asarray(sampler.sample(self.samples), dtype=np.int64))
+        card = selection_card(sampler, self.splits, self.samples, indices, records(self.folder))
+        add_records(self.folder, card["steps"])
+        self.folder.output_json(CARD, card)
         selection = Selection(indices, sampler.columns, sampler.ranked_by)
         steps = scoring_steps(self.config, sampler.needs)
         curves = {name: curve for name, curve in self.scoring.curves.items() if name in steps}
         self.folder.output_json("surrogates.json", curves)
-        with self.folder.output("fewshot.jsonl") as file, open(file, "w", encoding="utf-8") as stream:
-            for row in llm.instructions(self.samples[indices]):
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.folder.output_json_lines("fewshot.jsonl", llm.instructions(self.samples[indices]))
         self.folder.output_json("examples.json", example_prompts(selection, self.samples, llm))
         with self.folder.output("scores.csv") as file:
             selection.table(self.splits.train, self.samples).to_csv(file, index=False)
@@ -261,10 +264,12 @@ class Pipeline:
     def report(self, selection: Selection, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result and the report, and remove unfinished outputs."""
         table = selection.table(self.splits.train, self.samples)
+        card = self.folder.read_json(CARD)
         keep_catalogue(self.folder, self.splits)
         result = {
             **result,
             **verdict(self.config, result),
+            "selected_by": {name: card[name] for name in ("sampler", "model")},
             "n_candidates": len(self.samples),
             "seconds": self.seconds(),
             "memory_mib": {name: record["memory"] for name, record in records(self.folder).items()},

@@ -154,8 +154,8 @@ def select_fewshot(
     Returns:
         A row for each selected sample: ``user``, ``history`` (list of items, oldest first) and ``target`` with the
         values of ``interactions``, ``history_titles``, ``target_title``, the sampler's columns of ``scores.csv``
-        (DEALRec: ``influence``, ``effort``, ``score``, ``group``), and ``instruction``, ``input`` and ``output`` for
-        fine-tuning; with ``chat_template``, ``messages`` too.
+        (DEALRec: ``influence``, ``effort``, ``score``, ``group``), and the fields of ``fewshot.jsonl``:
+        ``instruction``, ``input``, ``output``, ``prompt`` and ``completion``; with ``chat_template``, ``messages`` too.
 
     Raises:
         InputError: a column or a value is missing, an item has two titles, or a key is invalid.

@@ -48,6 +48,7 @@ CHEAP_DATASET = {"ml-100k": {"user_inter_num_interval": "[20,23)"}}  # 79 of 943
 # What is asked for and not here: language models of the hub become a small random one of the same kind.
 SUBSTITUTES = {"Qwen/": "qwen2", "meta-llama/": "llama", "mistralai/": "mistral", "openai-community/": "gpt2"}
 INSTALLS = {".", "recbole-dealrec"}
+OTHER_TOOLS = {"llamafactory.yaml", "axolotl.yaml"}  # their configuration files
 
 
 class Block(NamedTuple):
@@ -163,6 +164,8 @@ class Reader:
         if block.title:
             (self.folder / block.title).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / block.title).write_text(block.text, encoding="utf-8")
+        if block.title in OTHER_TOOLS:
+            return
         getattr(self, f"_{block.language}")(block.text)
 
     def _python(self, text):
@@ -189,7 +192,8 @@ class Reader:
         assert text.splitlines(keepends=True)[0] in written
 
     def _bash(self, text):
-        for command in commands_of(text):
+        runs = sorted(self.folder.glob("saved/ml-100k-BIGRec-DEALRec-*"))
+        for command in commands_of(text.replace("saved/<run>", str(runs[0]) if runs else "saved/<run>")):
             rule = next(rule for pattern, rule in RULES if re.match(pattern, command))
             rule(self, command)
 
@@ -218,6 +222,11 @@ class Reader:
             small = self.write_gguf(self.small_model("llama"), self.folder / "small.gguf")
             archive.write(small, f"{name.replace('-', '_')}/SmolLM2-135M-Instruct.Q4_1.gguf")
 
+    def elsewhere(self, command):
+        """A program that is not here: it is given files that are."""
+        named = re.findall(r"\S+\.(?:yaml|json)|(?<==)\S+/adapter", command)
+        assert named and all((self.folder / name.lstrip("@")).exists() for name in named)
+
     def run_here(self, command):
         """A script or module, in this process: what takes seconds is importing RecBole and PyTorch."""
         _, *words = shlex.split(command)
@@ -238,8 +247,7 @@ class Reader:
 
     def shell(self, command):
         """Anything else, as it stands, but for what is meant as a place to fill in and folders that are there."""
-        runs = sorted(self.folder.glob("saved/ml-100k-BIGRec-DEALRec-*"))
-        command = command.replace("saved/<run>", str(runs[0]) if runs else "saved/<run>")
+        command = re.sub(rf"({'|'.join(SUBSTITUTES)})\S+", self.small_model("llama"), command)
         command = command.replace("SOURCE dataset/mine", "SOURCE.csv dataset/converted")
         _shell(command, self.folder)
 
@@ -249,6 +257,7 @@ RULES = [
     (r"pip install ", Reader.install),
     (r"pip download ", Reader.download),
     (r"hf download ", Reader.fetch),
+    (r"(llamafactory-cli|axolotl|vllm|curl) ", Reader.elsewhere),
     (r"torchrun |accelerate launch |python run_recbole_dealrec.py .*--nproc=", Reader.run_processes),
     (r"python (run_recbole_dealrec.py|-m recbole_dealrec.tuning)\b", Reader.run_here),
     (r"", Reader.shell),
@@ -292,3 +301,13 @@ def test_the_architecture_shows_the_order_of_imports_that_is_checked():
     assert [set(line.split()) for line in shown.splitlines()] == ast.literal_eval(order)
     for name in set().union(*ast.literal_eval(order)):
         assert f"`{name}/`" in text or f"`{name}.py`" in text
+
+
+def test_other_tools_are_told_fields_that_a_run_writes(finished_run):
+    line = (Path(finished_run("BIGRec")["run_dir"]) / "fewshot.jsonl").open(encoding="utf-8").readline()
+    blocks = {block.title: block.text for block in blocks_of(ROOT / "docs/how-to/train-elsewhere.md") if block.title}
+    (told,) = json.loads(blocks.pop("dataset_info.json")).values()
+    assert set(told["columns"].values()) == {"prompt", "completion"} <= json.loads(line).keys()
+    assert blocks.keys() == OTHER_TOOLS
+    tools = {name: yaml.safe_load(text) for name, text in blocks.items()}
+    assert tools["llamafactory.yaml"]["dataset"] == "fewshot" and tools["axolotl.yaml"]["datasets"][0]["path"]

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+import yaml
 from datasets import load_dataset
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -22,10 +24,14 @@ from recbole_dealrec.model import BIGRec
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def run_example(monkeypatch, tmp_path):
-    """Runs an example in this process, in the test's folder."""
+@pytest.fixture(autouse=True)
+def datasets_are_kept_here(monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def run_example(monkeypatch):
+    """Runs an example in this process, in the test's folder."""
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -41,15 +47,15 @@ def test_the_samples_train_in_trl(finished_run, run_example, tmp_path):
     run_example("sft_trainer.py", run_dir / "fewshot.jsonl", *options)
 
     rows = load_dataset("json", data_files=str(run_dir / "fewshot.jsonl"), split="train", cache_dir=str(tmp_path))
-    assert rows.column_names == ["instruction", "input", "output"] and len(rows) == 64
+    assert rows.column_names == ["instruction", "input", "output", "prompt", "completion"] and len(rows) == 64
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llm), "adapter").eval()
     tokenizer = AutoTokenizer.from_pretrained(llm)
 
     def mean_loss():
         losses = []
         for row in rows.select(range(16)):
-            prompt = tokenizer(f"{row['instruction']}\n{row['input']}\n", return_tensors="pt").input_ids
-            answer = tokenizer(row["output"], return_tensors="pt").input_ids
+            prompt = tokenizer(row["prompt"], return_tensors="pt").input_ids
+            answer = tokenizer(row["completion"], return_tensors="pt").input_ids
             labels = torch.cat([torch.full_like(prompt, -100), answer], dim=1)
             losses.append(model(torch.cat([prompt, answer], dim=1), labels=labels).loss.item())
         return sum(losses) / len(losses)
@@ -60,17 +66,95 @@ def test_the_samples_train_in_trl(finished_run, run_example, tmp_path):
         assert mean_loss() < 0.98 * before
 
 
-def test_the_messages_train_in_trl(checkpoint, split, run_example, tmp_path):
+@pytest.fixture
+def fewshot(checkpoint, ten):
+    """``fewshot(kind, **keys)``: recommender and selected samples of a run on a checkpoint, and its fewshot.jsonl."""
+
+    def make(kind, **keys):
+        base = {"sampler": "Random", "n_fewshot": 4, "surrogate_valid_metric": "NDCG@3", "topk": [3]}
+        config = ten(llm_path=checkpoint(kind), **base, **keys)
+        result = run_recbole_dealrec(dataset="ten", config_dict=config.resolved(), last_step="select")
+        dataset = load_splits(config).train
+        samples = CandidateSamples.from_dataset(dataset, config["samples_per_user"])[result["selected"]]
+        return BIGRec(config, dataset), samples, Path(result["run_dir"]) / "fewshot.jsonl"
+
+    return make
+
+
+KINDS = [("llama", False), ("chat llama", False), ("chat llama", True)]
+PAGE = ROOT / "docs" / "how-to" / "train-elsewhere.md"
+
+
+@pytest.fixture(params=KINDS, ids=["no beginning token", "beginning token", "chat template"])
+def learnt(request, fewshot, checkpoint):
+    """Folder of a checkpoint, a fewshot.jsonl made with it, and token ids and labels of its samples in a run."""
+    kind, chat_template = request.param
+    recommender, samples, file = fewshot(kind, chat_template=chat_template)
+    batch = recommender.batch([samples.history(row) for row in range(len(samples))], samples.item_id)
+    mask = batch["attention_mask"].bool()
+    rows = [tuple(batch[name][row, mask[row]].tolist() for name in ("input_ids", "labels")) for row in range(len(mask))]
+    assert all(-100 in labels and labels[-1] >= 0 for _, labels in rows)
+    return checkpoint(kind), shutil.copy(file, "fewshot.jsonl"), rows
+
+
+def test_trl_trains_on_the_tokens_of_the_run(learnt):
+    llm, file, rows = learnt
+    example = runpy.run_path(str(ROOT / "examples" / "sft_trainer.py"))
+    trainer = example["make_trainer"](file, llm, "adapter", 1, 1e-4)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    mask = batch["attention_mask"].bool()
+    names = "input_ids", "labels"
+    assert rows == [tuple(batch[name][row, mask[row]].tolist() for name in names) for row in range(len(mask))]
+
+
+def shown(title, page=PAGE):
+    """The text of a block of a page, by its title or first line."""
+    return page.read_text(encoding="utf-8").split(f"{title}\n", 1)[1].split("```", 1)[0]
+
+
+def test_llama_factory_trains_on_the_tokens_of_the_run(learnt):
+    data = pytest.importorskip("llamafactory.data")
+    arguments = pytest.importorskip("llamafactory.hparams.data_args")
+    from llamafactory.data.converter import align_dataset
+    from llamafactory.data.parser import get_dataset_list
+    from llamafactory.data.processor import SupervisedDatasetProcessor
+
+    llm, file, rows = learnt
+    Path("dataset_info.json").write_text(shown('json title="dataset_info.json"'))
+    keys = yaml.safe_load(shown('yaml title="llamafactory.yaml"'))
+    data_args = arguments.DataArguments(**{name: keys[name] for name in ("dataset_dir", "template", "cutoff_len")})
+    (attributes,) = get_dataset_list([keys["dataset"]], data_args.dataset_dir)
+    samples = load_dataset("json", data_files=attributes.dataset_name, split="train", cache_dir="cache")
+    training = SimpleNamespace(local_process_index=0)
+    tokenizer = AutoTokenizer.from_pretrained(llm)
+    template = data.get_template_and_fix_tokenizer(tokenizer, data_args)
+    processor = SupervisedDatasetProcessor(template, tokenizer, None, data_args)
+    found = processor.preprocess_dataset(align_dataset(samples, attributes, data_args, training)[:])
+    assert rows == list(zip(found["input_ids"], found["labels"], strict=True))
+
+
+def test_axolotl_trains_on_the_tokens_of_the_run(learnt):
+    strategy = pytest.importorskip("axolotl.prompt_strategies.input_output")
+    schema = pytest.importorskip("axolotl.utils.schemas.config")
+    keys = schema.AxolotlInputConfig(**yaml.safe_load(shown('yaml title="axolotl.yaml"')))
+    assert (keys.datasets[0].type, keys.train_on_inputs) == ("input_output", False)
+    llm, _, rows = learnt
+    exec(shown("```python"), {})
+    tokenize = strategy.load(AutoTokenizer.from_pretrained(llm), keys).tokenize_prompt
+    found = [tokenize(json.loads(line)) for line in Path(keys.datasets[0].path).read_text().splitlines()]
+    assert rows == [(row["input_ids"], row["labels"]) for row in found]
+
+
+def test_the_messages_are_the_prompt_and_completion(fewshot, checkpoint, run_example, tmp_path):
     llm = checkpoint("chat llama")
-    keys = {"sampler": "Random", "n_fewshot": 2, "epochs": 0, "topk": [3], "max_new_tokens": 4, "n_valid": 1}
-    config = split(llm_path=llm, chat_template=True, surrogate_valid_metric="NDCG@3", **keys)
-    fewshot = Path(run_recbole_dealrec(dataset="split", config_dict=config.resolved())["run_dir"]) / "fewshot.jsonl"
-    run_example("sft_trainer.py", fewshot, "--model", llm, "--output", "adapter", "--epochs", 1)
+    _, _, file = fewshot("chat llama", chat_template=True)
+    run_example("sft_trainer.py", file, "--model", llm, "--output", "adapter", "--epochs", 1)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
     tokenizer = AutoTokenizer.from_pretrained(llm)
-    for row in map(json.loads, fewshot.read_text(encoding="utf-8").splitlines()):
-        assert list(row) == ["instruction", "input", "output", "messages"]
+    for row in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+        assert list(row) == ["instruction", "input", "output", "messages", "prompt", "completion"]
+        assert tokenizer.apply_chat_template(row["messages"], tokenize=False) == f"{row['prompt']}{row['completion']}\n"
         assert tokenizer.apply_chat_template(row["messages"], tokenize=False) == (
             f"<begin><|turn|>system\n{row['instruction']}<|stop|>\n<|turn|>user\n{row['input']}<|stop|>\n"
             f"<|turn|>assistant\n{row['output']}<|stop|>\n"
@@ -143,5 +227,5 @@ def test_own_data_and_an_own_model(run_example, checkpoint, movies_path, capsys)
     run_example("own_data.py", "inter.csv", "item.csv", checkpoint("llama"))
     assert "influence" in capsys.readouterr().out
     rows = [json.loads(line) for line in Path("fewshot.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == 64 and all(set(row) == {"instruction", "input", "output"} for row in rows)
-    assert all("movie" in row["instruction"] and row["output"].startswith('"') for row in rows)
+    assert len(rows) == 64 and all(set(row) == {"prompt", "completion"} for row in rows)
+    assert all("movie" in row["prompt"] and row["completion"].startswith('"') for row in rows)

@@ -107,7 +107,8 @@ def test_the_run_folder_is_readable_by_other_tools(first):
     assert np.flatnonzero(scores["selected"]).tolist() == result["selected"].tolist()
     assert (scores.loc[scores["selected"] == 1, "group"] >= 0).all()
     rows = [json.loads(line) for line in (folder / "fewshot.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == 24 and all(set(row) == {"instruction", "input", "output"} for row in rows)
+    fields = ["instruction", "input", "output", "prompt", "completion"]
+    assert len(rows) == 24 and all(list(row) == fields for row in rows)
     assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["n_fewshot"] == 24
     saved = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert saved["test_result"] == result["test_result"] and saved["selected"] == result["selected"].tolist()

@@ -102,6 +102,8 @@ class Estimator:
 
     def _select(self, job: Job) -> float:
         """Select from a part, in proportion; what it takes grows with the number of candidates alone here."""
+        if job.config["selection"]:
+            return 0.0
         scoring, pool = self.scoring, self.scoring.pools[0]
         n_fewshot = max(1, self.run["n_fewshot"] * len(pool) // self.n)
         keys = {"n_fewshot": n_fewshot, "n_groups": min(self.run["n_groups"], n_fewshot)}

@@ -145,6 +145,7 @@ _ROWS = [
     Key("effort_sample_ratio", kind.SHARE, "effort", "overall"),
     # Selection
     Key("sampler", kind.TEXT, "selection", "overall"),
+    Key("selection", kind.or_none(kind.FOLDER), "selection", "overall"),
     Key("n_fewshot", kind.or_auto(kind.COUNT), "selection", "overall"),
     Key("effort_weight", kind.NOT_NEGATIVE, "selection", "overall"),
     Key("n_groups", kind.COUNT, "selection", "overall"),

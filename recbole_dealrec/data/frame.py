@@ -71,7 +71,7 @@ def selection_frame(
         dataset: training part of the dataset.
         samples: the selected samples.
         columns: the sampler's columns, arrays [n] by name.
-        prompts: instruction, input and output of each selected sample.
+        prompts: the texts of each selected sample by name.
         ids: users and items by their numbers.
     """
     user_numbers, item_numbers = (

@@ -90,9 +90,10 @@ class LLMRecommender(SequentialRecommender, ABC):
 
     @abstractmethod
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, Any]]:
-        """Yield ``instruction``, ``input`` and ``output`` of each sample, the format of fine-tuning tools.
+        """Yield the texts of each sample by name, for other fine-tuning tools.
 
-        With a chat template, yield ``messages`` too.
+        ``instruction``, ``input`` and ``output``; with a chat template ``messages``; ``prompt`` and ``completion``, all
+        that the model reads and all that it learns to write.
         """
 
     @abstractmethod

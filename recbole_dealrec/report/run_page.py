@@ -83,7 +83,8 @@ def _about(config: Config, result: dict[str, Any]) -> str:
     """Return dataset, model, sampler, seed and date in a line."""
     path = Path(config["llm_path"]).name if "llm_path" in config else ""
     named = f"{config['model']} with {'the tiny LLM' if path == 'tiny' else path}" if path else config["model"]
-    return f"{config['dataset']}; {named}; {config['sampler']}, seed {config['seed']}; {result['date']}"
+    origin = f" for {result['selected_by']['model']}, read from {config['selection']}" if config["selection"] else ""
+    return f"{config['dataset']}; {named}; {config['sampler']}{origin}, seed {config['seed']}; {result['date']}"
 
 
 

@@ -1,8 +1,9 @@
 """The run folder: outputs with checksums, written atomically."""
 
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
@@ -68,6 +69,11 @@ class RunFolder:
         """Write ``content`` as an output of indented JSON."""
         with self.output(name) as path:
             write_json(path, content)
+
+    def output_json_lines(self, name: str, rows: Iterable[Any]) -> None:
+        """Write an output of one line of JSON for each row, characters as they are."""
+        with self.output(name) as path, open(path, "w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
     def read_json(self, name: str, default: Any = None) -> Any:
         """Return the content of a JSON output, or ``default`` if there is none."""

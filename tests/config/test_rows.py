@@ -77,6 +77,7 @@ WRONG_VALUES = {
     "lora_alpha": [0],
     "lora_dropout": [1, -0.1, 1.5],
     "lora_target_modules": ["q_proj", [], [1]],
+    "selection": [5, ["saved"], False],
     "n_fewshot": [0, -5, 2.5, "all", True],
     "samples_per_user": [-1, 1.5],
     "effort_weight": [-0.1, "high"],

@@ -47,12 +47,13 @@ def check_samples(selected):
         assert row.history_titles == [CLEAN[item] for item in row.history]
         assert row.target_title == CLEAN[row.target] and row.output == f'"{CLEAN[row.target]}"'
         assert row.input == ", ".join(f'"{title}"' for title in row.history_titles)
+        assert row.input in row.prompt and row.completion in (f"{row.output}<end>", f"{row.output}<|stop|>")
 
 
 def test_samples_come_in_the_ids_and_titles_of_the_frames(select, shop, tmp_path):
     selected = select(*shop)
-    own = ["user", "history", "target", "history_titles", "target_title", "instruction", "input", "output"]
-    assert list(selected) == own
+    own = ["user", "history", "target", "history_titles", "target_title"]
+    assert list(selected) == [*own, "instruction", "input", "output", "prompt", "completion"]
     check_samples(selected)
     assert not list(tmp_path.glob("saved*"))
 

@@ -22,6 +22,7 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.adapter_card import adapter_card
 from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
 from recbole_dealrec.model.bigrec.grounding import distances, namesakes_before, rank_beams_first, ranked_apart
+from recbole_dealrec.model.bigrec.instruction import instruction_rows
 from recbole_dealrec.model.bigrec.llm import (
     SampleEncoder,
     check_llm,
@@ -123,9 +124,7 @@ class BIGRec(LLMRecommender):
         return np.column_stack([self.encoder.history_lengths(samples), lengths])
 
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, Any]]:
-        prompts = self.encoder.prompt_texts([samples.history(row) for row in range(len(samples))])
-        for prompt, item in zip(prompts, samples.item_id, strict=True):
-            yield self.encoder.template.example(prompt, samples.title(item))
+        return instruction_rows(self.encoder, samples)
 
     def item_scores(self, interaction: Interaction) -> Tensor:
         prompts = self.encoder.prompts(self._histories(interaction))

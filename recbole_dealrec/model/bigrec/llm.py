@@ -163,11 +163,16 @@ class SampleEncoder:
 
     def prompts(self, histories: Sequence[np.ndarray]) -> list[list[int]]:
         """Return the token ids of the prompts for histories of item ids, oldest first."""
-        return [ids for _, ids in self._fitted_prompts(histories)]
+        return [ids for _, ids in self.fitted_prompts(histories)]
 
     def prompt_texts(self, histories: Sequence[np.ndarray]) -> list[Prompt]:
         """Return the prompts as text, without the oldest titles that do not fit."""
-        return [prompt for prompt, _ in self._fitted_prompts(histories)]
+        return [prompt for prompt, _ in self.fitted_prompts(histories)]
+
+    def whole_text(self, prompt: Prompt) -> str:
+        """Return a prompt's text with the tokens that the tokenizer puts in front of it."""
+        beginning = [] if self._chat else self.tokenizer.convert_ids_to_tokens(self._beginning)
+        return "".join(beginning) + prompt.text
 
     def response(self, item_id: int) -> list[int]:
         """Return the token ids of an item's title as the model generates it, end token included."""
@@ -245,7 +250,7 @@ class SampleEncoder:
             return self._chat.token_ids(prompts)
         return self._after_beginning(self._token_ids([prompt.text for prompt in prompts]))
 
-    def _fitted_prompts(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
+    def fitted_prompts(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
         """Return text and token ids of the prompts, each without its oldest titles if it is too long with them."""
         fitted: list = [None] * len(histories)
         titles = self._prompt_titles

@@ -141,7 +141,8 @@ class TIGER(LLMRecommender):
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, str]]:
         for row, target in enumerate(samples.item_id):
             history = "".join(map(self._id_text, self._latest(samples.history(row))))
-            yield {"instruction": "", "input": history, "output": self._id_text(target)}
+            answer = self._id_text(target)
+            yield {"instruction": "", "input": history, "output": answer, "prompt": history, "completion": answer}
 
     def item_scores(self, interaction: Interaction) -> Tensor:
         """Return the log-likelihood of every item's ID, float32 [B, n_items]; -inf for items without a beam."""

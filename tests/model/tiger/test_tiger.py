@@ -202,11 +202,12 @@ def test_samples_as_text(planted):
     model, splits = planted(max_history_items=2)
     samples = CandidateSamples.from_dataset(splits.train)
     rows = list(model.instructions(samples))
-    assert len(rows) == len(samples) and {tuple(row) for row in rows} == {("instruction", "input", "output")}
+    assert len(rows) == len(samples) and {row["instruction"] for row in rows} == {""}
     as_text = ["".join(f"<{level}_{code}>" for level, code in zip("abcd", ids, strict=True)) for ids in IDS]
     for number, row in enumerate(rows):
         assert row["input"] == "".join(as_text[item - 1] for item in samples.history(number)[-2:])
         assert row["output"] == as_text[samples.item_id[number] - 1]
+        assert (row["prompt"], row["completion"]) == (row["input"], row["output"])
 
 
 def test_a_saved_model_loads_here_and_in_transformers(planted, tmp_path):
