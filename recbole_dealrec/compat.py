@@ -1,7 +1,9 @@
-"""Workarounds that let RecBole 1.2.1 run on current NumPy, pandas and PyTorch."""
+"""What lets RecBole 1.2.1 run on current NumPy, pandas and PyTorch, and this package on all transformers 5."""
 
 import importlib
+import inspect
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -28,3 +30,11 @@ def import_recbole_models() -> None:
     enabled = torch.is_anomaly_enabled()
     importlib.import_module("recbole.model.sequential_recommender")
     torch.autograd.set_detect_anomaly(enabled)
+
+
+def cache_name(forward: Callable) -> str:
+    """Return the name of the cache among the arguments and outputs of a model of transformers.
+
+    It is ``cache`` since transformers 5.24, ``past_key_values`` before and in code that a checkpoint brings along.
+    """
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
