@@ -163,9 +163,9 @@ def _item_index(items: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows), torch.from_numpy(np.concatenate(items))
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m recbole_dealrec.recommend", description="The best items for histories, from a finished run.",
+        prog="recbole-dealrec recommend", description="The best items for histories, from a finished run.",
         allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument("run_dir", help="folder of the run")
@@ -175,7 +175,7 @@ def main() -> int:
     parser.add_argument("--k", type=int, default=10, help="number of items for each history (10)")
     parser.add_argument("--exclude_history", action="store_true", help="leave the items of a history out")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each item instead of a table")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     try:
         lines = arguments.history or _lines(arguments.histories)
         histories = [line.split() for line in lines]

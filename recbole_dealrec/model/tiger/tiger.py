@@ -14,6 +14,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.registry import MODELS
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.distributed import fsdp
@@ -30,6 +31,7 @@ _SHAPE = ("num_layers", "num_heads", "d_model", "d_kv", "d_ff", "dropout_rate")
 _WEIGHTS_FILE, _IDS_FILE = "model.safetensors", "semantic_ids.json"
 
 
+@MODELS.register("TIGER")
 class TIGER(LLMRecommender):
     """A T5, trained from random weights, that generates the next item's semantic ID from the history's.
 
