@@ -1,4 +1,4 @@
-"""Command line: python run_recbole_dealrec.py --dataset=games [--sampler=A,B --seeds=1,2] [--key=value ...]."""
+"""The command in a checkout: python run_recbole_dealrec.py --dataset=games [--sampler=A,B] [--key=value ...]."""
 
 from recbole_dealrec.cli.command import main
 

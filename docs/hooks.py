@@ -17,7 +17,7 @@ _INTRODUCTION = """# Configuration
 
 Every key with its type and default, made from the files in `properties/`. Of two values for a key the later
 wins: overall, model, llm (for `llm_path: tiny`), dataset, sampler, then `--config_files`, then the command line or
-`config_dict`. An unknown key is an error. `python run_recbole_dealrec.py --help` shows the same."""
+`config_dict`. An unknown key is an error. `recbole-dealrec --help all` shows the same."""
 _LINK = re.compile(r"\[([^\]]+)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 

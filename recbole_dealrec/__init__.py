@@ -3,7 +3,7 @@
 from importlib import import_module
 from logging import ERROR, getLogger
 
-from recbole_dealrec.compat import prepare_recbole
+from recbole_dealrec.compat import prepare_recbole, recbole_folder
 
 prepare_recbole()
 
@@ -16,8 +16,14 @@ __all__ = ["compare_samplers", "recommend", "run_recbole_dealrec", "select_fewsh
 
 def __getattr__(name: str):
     # What is asked for is imported then: it takes seconds, and not everyone who imports the package runs it.
+    if name in __all__:
+        recbole_folder()  # an error where RecBole is missing
     if name == "recommend":
         return import_module("recbole_dealrec.recommend")  # a module that can be called
     if name in __all__:
         return getattr(import_module("recbole_dealrec.quick_start"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,12 +1,23 @@
-"""Workarounds that let RecBole 1.2.1 run on current NumPy, pandas and PyTorch."""
+"""What lets RecBole 1.2.1 run on current NumPy, pandas and PyTorch, and this package on all transformers 5."""
 
 import importlib
+import importlib.util
+import inspect
+import runpy
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from recbole_dealrec.errors import InputError
+
 # RecBole 1.2.1 still uses these aliases, which NumPy 1.24 to 2.0 removed.
 _REMOVED_ALIASES = {"bool": np.bool_, "float": np.float64, "int": np.int_, "long": np.int_, "str": np.str_}
+
+
+RECBOLE_COMMAND = "pip install --no-deps recbole==1.2.1"
 
 
 def prepare_recbole() -> None:
@@ -16,6 +27,27 @@ def prepare_recbole() -> None:
             setattr(np, name, value)
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
+
+
+def recbole_folder() -> Path:
+    """Return the folder of RecBole's package, which is not imported.
+
+    Raises:
+        InputError: RecBole is not installed.
+    """
+    found = importlib.util.find_spec("recbole")
+    if found is None:  # from Python 3.12 on it is none of this package's dependencies
+        raise InputError(f"RecBole is not installed: {RECBOLE_COMMAND}")
+    return Path(found.origin).parent
+
+
+def recbole_names(module: str) -> dict[str, Any]:
+    """Return what a module of RecBole defines, without its package: that imports PyTorch.
+
+    Args:
+        module: path in RecBole's folder; the module has to import none of RecBole's.
+    """
+    return runpy.run_path(str(recbole_folder() / module))
 
 
 def import_recbole_models() -> None:
@@ -28,3 +60,11 @@ def import_recbole_models() -> None:
     enabled = torch.is_anomaly_enabled()
     importlib.import_module("recbole.model.sequential_recommender")
     torch.autograd.set_detect_anomaly(enabled)
+
+
+def cache_name(forward: Callable) -> str:
+    """Return the name of the cache among the arguments and outputs of a model of transformers.
+
+    It is ``cache`` since transformers 5.24, ``past_key_values`` before and in code that a checkpoint brings along.
+    """
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"

@@ -11,19 +11,19 @@ import yaml
 from recbole.utils import init_seed
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.config.properties import properties_folder
+from recbole_dealrec.config.given import check_given
+from recbole_dealrec.config.key import LAST_STEPS
 from recbole_dealrec.config.yaml_file import read_yaml_files
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits, check_cutoffs, load_splits, train_loader
 from recbole_dealrec.data.catalogue import keep_catalogue
 from recbole_dealrec.distributed import processes
-from recbole_dealrec.errors import InputError, closest
-from recbole_dealrec.model import MODELS, LLMRecommender
+from recbole_dealrec.model import LLMRecommender
 from recbole_dealrec.model.checkpoint import checkpoint_contents
 from recbole_dealrec.model.surrogate import build_surrogate, settle_epochs
 from recbole_dealrec.report import example_prompts, log_summary, ranked_queries, selection_statistics, write_report
 from recbole_dealrec.report.card import write_card
 from recbole_dealrec.sampler.few_shot import FewShotSampler, settle_n_fewshot
-from recbole_dealrec.sampler.given import CARD, GivenSampler, check_sampler, sampler_of, selection_card, shared_keys
+from recbole_dealrec.sampler.given import CARD, GivenSampler, sampler_of, selection_card, shared_keys
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring, check_scorers, needs_surrogate, scoring_steps
@@ -37,7 +37,6 @@ from recbole_dealrec.training.safetensors_trainer import OnEpoch, unheard
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
 from recbole_dealrec.yardstick import Evaluation, verdict
 
-LAST_STEPS = ("score", "select", "finetune", "evaluate")
 SELECTION, FINE_TUNING, EVALUATION, YARDSTICKS = "selection", "fine-tuning", "evaluation", "yardsticks"
 UNTUNED_EVALUATION = "evaluation before fine-tuning"
 SELECTION_OUTPUTS = ("selection.npz", CARD, "scores.csv", "fewshot.jsonl", "examples.json", "surrogates.json")
@@ -107,15 +106,8 @@ def configure(
     arguments = {"model": model, "dataset": dataset, "sampler": sampler}
     keys = {**{name: value for name, value in arguments.items() if value is not None}, **config_dict}
     keys |= shared_keys({**read_yaml_files(config_file_list), **keys})
-    chosen = {**read_yaml_files(properties_folder() / "overall.yaml"), **read_yaml_files(config_file_list), **keys}
-    model, dataset = str(chosen["model"]), str(chosen["dataset"])
-    if model not in MODELS:
-        known = f"{', '.join(MODELS)} (others can be the surrogate_model)"
-        raise InputError(f"no model '{model}'; known are {known}{closest(model, MODELS)}")
-    if Path(dataset).name != dataset or dataset in ("", ".", ".."):
-        raise InputError(f"dataset '{dataset}': a dataset is named by its folder alone; data_path says where that lies")
-    config = Config(model, dataset, config_file_list, keys)
-    check_sampler(config)
+    chosen = check_given(config_file_list, keys)
+    config = Config(chosen["model"], chosen["dataset"], config_file_list, keys)
     config.check_valid_metric()
     return config
 

@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.given import check_last_step
+from recbole_dealrec.config.key import LAST_STEPS
 from recbole_dealrec.data.frame import FRAME, dataset_written, selection_frame
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import (
     EVALUATION,
     FINE_TUNING,
-    LAST_STEPS,
     UNTUNED_EVALUATION,
     YARDSTICKS,
     Job,
@@ -195,12 +196,6 @@ def configure_comparison(
         [configure(model, dataset, config_file_list, {**config_dict, **seed, **sampler}) for sampler in by_sampler]
         for seed in by_seed
     ]
-
-
-def check_last_step(last_step: str) -> None:
-    """Raise InputError if ``last_step`` is none of ``LAST_STEPS``."""
-    if last_step not in LAST_STEPS:
-        raise InputError(f"no last_step '{last_step}'; it is one of {', '.join(LAST_STEPS)}")
 
 
 def _each_named_once(key: str, values: Iterable | str | int | None, keys: Mapping[str, Any]) -> list[dict[str, Any]]:

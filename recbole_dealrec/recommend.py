@@ -170,10 +170,10 @@ def _item_index(items: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows), torch.from_numpy(np.concatenate(items))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print recommendations for the command line; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m recbole_dealrec.recommend", allow_abbrev=False,
+        prog="recbole-dealrec recommend", allow_abbrev=False,
         description="The best items for histories or users, from a finished run.", epilog=_ABOUT_SCORE,
     )  # fmt: skip
     parser.add_argument("run_dir", help="folder of the run, such as saved/latest")

@@ -1,10 +1,5 @@
-"""Tuning by validation with RecBole's HyperTuning; trials share surrogates, scores and the language model.
+"""Tuning by validation with RecBole's HyperTuning; trials share surrogates, scores and the language model."""
 
-python -m recbole_dealrec.tuning --params_file=examples/tuning.hyper --dataset=ml-100k [--key=value ...]
-"""
-
-import argparse
-import ast
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +10,12 @@ from typing import Any
 
 from recbole.trainer import HyperTuning
 
-from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.config.parameter_space import check_search, parameter_space
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import configure
 from recbole_dealrec.quick_start import run_recbole_dealrec
 from recbole_dealrec.store.console import CONSOLE
 
-ALGORITHMS = ("exhaustive", "random", "bayes")
-_NUMBERS = {"uniform": 2, "quniform": 3, "loguniform": 2}
 _SEED = "HYPEROPT_FMIN_SEED"  # RecBole passes no seed to hyperopt, which then reads this variable
 
 
@@ -91,12 +84,7 @@ def tune(
         InputError: invalid input or configuration, or hyperopt is not installed.
     """
     fixed, space = dict(config_dict or {}), parameter_space(params_file)
-    if algo not in ALGORITHMS:
-        raise InputError(f"no algo '{algo}'; known are {', '.join(ALGORITHMS)}")
-    if algo == "exhaustive" and space.keys() != {"choice"}:
-        raise InputError(f"{params_file}: only choices can be tried exhaustively; take --algo=random or bayes")
-    if duplicates := {key for keys in space.values() for key in keys} & fixed.keys():
-        raise InputError(f"{params_file}: '{min(duplicates)}' is given for all trials too; leave one of them out")
+    check_search(params_file, space, fixed, algo)
     search = _search(space, fixed, config_file_list, algo=algo, max_evals=max_evals, early_stop=early_stop)
     if output_file:
         search.export_result(str(Path(output_file).expanduser()))
@@ -107,49 +95,6 @@ def tune(
     return {"best_params": best, "best_valid_score": search.best_score, "trials": trials, **result}
 
 
-def parameter_space(params_file: str) -> dict[str, dict[str, list]]:
-    """Read RecBole's parameter file.
-
-    Its lines are ``key choice [1, 2]``, ``key uniform low,high``, ``key quniform low,high,step`` and ``key loguniform
-    low,high`` (natural logarithms), or begin with ``#``. RecBole evaluates choices as Python; here they are literals.
-
-    Returns:
-        Kind of range to key to values or limits, the ``params_dict`` of HyperTuning.
-
-    Raises:
-        InputError: the file cannot be read, or a line has another form.
-    """
-    try:
-        lines = Path(params_file).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"params_file '{params_file}': cannot be read ({error})") from error
-    space: dict[str, dict[str, list]] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            key, kind, values = _parameter(line, f"{params_file}, line {number}")
-            space.setdefault(kind, {})[key] = values
-    if not space:
-        raise InputError(f"params_file '{params_file}': names no key")
-    return space
-
-
-def _parameter(line: str, place: str) -> tuple[str, str, list]:
-    key, kind, text = [*line.split(maxsplit=2), "", ""][:3]
-    try:
-        values = ast.literal_eval(text if kind == "choice" else f"[{text}]")
-    except (ValueError, SyntaxError):
-        values = None
-    if kind == "choice" and isinstance(values, list) and values:
-        return key, kind, values
-    if (
-        isinstance(values, list)
-        and len(values) == _NUMBERS.get(kind)
-        and all(isinstance(v, int | float) for v in values)
-    ):
-        return key, kind, values
-    raise InputError(f"{place}: has to be 'key choice [a, b]' or 'key uniform|quniform|loguniform low,high[,step]'")
-
-
 def _search(space: dict, fixed: dict[str, Any], config_file_list: Sequence[str] | None, **options: Any) -> HyperTuning:
     def objective(keys: dict[str, Any], files: Sequence[str] | None) -> dict[str, Any]:
         return objective_function({**fixed, **keys}, files)
@@ -158,7 +103,7 @@ def _search(space: dict, fixed: dict[str, Any], config_file_list: Sequence[str] 
     try:
         search = kind(objective, params_dict=space, fixed_config_file_list=config_file_list, **options)
     except ImportError as error:
-        raise InputError(f'tuning needs hyperopt: pip install "recbole-dealrec[hyper]" ({error})') from error
+        raise InputError(f'tuning needs hyperopt: pip install -e ".[hyper]" in the checkout ({error})') from error
     search.choices = space.get("choice", {})
     with _seeded(int(fixed.get("seed", 2020))):
         search.run()
@@ -184,32 +129,7 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recbole_dealrec.tuning",
-        description="Tune configuration keys by validation. Any key can follow as --key=value, for all trials.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--params_file", required=True, help="values to try, in RecBole's format")
-    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
-    parser.add_argument("--algo", default="exhaustive", help=", ".join(ALGORITHMS))
-    parser.add_argument("--max_evals", type=int, default=100, help="most trials of random and bayes")
-    parser.add_argument(
-        "--early_stop", type=int, default=10, help="trials without improvement before random and bayes stop"
-    )
-    parser.add_argument("--output_file", help="file for the validation results of all trials")
-    arguments, rest = parser.parse_known_args()
-    options = {**vars(arguments), "config_file_list": arguments.config_files.split()}
-    del options["config_files"]
-    try:
-        result = tune(config_dict=parse_command_line(rest), **options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"best parameters by validation: {result['best_params']}")
-    print(f"test result: {result['test_result']}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from recbole_dealrec.cli.command import main
+
+    sys.exit(main(["tune", *sys.argv[1:]]))

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from recbole_dealrec.compat import RECBOLE_COMMAND
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.registry import SAMPLERS, SCORERS
 from recbole_dealrec.config.yaml_file import read_yaml
@@ -47,7 +48,6 @@ CHEAP_MODEL = {
 CHEAP_DATASET = {"ml-100k": {"user_inter_num_interval": "[20,23)"}}  # 79 of 943 users
 # What is asked for and not here: language models of the hub become a small random one of the same kind.
 SUBSTITUTES = {"Qwen/": "qwen2", "meta-llama/": "llama", "mistralai/": "mistral", "openai-community/": "gpt2"}
-INSTALLS = {".", "recbole-dealrec"}
 OTHER_TOOLS = {"llamafactory.yaml", "axolotl.yaml"}  # their configuration files
 
 
@@ -202,11 +202,12 @@ class Reader:
         assert command in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
 
     def install(self, command):
-        """``pip install``: of this project, with extras it has."""
+        """``pip install``: of this project, with extras it has, or RecBole alone."""
+        if command == RECBOLE_COMMAND:
+            return
         *_, target = shlex.split(command)
-        name, extras = re.fullmatch(r"([^\[]+)(?:\[([\w,]+)\])?", target).groups()
-        assert name in INSTALLS
-        assert set(filter(None, (extras or "").split(","))) <= set(extras_of_setup())
+        named = re.fullmatch(r"\.(?:\[([\w,]+)\])?", target)[1]
+        assert set(filter(None, (named or "").split(","))) <= set(extras())
 
     def fetch(self, command):
         """``hf download NAME --local-dir FOLDER``: FOLDER holds what NAME is replaced by."""
@@ -229,7 +230,7 @@ class Reader:
 
     def run_here(self, command):
         """A script or module, in this process: what takes seconds is importing RecBole and PyTorch."""
-        _, *words = shlex.split(command)
+        _, *words = shlex.split(re.sub(r"^recbole-dealrec\b", "python -m recbole_dealrec", self.filled_in(command)))
         run, name = (runpy.run_module, words.pop(1)) if words[0] == "-m" else (runpy.run_path, words[0])
         self.monkeypatch.setattr(sys, "argv", words)
         with pytest.raises(SystemExit) as ended:
@@ -247,9 +248,12 @@ class Reader:
 
     def shell(self, command):
         """Anything else, as it stands, but for what is meant as a place to fill in and folders that are there."""
+        _shell(self.filled_in(command), self.folder)
+
+    def filled_in(self, command):
+        """A command with what is there in place of what is meant as a place to fill in."""
         command = re.sub(rf"({'|'.join(SUBSTITUTES)})\S+", self.small_model("llama"), command)
-        command = command.replace("SOURCE dataset/mine", "SOURCE.csv dataset/converted")
-        _shell(command, self.folder)
+        return command.replace("SOURCE dataset/mine", "SOURCE.csv dataset/converted")
 
 
 RULES = [
@@ -259,17 +263,14 @@ RULES = [
     (r"hf download ", Reader.fetch),
     (r"(llamafactory-cli|axolotl|vllm|curl) ", Reader.elsewhere),
     (r"torchrun |accelerate launch |python run_recbole_dealrec.py .*--nproc=", Reader.run_processes),
-    (r"python (run_recbole_dealrec.py|-m recbole_dealrec.tuning)\b", Reader.run_here),
+    (r"(recbole-dealrec|python run_recbole_dealrec.py|python -m recbole_dealrec.tuning)\b", Reader.run_here),
     (r"", Reader.shell),
 ]
 
 
-def extras_of_setup():
-    given = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("setuptools.setup", lambda **keywords: given.update(keywords))
-        runpy.run_path(str(ROOT / "setup.py"))
-    return given["extras_require"]
+def extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["optional-dependencies"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

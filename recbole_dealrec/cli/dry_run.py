@@ -13,10 +13,12 @@ import yaml
 
 from recbole_dealrec.cli.estimate import Estimate, Estimator
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.given import check_last_step
+from recbole_dealrec.config.key import LAST_STEPS
 from recbole_dealrec.model.checkpoint import is_on_disk, quiet_transformers
 from recbole_dealrec.model.surrogate.surrogate import surrogate_labels
-from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, LAST_STEPS, SELECTION, Job, prepare
-from recbole_dealrec.quick_start import check_last_step, configure_comparison
+from recbole_dealrec.pipeline import EVALUATION, FINE_TUNING, SELECTION, Job, prepare
+from recbole_dealrec.quick_start import configure_comparison
 from recbole_dealrec.scorer.scorer import LLM, get_scorer
 from recbole_dealrec.scorer.scoring import score_names, scoring_steps, step_outputs, surrogate_steps
 from recbole_dealrec.store.peak_memory import memory_text

@@ -3,9 +3,10 @@
 import textwrap
 from pathlib import Path
 
+from recbole_dealrec.config.declared import declared, first_line
 from recbole_dealrec.config.properties import sections
 from recbole_dealrec.config.registry import MODELS, SAMPLERS, Registry
-from recbole_dealrec.data.download.library import archive_url
+from recbole_dealrec.data.download.known_dataset import IN_RECBOLE, archive_url
 from recbole_dealrec.errors import InputError
 
 _COLUMNS = 18
@@ -34,7 +35,7 @@ def _datasets(data_path: Path) -> dict[str, str]:
     there = {file.parent.name for file in data_path.glob("*/*.inter") if file.name.startswith(f"{file.parent.name}.")}
     rows = {}
     for name in sorted(titles.keys() | there):
-        if name == "ml-100k":
+        if name == IN_RECBOLE:
             place = "comes with RecBole"
         elif name in there:
             place = "there"
@@ -46,20 +47,17 @@ def _datasets(data_path: Path) -> dict[str, str]:
 
 def _registered(registry: Registry) -> dict[str, str]:
     """Return the first line and the declared keys of each class, or why it cannot be loaded."""
-    rows = {}
+    rows = dict(declared(registry.module))
     for name in registry.names():
+        if name in rows:
+            continue
         try:
-            rows[name] = _first_line(registry.get(name))
+            rows[name] = first_line(registry.get(name).__doc__)
             keys = [f"--{key.name}" for key in registry.entries[name].keys]
             rows[name] += f" ({', '.join(keys)})" if keys else ""
         except (InputError, TypeError) as error:
             rows[name] = str(error)
-    return rows
-
-
-def _first_line(thing: type) -> str:
-    """Return the first line of a class's docstring, without its markup."""
-    return (thing.__doc__ or "no description").strip().splitlines()[0].replace("``", "")
+    return dict(sorted(rows.items()))
 
 
 def _part(title: str, rows: dict[str, str], width: int) -> str:

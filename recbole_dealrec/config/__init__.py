@@ -33,6 +33,9 @@ __all__ = [
 def __getattr__(name: str):
     # RecBole's Config imports PyTorch, which the keys alone do not need.
     if name == "Config":
+        from recbole_dealrec.compat import recbole_folder
+
+        recbole_folder()  # an error where RecBole is missing
         from recbole_dealrec.config.configuration import Config
 
         return Config

@@ -59,6 +59,12 @@ def value_of(key: str, text: str) -> Any:
     return text if known is not None and known.kind.text else parse_value(text)
 
 
+def converted(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keys given from Python or a command line with the values that YAML would have."""
+    values = {key: plain_value(value) for key, value in keys.items()}
+    return {key: value_of(key, value) if isinstance(value, str) else value for key, value in values.items()}
+
+
 def plain_value(value: Any) -> Any:
     """Return a value given from Python as YAML has it: paths as text, arrays and tuples as lists, NumPy's numbers."""
     if isinstance(value, PathLike):

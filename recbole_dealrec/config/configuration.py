@@ -4,7 +4,6 @@ import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,20 +12,13 @@ from recbole.config import Config as RecBoleConfig
 from recbole.utils import argument_list
 
 from recbole_dealrec.compat import import_recbole_models
-from recbole_dealrec.config.command_line import plain_value, value_of
+from recbole_dealrec.config.command_line import converted
+from recbole_dealrec.config.given import check_names, check_value, known_keys, surrogate_keys, unknown_model
 from recbole_dealrec.config.key import Key
-from recbole_dealrec.config.properties import RECBOLE_PROPERTIES, properties_folder
-from recbole_dealrec.config.registry import (
-    MODELS,
-    SAMPLERS,
-    SCORERS,
-    SURROGATE_PREFIX,
-    key_of,
-    load_all,
-    registered_keys,
-)
+from recbole_dealrec.config.properties import package_defaults
+from recbole_dealrec.config.registry import MODELS, SAMPLERS, SCORERS, SURROGATE_PREFIX, key_of
 from recbole_dealrec.config.rows import KEYS, RECBOLE_STATE
-from recbole_dealrec.config.yaml_file import YamlLoader, read_yaml, read_yaml_files
+from recbole_dealrec.config.yaml_file import YamlLoader, read_yaml_files
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError, closest
 
@@ -87,7 +79,7 @@ class Config(RecBoleConfig):
         inherited["data_path"] = os.path.dirname(self["data_path"])
         specific = {
             key: self[SURROGATE_PREFIX + key]
-            for key in _surrogate_keys(self["surrogate_model"])
+            for key in surrogate_keys(self["surrogate_model"])
             if SURROGATE_PREFIX + key in self
         }
         if specific["epochs"] == "auto":
@@ -103,7 +95,7 @@ class Config(RecBoleConfig):
 
     def resolved(self) -> dict[str, Any]:
         """Return all configuration keys as plain values, which as a configuration file reproduce the run."""
-        known = _known_keys(self._configured("surrogate_model"))
+        known = known_keys(self._configured("surrogate_model"))
         given = {name for name in known if key_of(name).place != "derived"}
         values = {name: value for name, value in self.final_config_dict.items() if name in given}
         values["data_path"] = os.path.dirname(self["data_path"])
@@ -139,8 +131,7 @@ class Config(RecBoleConfig):
         return read_yaml_files(file_list)
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        values = {key: plain_value(value) for key, value in config_dict.items()}
-        return {key: value_of(key, value) if isinstance(value, str) else value for key, value in values.items()}
+        return converted(config_dict)
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}
@@ -152,29 +143,17 @@ class Config(RecBoleConfig):
         try:
             name, model_class, dataset = super()._get_model_and_dataset(model, dataset)
         except (ImportError, ValueError, AttributeError) as error:
-            hint = closest(model, [*MODELS, *(file.stem for file in RECBOLE_PROPERTIES.glob("model/*.yaml"))])
-            raise InputError(f"no model '{model}'; a model is named as its class, such as SASRec{hint}") from error
+            raise unknown_model(model) from error
         return name, model_class, str(dataset)
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
         if self.is_llm_recommender:
-            for file in self._property_files(model, dataset):
-                if file.is_file():
-                    self.internal_config_dict.update(read_yaml(file))
+            self.internal_config_dict.update(package_defaults(model, dataset, self.external_config_dict))
             for key in self._declared_keys(model):
                 self.internal_config_dict.setdefault(key.name, copy.deepcopy(key.default))
-        self._check_keys(model)
-
-    def _property_files(self, model: str, dataset: str) -> Iterable[Path]:
-        """Return the package's property files, weakest first; each choice may itself come from a weaker file."""
-        folder = properties_folder()
-        yield folder / "overall.yaml"
-        yield folder / "model" / f"{model}.yaml"
-        if self._configured("llm_path") == "tiny":
-            yield folder / "llm" / "tiny.yaml"
-        yield folder / "dataset" / f"{dataset}.yaml"
-        yield folder / "sampler" / f"{self._configured('sampler')}.yaml"
+        chosen, others = model if self.is_llm_recommender else None, set(self.internal_config_dict)
+        check_names(self.external_config_dict, chosen, self._configured("surrogate_model"), others)
 
     def _configured(self, key: str) -> Any:
         return self.external_config_dict.get(key, self.internal_config_dict.get(key))
@@ -186,23 +165,11 @@ class Config(RecBoleConfig):
         for entry in filter(None, (MODELS.find(model), sampler, *scorers)):
             yield from entry.keys
 
-    def _check_keys(self, model: str) -> None:
-        known = _known_keys(self._configured("surrogate_model")) | set(self.internal_config_dict)
-        if not known.issuperset(self.external_config_dict):
-            load_all()
-            known |= _known_keys(self._configured("surrogate_model"))
-        for name in self.external_config_dict:
-            if self.is_llm_recommender and (owner := _owner(name)) not in (None, model):
-                raise InputError(f"configuration key '{name}' belongs to {owner}; {model} does not read it")
-            if name not in known:
-                raise InputError(f"unknown configuration key '{name}'{closest(name, known)}")
-
     def _get_final_config_dict(self) -> dict[str, Any]:
         values = super()._get_final_config_dict()
         for name, value in values.items():
-            if (key := key_of(name)) and not key.kind.accepts(value):
-                raise InputError(f"configuration key '{name}' has to be {key.kind.description}, not {value!r}")
-            if key and key.kind.path:
+            check_value(name, value)
+            if (key := key_of(name)) and key.kind.path:
                 values[name] = os.path.expanduser(value)
         if self.is_llm_recommender:
             self._check_effects(values)
@@ -245,29 +212,6 @@ class Config(RecBoleConfig):
 def _recbole_keys() -> frozenset[str]:
     """Return the keys that RecBole may ask for although they are not set."""
     return RECBOLE_STATE.union(key.name for key in KEYS.values() if key.place in ("RecBole", "given", "derived"))
-
-
-def _known_keys(surrogate_model: str | None) -> set[str]:
-    """Return the keys of RecBole, of this package, of the surrogate, and of registered classes."""
-    prefixed = (SURROGATE_PREFIX + key for key in _surrogate_keys(surrogate_model))
-    return {*KEYS, *prefixed, *(key.name for _, key in registered_keys())}
-
-
-@cache
-def _surrogate_keys(surrogate_model: str | None) -> frozenset[str]:
-    """Return the keys that ``surrogate_<key>`` can set: those of training and of the RecBole model file."""
-    model_file = RECBOLE_PROPERTIES / "model" / f"{surrogate_model}.yaml"
-    model_keys = read_yaml(model_file) if model_file.is_file() else ()
-    return frozenset({*argument_list.training_arguments, "eval_batch_size", "valid_metric", "metrics", *model_keys})
-
-
-@cache
-def _owner(name: str) -> str | None:
-    """Return the model of this package that alone reads a key; None where others do."""
-    if name not in KEYS or any(name in read_yaml(file) for file in properties_folder().glob("dataset/*.yaml")):
-        return None
-    place = KEYS["llm_path"].place if KEYS[name].place == "llm/tiny" else KEYS[name].place
-    return place.removeprefix("model/") if place.startswith("model/") else None
 
 
 def _differs(given: Any, default: Any) -> bool:

@@ -9,6 +9,7 @@ from recbole_dealrec.config.kind import ANY, Kind
 STEPS = (
     "data", "surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation",
 )  # fmt: skip
+LAST_STEPS = ("score", "select", "finetune", "evaluate")  # where a run can end
 NOTHING = "nothing"  # in place of a step, for keys that do not change the results
 
 

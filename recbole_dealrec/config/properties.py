@@ -3,23 +3,33 @@
 import json
 import re
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import recbole
 import yaml
 
+from recbole_dealrec.compat import recbole_folder
 from recbole_dealrec.config.registry import load_all, registered_keys
 from recbole_dealrec.config.rows import ALWAYS, KEYS
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.errors import InputError
 
-RECBOLE_PROPERTIES = Path(recbole.__file__).parent / "properties"
 _OPTION = re.compile(r"^(?P<key>\w+):.*#\s*\((?P<type>[^)]+)\)\s*(?P<comment>.*?)\s*$")
 _ORDER = ("overall", "model", "llm", "sampler", "dataset")
 _MOST_SHOWN = 48  # characters of a default in the help text
+
+
+def recbole_properties() -> Path:
+    """Return the folder of RecBole's default properties."""
+    return recbole_folder() / "properties"
+
+
+def recbole_default(key: str) -> Any:
+    """Return RecBole's default of a key that its file for all runs has."""
+    return read_yaml(recbole_properties() / "overall.yaml")[key]
 
 
 def properties_folder() -> Path:
@@ -27,6 +37,29 @@ def properties_folder() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "properties"
     return installed if installed.is_dir() else package.parent / "properties"
+
+
+def package_defaults(model: str, dataset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return this package's defaults of a run, of which weaker files may choose the stronger ones.
+
+    Args:
+        model: name of the model.
+        dataset: name of the dataset.
+        given: keys that win over all files.
+    """
+    folder, defaults = properties_folder(), {}
+
+    def read(name: str) -> None:
+        file = folder / f"{name}.yaml"
+        defaults.update(read_yaml(file) if file.is_file() else {})
+
+    read("overall")
+    read(f"model/{model}")
+    if given.get("llm_path", defaults.get("llm_path")) == "tiny":
+        read("llm/tiny")
+    read(f"dataset/{dataset}")
+    read(f"sampler/{given.get('sampler', defaults.get('sampler'))}")
+    return defaults
 
 
 @cache
@@ -128,7 +161,7 @@ def recbole_section() -> Section:
     ours = sections()
     models = [_keys(section) for section in ours if section.name.startswith("model/")]
     hidden = _keys(ours[0]) | set.intersection(*models) | {key.name for key in KEYS.values() if key.idle is ALWAYS}
-    section = read_section(RECBOLE_PROPERTIES / "overall.yaml", "RecBole")
+    section = read_section(recbole_properties() / "overall.yaml", "RecBole")
     groups = [Group(g.title, tuple(option for option in g.options if option.key not in hidden)) for g in section.groups]
     return Section("RecBole", "RecBole's own keys", tuple(group for group in groups if group.options))
 

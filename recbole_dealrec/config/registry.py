@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoints, entry_points
 from pkgutil import resolve_name
 from typing import NamedTuple, TypeVar
 
+from recbole_dealrec.config.declared import declared
 from recbole_dealrec.config.key import NOTHING, STEPS, Key
 from recbole_dealrec.config.rows import KEYS
 from recbole_dealrec.errors import InputError, closest
@@ -77,10 +78,15 @@ class Registry:
             InputError: there is no such class, and the known names are listed, or its package cannot be loaded.
             TypeError: the entry point is not a subclass of ``base``.
         """
-        if self.find(name) is None:
+        self.check(name)
+        self.find(name)
+        return self.entries[name].registered_class
+
+    def check(self, name: str) -> None:
+        """Raise InputError if there is no class of this name; the known names are listed, and none is imported."""
+        if name not in self:
             names = self.names()
             raise InputError(f"no {self.kind} '{name}'; known are {', '.join(names)}{closest(name, names)}")
-        return self.entries[name].registered_class
 
     def find(self, name: str) -> Entry | None:
         """Return the entry of a name, after loading its entry point if necessary; None if there is none.
@@ -102,9 +108,8 @@ class Registry:
         return self.entries.get(name)
 
     def names(self) -> list[str]:
-        """Return all names, those of other packages included."""
-        import_module(self.module)
-        return sorted({*self.entries, *self._entry_points().names})
+        """Return all names, those of other packages included; no class is imported."""
+        return sorted({*self.entries, *declared(self.module), *self._entry_points().names})
 
     def load_all(self) -> None:
         """Load all entry points, except those that cannot be loaded."""
@@ -113,7 +118,7 @@ class Registry:
                 self.find(name)
 
     def __contains__(self, name: str) -> bool:
-        return self.find(name) is not None
+        return name in self.names()
 
     def __iter__(self) -> Iterator[str]:
         import_module(self.module)

@@ -1,27 +1,20 @@
 """Data: candidate samples, titles, prompts, splits."""
 
-from recbole_dealrec.data.candidates import CandidateSamples, Fields
-from recbole_dealrec.data.dataset import (
-    QueryDataLoader,
-    SequentialDataset,
-    SpareBatch,
-    Splits,
-    check_cutoffs,
-    load_splits,
-    train_loader,
-)
-from recbole_dealrec.data.prompt import Prompt, PromptTemplate
+from importlib import import_module
 
-__all__ = [
-    "CandidateSamples",
-    "Fields",
-    "Prompt",
-    "PromptTemplate",
-    "QueryDataLoader",
-    "SequentialDataset",
-    "SpareBatch",
-    "Splits",
-    "check_cutoffs",
-    "load_splits",
-    "train_loader",
-]
+_MODULES = {
+    "candidates": ("CandidateSamples", "Fields"),
+    "dataset": (
+        "QueryDataLoader", "SequentialDataset", "SpareBatch", "Splits", "check_cutoffs", "load_splits", "train_loader",
+    ),
+    "prompt": ("Prompt", "PromptTemplate"),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str):
+    # What converts files needs no PyTorch, which these modules import.
+    if name in _MODULE_OF:
+        return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

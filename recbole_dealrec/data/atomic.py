@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from recbole.utils import FeatureType
 
-from recbole_dealrec.config import Config
+from recbole_dealrec.compat import recbole_names
 from recbole_dealrec.errors import InputError
 
-_TYPES = [kind.value for kind in FeatureType]
+if TYPE_CHECKING:
+    from recbole_dealrec.config import Config
+
+_TYPES = [kind.value for kind in recbole_names("utils/enum_type.py")["FeatureType"]]
 _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape" could not decode
 
 
@@ -34,7 +37,7 @@ class AtomicFile:
     encoding: str = "utf-8"
 
     @classmethod
-    def of(cls, path: str | Path, config: Config) -> "AtomicFile":
+    def of(cls, path: str | Path, config: "Config") -> "AtomicFile":
         """Return the file at ``path`` with separator and encoding from the configuration."""
         return cls(Path(path), config["field_separator"], config["encoding"] or "utf-8")
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.given import names_checkpoint
 from recbole_dealrec.config.kind import CHECKPOINT
 from recbole_dealrec.config.registry import key_of
 from recbole_dealrec.errors import InputError
@@ -43,9 +43,7 @@ def load_error(key: str, path: str, error: Exception) -> InputError:
         kind = "folder" if Path(path).is_dir() else "file"
     else:
         kind = "neither a folder nor a model that can be reached"
-        try:
-            validate_repo_id(path)
-        except HFValidationError:
+        if not names_checkpoint(path):
             return InputError(f"{key} '{path}': no such file or folder")
     return InputError(f"{key} '{path}': {kind}; cannot be loaded: {reason}")
 

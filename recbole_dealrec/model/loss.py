@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from recbole_dealrec.compat import cache_name
+
 IGNORED_LABEL = -100
 
 
@@ -43,7 +45,7 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | N
     if encoder_decoder:
         inputs["decoder_input_ids"] = unwrapped(model).prepare_decoder_input_ids_from_labels(labels.to(device))
     if past is not None:
-        inputs["past_key_values"] = past
+        inputs[cache_name(unwrapped(model).forward)] = past
     logits = widened(_logits(model, inputs, rows, positions, length))
     rows, positions, counts, labels = (x.to(logits.device) for x in (rows, positions, counts, labels))
     losses = F.cross_entropy(logits, labels[rows, positions + first], reduction="none")

@@ -167,12 +167,6 @@ class GivenSampler(FewShotSampler):
                 raise _error(path, f"'{name}' has {there} for candidate {index}, which has {here} in {dataset}")
 
 
-def check_sampler(config: Config) -> None:
-    """Raise InputError if there is no such sampler as a run needs; what a card was made with need not be there."""
-    if not config["selection"]:
-        get_sampler(config["sampler"])
-
-
 def sampler_of(config: Config, splits: Splits, samples: CandidateSamples) -> FewShotSampler:
     """Return the sampler of a run: that of the key ``selection``, or else of ``sampler``.
 

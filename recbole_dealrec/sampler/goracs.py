@@ -38,7 +38,7 @@ class GORACSSampler(FewShotSampler):
         try:
             import ot  # noqa: F401
         except ImportError as error:
-            raise InputError("sampler GORACS needs POT; pip install 'recbole-dealrec[goracs]'") from error
+            raise InputError('sampler GORACS needs POT: pip install -e ".[goracs]" in the checkout') from error
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         effort, distance = self.scores["effort"], self.scores["valid_distance"]

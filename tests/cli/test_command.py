@@ -7,12 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from recbole_dealrec.cli.command import main
+from recbole_dealrec.cli.help import help_text
 from recbole_dealrec.cli.listing import list_text
+from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.config.properties import Group, Option, property_files, read_section
-from recbole_dealrec.config.registry import SAMPLERS
+from recbole_dealrec.config.registry import SAMPLERS, key_of
+from recbole_dealrec.config.rows import KEYS
 from recbole_dealrec.config.yaml_file import read_yaml
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.sampler import FewShotSampler, RandomSampler, register_sampler
 
+CHEAP = {
+    "n_fewshot": 4, "tiny_steps": 1, "epochs": 1, "n_valid": 4, "n_test": 4, "yardsticks": False, "use_gpu": False,
+    "n_surrogates": 1, "surrogate_epochs": 1, "grounding_popularity": 0, "grounding_collaborative": 0,
+}  # fmt: skip
 SCRIPT = Path(__file__).parents[2] / "run_recbole_dealrec.py"
 
 
@@ -27,25 +36,51 @@ def test_the_process_exits_with_2(tmp_path):
 
 
 def test_help_lists_every_key_with_its_type_and_default(run_help):
-    text = " ".join(run_help(90).split())
+    text = " ".join(run_help(90, "all").split())
     for file in property_files():
         for key in read_yaml(file):
             assert f"--{key} (" in text, key
     assert "--n_fewshot (int) Number of samples the LLM is fine-tuned on. [default: 1024]" in text
     assert "--t5_dropout_rate (float) Dropout. [default: 0.1]" in text
-    assert "weight_decay 0.0" in text and "eval_step 1" in text  # RecBole's
+    assert "--weight_decay (float) The weight decay" in text and "--eval_step (int)" in text  # RecBole's
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_help_fits_the_terminal(run_help, width):
-    assert max(map(len, run_help(width).splitlines())) <= width
+@pytest.mark.parametrize("topic", [[], ["all"]])
+def test_help_fits_the_terminal(run_help, width, topic):
+    assert max(map(len, run_help(width, *topic).splitlines())) <= width
+
+
+def test_help_shows_ten_common_keys_by_example(run_help):
+    common = run_help(100).split("common configuration keys, by example\n")[1].split("\n\n")[0]
+    examples = re.findall(r"^  --(\S+)", common, re.M)
+    assert len(examples) == 10 and "title_field=movie_title" in examples
+    for name, value in parse_command_line([f"--{example}" for example in examples]).items():
+        assert key_of(name).kind.accepts(value)
+    assert "--title_field=movie_title Column of <dataset>.item that holds the titles. [default: title]" in " ".join(
+        common.split()
+    )
+
+
+@pytest.mark.parametrize("topic", ["influence", "effort", "selection"])
+def test_help_on_a_step_shows_its_keys(run_help, topic):
+    shown = set(re.findall(r"^    --(\w+)", run_help(100, topic), re.M))
+    assert {name for name, key in KEYS.items() if key.step == topic and key.place == "overall"} <= shown
+    assert not {name for name, key in KEYS.items() if key.step == "language model"} & shown
+
+
+def test_help_on_a_model_and_on_a_word(run_help):
+    assert "--t5_d_model" in run_help(100, "tiger") and "--lora_r" not in run_help(100, "tiger")
+    assert set(re.findall(r"^    --(\w+)", run_help(100, "n_test"), re.M)) == {"n_test"}
+    with pytest.raises(InputError, match="--help: no key has the topic 'influense'; did you mean 'influence'"):
+        help_text(100, "influense")
 
 
 @pytest.fixture
 def run_help(monkeypatch, capsys):
-    def run(width):
+    def run(width, *topic):
         monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--help"])
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--help", *topic])
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(SCRIPT), run_name="__main__")
         assert ended.value.code == 0
@@ -135,3 +170,17 @@ def test_the_last_step_is_checked(run_script):
     code, lines = run_script("--last_step=train")
     assert code == 2
     assert lines[-1] == "error: no last_step 'train'; it is one of score, select, finetune, evaluate"
+
+
+def test_select_prints_the_file_of_the_selection(movies_path, tmp_path, capsys):
+    keys = {"data_path": movies_path, "checkpoint_dir": tmp_path, "title_field": "movie_title", "tiny_steps": 1}
+    options = [f"--{key}={value}" for key, value in {**keys, "n_fewshot": 4, "use_gpu": False}.items()]
+    assert main(["select", "--dataset=movies", "--sampler=Random", "--seeds=1,2", *options]) == 0
+    files = [Path(line) for line in capsys.readouterr().out.splitlines() if line.endswith("fewshot.jsonl")]
+    assert len(files) == 2 and all(len(file.read_text(encoding="utf-8").splitlines()) == 4 for file in files)
+
+
+def test_a_single_sampler_is_compared_if_asked(movies_path, tmp_path):
+    keys = {"data_path": movies_path, "checkpoint_dir": tmp_path, "title_field": "movie_title", **CHEAP}
+    assert main(["compare", "--dataset=movies", "--sampler=Random", *(f"--{k}={v}" for k, v in keys.items())]) == 0
+    assert len([*tmp_path.glob("*-comparison-*/runs.csv")]) == 1

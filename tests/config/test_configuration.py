@@ -11,7 +11,7 @@ import torch
 import yaml
 from recbole.utils import argument_list
 
-from recbole_dealrec.config import Config, configuration
+from recbole_dealrec.config import Config, properties
 from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.errors import InputError
 
@@ -21,7 +21,7 @@ def own_properties(tmp_path, monkeypatch):
     """A properties folder of the test's own, all of whose layers set the key ``seed``."""
     folder = tmp_path / "properties"
     real = properties_folder()
-    monkeypatch.setattr(configuration, "properties_folder", lambda: folder)
+    monkeypatch.setattr(properties, "properties_folder", lambda: folder)
     layers = ("overall.yaml", "model/BIGRec.yaml", "llm/tiny.yaml", "dataset/toys.yaml", "sampler/Mine.yaml")
     for number, layer in enumerate(layers, start=1):
         file = folder / layer

@@ -6,7 +6,7 @@ from recbole.utils import argument_list
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.key import Idle
-from recbole_dealrec.config.properties import RECBOLE_PROPERTIES
+from recbole_dealrec.config.properties import recbole_properties
 from recbole_dealrec.config.rows import ALWAYS, KEYS
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.data import load_splits
@@ -15,8 +15,8 @@ from recbole_dealrec.model.surrogate import build_surrogate
 
 RECBOLE = {
     *argument_list.general_arguments, *argument_list.training_arguments, *argument_list.evaluation_arguments,
-    *argument_list.dataset_arguments, *read_yaml(RECBOLE_PROPERTIES / "overall.yaml"),
-    *read_yaml(RECBOLE_PROPERTIES / "dataset" / "sample.yaml"),
+    *argument_list.dataset_arguments, *read_yaml(recbole_properties() / "overall.yaml"),
+    *read_yaml(recbole_properties() / "dataset" / "sample.yaml"),
 }  # fmt: skip
 # A value of each key that is of no effect in every run.
 NEVER = {

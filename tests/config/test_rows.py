@@ -6,7 +6,7 @@ import pytest
 from recbole.utils import argument_list
 
 from recbole_dealrec.config import ANY, COUNT, NOTHING, STEPS, Key
-from recbole_dealrec.config.properties import RECBOLE_PROPERTIES, properties_folder, property_files, read_section
+from recbole_dealrec.config.properties import properties_folder, property_files, read_section, recbole_properties
 from recbole_dealrec.config.registry import key_of
 from recbole_dealrec.config.rows import KEYS
 from recbole_dealrec.config.yaml_file import read_yaml
@@ -146,7 +146,7 @@ def test_every_key_of_a_property_file_has_a_row(file):
 
 def test_every_key_of_recbole_has_a_row():
     arguments = (argument_list.general_arguments, argument_list.training_arguments, argument_list.evaluation_arguments)
-    files = (read_yaml(RECBOLE_PROPERTIES / name) for name in ("overall.yaml", "dataset/sample.yaml"))
+    files = (read_yaml(recbole_properties() / name) for name in ("overall.yaml", "dataset/sample.yaml"))
     assert set().union(*arguments, argument_list.dataset_arguments, *files) <= KEYS.keys()
 
 
@@ -157,7 +157,7 @@ PLACES = {
     "model/BIGRec": [FOLDER / "model" / "BIGRec.yaml"],
     "model/TIGER": [FOLDER / "model" / "TIGER.yaml"],
     "llm/tiny": [FOLDER / "llm" / "tiny.yaml"],
-    "RecBole": [RECBOLE_PROPERTIES / "overall.yaml", RECBOLE_PROPERTIES / "dataset" / "sample.yaml"],
+    "RecBole": [recbole_properties() / "overall.yaml", recbole_properties() / "dataset" / "sample.yaml"],
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from recbole_dealrec.data import CandidateSamples, load_splits
-from recbole_dealrec.data.download import library
+from recbole_dealrec.data.download import known_dataset
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import configure, prepare
 
@@ -51,7 +51,7 @@ MOVIES = {
 def publish(server, monkeypatch, tmp_path, zipped):
     """``publish(name, path, texts)``: an archive and its line in a table of addresses like RecBole's."""
     table = {}
-    monkeypatch.setattr(library, "URL_TABLE", tmp_path / "url.yaml")
+    monkeypatch.setattr(known_dataset, "url_table", lambda: tmp_path / "url.yaml")
 
     def add(name, path, texts):
         server.files[path] = zipped(texts)
@@ -173,7 +173,7 @@ def test_a_name_cannot_leave_the_data_folder(name):
 def load(data_path, table, results):
     from recbole_dealrec.config import Config
 
-    library.URL_TABLE = table
+    known_dataset.url_table = lambda: table
     keys = {"data_path": str(data_path), "use_gpu": False, "show_progress": False}
     results.put(len(load_splits(Config("BIGRec", "games", config_dict=keys)).train))
 

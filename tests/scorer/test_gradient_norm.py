@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from recbole_dealrec.compat import cache_name
 from recbole_dealrec.model.decoding.prefix import prefix_states
 from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.scorer import gradient_norm, gradient_rule
@@ -359,7 +360,9 @@ def test_losses_are_those_of_the_library_and_need_few_logits():
     model, batch, widths, caches = with_lora(decoder()), make_batch(4, response=3), [], []
     batch["labels"][1, -5:] = batch["input_ids"][1, -5:]
     head = model.base_model.model.lm_head.register_forward_hook(lambda m, a, output: widths.append(output.shape[1]))
-    whole = model.base_model.model.register_forward_hook(lambda m, a, output: caches.append(output.past_key_values))
+    whole = model.base_model.model.register_forward_hook(
+        lambda m, a, output: caches.append(getattr(output, cache_name(m.forward)))
+    )
     losses = sample_losses(model, batch)
     head.remove()
     whole.remove()

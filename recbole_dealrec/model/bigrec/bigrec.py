@@ -14,6 +14,7 @@ from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.registry import MODELS
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.catalogue import Catalogue
@@ -48,6 +49,7 @@ _WINDOW = 4096  # samples tokenised at a time
 _REHEARSED_TITLES = 128
 
 
+@MODELS.register("BIGRec")
 class BIGRec(LLMRecommender):
     """A language model that generates the title of the next item, which is then grounded to the catalogue.
 

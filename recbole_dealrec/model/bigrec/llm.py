@@ -46,7 +46,7 @@ def check_llm(config: Config) -> tuple[PreTrainedModel, "SampleEncoder"]:
     """
     path, trusted = config["llm_path"], config["trust_remote_code"]
     if config["llm_quantization"] and not is_bitsandbytes_available():
-        raise InputError('llm_quantization needs bitsandbytes: pip install "recbole-dealrec[quant]"')
+        raise InputError('llm_quantization needs bitsandbytes: pip install -e ".[quant]" in the checkout')
     if config["llm_device_map"] and processes.launched_world_size() > 1:
         raise InputError("llm_device_map: auto is for one process; several would each take all GPUs")
     if is_gguf(path):

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from recbole_dealrec.compat import cache_name
 from recbole_dealrec.distributed.fsdp import any_process, is_sharded
 from recbole_dealrec.model.decoding.trie import TokenTrie
 from recbole_dealrec.model.loss import accepted_inputs, accepted_options, head_reads, unwrapped
@@ -158,7 +159,11 @@ def _forward(
     model: PreTrainedModel, tokens: Tensor, mask: Tensor, positions: Tensor, cache: Cache | None, **options: int
 ) -> CausalLMOutputWithPast:
     inputs = accepted_inputs(model, {"input_ids": tokens, "attention_mask": mask, "position_ids": positions})
-    return model(**inputs, past_key_values=cache, use_cache=True, **options)
+    return model(**inputs, **{_cache_name(model): cache}, use_cache=True, **options)
+
+
+def _cache_name(model: PreTrainedModel) -> str:
+    return cache_name(unwrapped(model).forward)
 
 
 def _prefill(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, way: Way) -> tuple[Tensor, Decoder]:
@@ -169,7 +174,7 @@ def _prefill(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, 
     options = accepted_options(model, logits_to_keep=1)
     with head_reads(model):
         output = _forward(model, input_ids, attention_mask, _positions(attention_mask), None, **options)
-    cache = output.past_key_values
+    cache = getattr(output, _cache_name(model))
     # Flash attention takes no additive mask; sliding-window layers drop keys by their position in the cache.
     shares = way == "shared" and unwrapped(model).config._attn_implementation in ("sdpa", "eager")
     shares = shares and all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None]))

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
+from recbole_dealrec.compat import cache_name
 from recbole_dealrec.distributed.fsdp import is_sharded
 from recbole_dealrec.model.loss import IGNORED_LABEL, is_encoder_decoder, unwrapped
 
@@ -36,7 +37,7 @@ def longest_split(model: nn.Module) -> int:
         return 0
     config, accepted = model.config, inspect.signature(model.forward).parameters
     causal = getattr(config, "is_causal", True) and not is_encoder_decoder(model)
-    if not causal or not {"past_key_values", "position_ids"} <= accepted.keys():
+    if not causal or not {cache_name(model.forward), "position_ids"} <= accepted.keys():
         return 0
     layers = DynamicCache(config=config).layers
     supported = all(type(layer) in _SUPPORTED_LAYERS for layer in layers)
@@ -93,7 +94,8 @@ def prefix_states(model: nn.Module, prefix: Mapping[str, Tensor]) -> list[Tensor
     inputs = {name: tensor.to(device) for name, tensor in prefix.items()}
     # The derivative of this kernel consists of matrix products, which are batched over all samples' gradients.
     with sdpa_kernel(SDPBackend.MATH):
-        unwrapped(model).base_model(**inputs, past_key_values=cache, use_cache=True)
+        base = unwrapped(model).base_model
+        base(**inputs, **{cache_name(base.forward): cache}, use_cache=True)
     return [state for layer in cache.layers for state in (layer.keys, layer.values)]
 
 

@@ -24,7 +24,7 @@ from recbole_dealrec.store.files import atomic_path
 def check_semantic_id(method: str) -> None:
     """Raise InputError if ``method`` is ``rqvae`` and vector-quantize-pytorch is not installed."""
     if method == "rqvae" and importlib.util.find_spec("vector_quantize_pytorch") is None:
-        raise InputError('semantic_id: rqvae needs pip install "recbole-dealrec[rqvae]"; rkmeans needs nothing more')
+        raise InputError('semantic_id: rqvae needs pip install -e ".[rqvae]" in the checkout; rkmeans needs none')
 
 
 def catalogue_ids(config: Config, titles: Sequence[str]) -> np.ndarray:

@@ -5,6 +5,7 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
+from recbole_dealrec.compat import cache_name
 from recbole_dealrec.model.decoding.beam_search import additive_mask, take_rows
 
 
@@ -65,7 +66,7 @@ class PrefixDecoder:
             states = block(
                 states, attention_mask=mask, position_bias=bias, encoder_hidden_states=self._encoded,
                 encoder_attention_mask=self._source, encoder_decoder_position_bias=self._source,
-                past_key_values=self._cache, use_cache=True,
+                **{cache_name(block.forward): self._cache}, use_cache=True,
             )[0]  # fmt: skip
         states = decoder.final_layer_norm(states)
         return self._network.lm_head(states * config.d_model**-0.5 if config.scale_decoder_outputs else states)

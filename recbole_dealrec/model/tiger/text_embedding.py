@@ -34,7 +34,7 @@ def check_text_encoder(path: str) -> None:
         raise InputError(f"text_encoder_path '{path}': no such folder; {TFIDF} needs none")
     if _is_sentence_transformer(path):
         if importlib.util.find_spec("sentence_transformers") is None:
-            hint = 'pip install "recbole-dealrec[text]"'
+            hint = 'pip install -e ".[text]" in the checkout'
             raise InputError(f"text_encoder_path '{path}': a folder of sentence-transformers needs {hint}")
         return
     model_without_weights("text_encoder_path", path, AutoModel.from_pretrained, use_safetensors=True)

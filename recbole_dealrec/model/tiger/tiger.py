@@ -15,6 +15,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.registry import MODELS
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
 from recbole_dealrec.data.batch import token_batches
 from recbole_dealrec.data.catalogue import Catalogue
@@ -38,6 +39,7 @@ model = T5ForConditionalGeneration.from_pretrained(".")  # this folder
 _WEIGHTS_FILE, _IDS_FILE = "model.safetensors", "semantic_ids.json"
 
 
+@MODELS.register("TIGER")
 class TIGER(LLMRecommender):
     """A T5, trained from random weights, that generates the next item's semantic ID from the history's.
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 
+from recbole_dealrec.compat import cache_name
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import BIGRec
@@ -22,6 +23,8 @@ USUAL = {
 GROUPED = {**USUAL, "num_key_value_heads": 2}
 HEADS = {**GROUPED, "head_dim": 8}
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}
+# Before transformers 5.24 the cache of Mamba-2 had a name of its own, and was not read.
+MAMBA_2_CACHE = cache_name(transformers.Mamba2ForCausalLM.forward)
 MAMBA = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
 MIXED_MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_chunk_size": 8}
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
@@ -101,7 +104,7 @@ RIGHT = {
     "Mamba": ("MambaConfig", MAMBA, ["in_proj"], "recomputed"),
     "Mamba-2": (
         "Mamba2Config", {**MAMBA, "state_size": 8, "head_dim": 8, "num_heads": 8, "n_groups": 2, "chunk_size": 8},
-        ["in_proj"], "recomputed",
+        ["in_proj"], "recomputed" if MAMBA_2_CACHE == "past_key_values" else "shared",
     ),
     "Falcon-H1": (
         "FalconH1Config", {**HEADS, **MIXED_MAMBA, "mamba_n_heads": 4, "mamba_d_ssm": 32}, ["q_proj"], "shared",
