@@ -81,5 +81,4 @@ def _write_dataset(archive: Path, folder: Path, paper: _PaperDataset | None) -> 
     unpacked.mkdir(exist_ok=True)
     unpack(archive, {suffix: unpacked / f"{folder.name}{suffix}" for suffix in (".inter", ".item")})
     getLogger().info(f"Filtering and splitting {folder.name}")
-    counts = convert(unpacked, folder, paper.min_rating, paper.core, split=True)
-    getLogger().info(f"{folder.name}: " + ", ".join(f"{count} {noun}" for noun, count in counts.items()))
+    getLogger().info(convert(unpacked, folder, paper.min_rating, paper.core, split=True))
