@@ -26,7 +26,7 @@ from recbole_dealrec.sampler import FewShotSampler, get_sampler
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring, check_scorers, needs_surrogate, scoring_steps
-from recbole_dealrec.store.names import DATA, Folders
+from recbole_dealrec.store.names import Folders
 from recbole_dealrec.store.opening import discard_unfinished, synchronize
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import add_records, records, step
@@ -78,7 +78,7 @@ class Job:
 
     @cached_property
     def _contents(self) -> dict[str, str]:
-        return {DATA: self.splits.fingerprint, **checkpoint_contents(self.config)}
+        return {**self.splits.contents, **checkpoint_contents(self.config)}
 
 
 def configure(

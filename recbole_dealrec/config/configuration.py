@@ -34,8 +34,9 @@ from recbole_dealrec.errors import InputError, closest
 class Config(RecBoleConfig):
     """RecBole's configuration with this package's models, properties and checks.
 
-    Precedence: defaults of registered keys < overall < model < tiny LLM < dataset < sampler properties <
-    ``config_file_list`` < ``config_dict``. ``sys.argv`` is not read; the command line arrives as ``config_dict``.
+    Precedence: defaults of registered keys < overall < model < tiny LLM < dataset < the dataset's own file
+    ``<data_path>/<dataset>/<dataset>.yaml`` < sampler properties < ``config_file_list`` < ``config_dict``.
+    ``sys.argv`` is not read; the command line arrives as ``config_dict``.
 
     Args:
         model: model name or class.
@@ -153,19 +154,22 @@ class Config(RecBoleConfig):
         if self.is_llm_recommender:
             for file in self._property_files(model, dataset):
                 if file.is_file():
-                    self.internal_config_dict.update(read_yaml(file))
+                    keys = read_yaml(file)
+                    self._check_known(keys, f"{file}: ")
+                    self.internal_config_dict.update(keys)
             for key in self._declared_keys(model):
                 self.internal_config_dict.setdefault(key.name, copy.deepcopy(key.default))
         self._check_keys(model)
 
     def _property_files(self, model: str, dataset: str) -> Iterable[Path]:
-        """Return the package's property files, weakest first; each choice may itself come from a weaker file."""
+        """Return the property files, weakest first; each choice may itself come from a weaker file."""
         folder = properties_folder()
         yield folder / "overall.yaml"
         yield folder / "model" / f"{model}.yaml"
         if self._configured("llm_path") == "tiny":
             yield folder / "llm" / "tiny.yaml"
         yield folder / "dataset" / f"{dataset}.yaml"
+        yield Path(str(self._configured("data_path"))).expanduser() / dataset / f"{dataset}.yaml"
         yield folder / "sampler" / f"{self._configured('sampler')}.yaml"
 
     def _configured(self, key: str) -> Any:
@@ -179,15 +183,20 @@ class Config(RecBoleConfig):
             yield from entry.keys
 
     def _check_keys(self, model: str) -> None:
-        known = _known_keys(self._configured("surrogate_model")) | set(self.internal_config_dict)
-        if not known.issuperset(self.external_config_dict):
-            load_all()
-            known |= _known_keys(self._configured("surrogate_model"))
         for name in self.external_config_dict:
             if self.is_llm_recommender and (owner := _owner(name)) not in (None, model):
                 raise InputError(f"configuration key '{name}' belongs to {owner}; {model} does not read it")
+        self._check_known(self.external_config_dict)
+
+    def _check_known(self, keys: Iterable[str], place: str = "") -> None:
+        """Raise InputError if a key, which stands in ``place``, is unknown."""
+        known = _known_keys(self._configured("surrogate_model")) | set(self.internal_config_dict)
+        if not known.issuperset(keys):
+            load_all()
+            known |= _known_keys(self._configured("surrogate_model"))
+        for name in keys:
             if name not in known:
-                raise InputError(f"unknown configuration key '{name}'{closest(name, known)}")
+                raise InputError(f"{place}unknown configuration key '{name}'{closest(name, known)}")
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         values = super()._get_final_config_dict()

@@ -13,8 +13,8 @@ import pandas as pd
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
-from recbole_dealrec.data.convert.catalogue import Catalogue
 from recbole_dealrec.data.convert.interactions import Interactions
+from recbole_dealrec.data.convert.item_text import ItemTexts
 from recbole_dealrec.data.convert.layout import Columns, files_layout
 from recbole_dealrec.data.convert.source import Source, existing_table, found_source, token_text
 from recbole_dealrec.data.convert.table import Table, frame_table
@@ -117,9 +117,9 @@ def _table(data: Any, name: str, encoding: str | None) -> Table:
     return frame_table(data, name)
 
 
-def _catalogue(source: Source, rows: Interactions) -> Catalogue:
+def _catalogue(source: Source, rows: Interactions) -> ItemTexts:
     """Return the titles; raise InputError if an item has two."""
-    catalogue = Catalogue.of(source.titles(), set(rows.items), source.items.name)
+    catalogue = ItemTexts.of(source.titles(), set(rows.items), source.items.name)
     if catalogue.n_retitled and not source.items.is_text:
         raise InputError(f"{source.items.name}: item '{catalogue.retitled}' has 2 titles; keep one of them")
     if untitled := [item for item in rows.items if item not in catalogue.texts]:

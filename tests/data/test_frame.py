@@ -71,7 +71,7 @@ def test_names_times_and_types_of_columns_are_free(select, shop):
     interactions = interactions.drop(columns="timestamp").assign(when=times, more="x")
     interactions = interactions.rename(columns={"user_id": "who", "item_id": "what"})
     items = items.rename(columns={"item_id": "what", "title": "name"}).iloc[::-1]
-    names = {"USER_ID_FIELD": "who", "ITEM_ID_FIELD": "what", "TIME_FIELD": "when", "title_field": "name"}
+    names = {"user_col": "who", "item_col": "what", "time_col": "when", "title_col": "name"}
     check_samples(select(interactions, items, **names))
 
     numbers = {item: 7 * number for number, item in enumerate(TITLES)}
@@ -119,20 +119,29 @@ def with_value(frame, row, column, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows, items: (renamed(rows, user_id="who"), items), r"interactions: no column 'user_id' \(found who, "),
-        (lambda rows, items: (rows, renamed(items, title="name")), r"items: no column 'title' \(found item_id, name\)"),
+        (
+            lambda rows, items: (renamed(rows, user_id="who"), items),
+            r"interactions: no column for the user \(found who, ",
+        ),
+        (
+            lambda rows, items: (rows, renamed(items, title="name")),
+            r"items: no column for the title \(found item_id, name\)",
+        ),
         (lambda rows, items: (rows[:0], items), "interactions: holds no row"),
         (lambda rows, items: (with_value(rows, 3, "user_id", None), items), "interactions, row 3 from 0: user_id is"),
         (
             lambda rows, items: (with_value(rows, 2, "timestamp", np.inf), items),
-            "row 2 from 0: timestamp is not",
+            "row 2 from 0: timestamp is 'inf', which is no finite number",
         ),
         (
             lambda rows, items: (with_value(rows, 2, "timestamp", "noon"), items),
-            "timestamp holds a value that is no number",
+            "row 2 from 0: timestamp is 'noon', which is no finite number",
         ),
         (lambda rows, items: (rows, with_value(items, 1, "item_id", "2")), "items: item '2' has 2 titles"),
-        (lambda rows, items: (rows, items.assign(item_id=range(7))), "none of the 7 items of the interactions has a"),
+        (
+            lambda rows, items: (rows, items.assign(item_id=range(7))),
+            "items: none of the items has a title; see that ids are the same in both",
+        ),
     ],
 )
 def test_frames_that_cannot_be_used_are_named(change, message, select, shop):
@@ -147,10 +156,22 @@ def test_frames_that_cannot_be_used_are_named(change, message, select, shop):
             lambda rows, items: (rows.assign(item_id=[["a"]] * len(rows)), items),
             "row 0 from 0: item_id is a list; an id",
         ),
-        (lambda rows, items: (pd.concat([rows, rows[["user_id"]]], axis=1), items), "2 columns are named 'user_id'"),
-        (lambda rows, items: (rows, pd.concat([items, items[["title"]]], axis=1)), "2 columns are named 'title'"),
-        (lambda rows, items: (rows.to_dict(), items), "interactions: has to be a DataFrame of pandas, not dict"),
-        (lambda rows, items: (rows, items["title"]), "items: has to be a DataFrame of pandas, not Series"),
+        (
+            lambda rows, items: (pd.concat([rows, rows[["user_id"]]], axis=1), items),
+            "the columns user_id and user_id could each be the user",
+        ),
+        (
+            lambda rows, items: (rows, pd.concat([items, items[["title"]]], axis=1)),
+            "the columns title and title could each be the title",
+        ),
+        (
+            lambda rows, items: (rows.to_dict(), items),
+            "interactions: has to be a DataFrame of pandas or polars or a path, not dict",
+        ),
+        (
+            lambda rows, items: (rows, items["title"]),
+            "items: has to be a DataFrame of pandas or polars or a path, not Series",
+        ),
     ],
 )
 def test_frames_of_odd_kinds_are_named(change, message, select, shop):
@@ -182,7 +203,7 @@ def test_whole_numbers_that_pandas_keeps_as_floats_are_written_whole(select, sho
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"data_path": "here"}, "'data_path': the data are those of the DataFrames"),
+        ({"data_path": "here"}, "'data_path': the data are those of interactions and items"),
         ({"n_group": 5}, "did you mean 'n_groups'"),
         ({"sampler": "Best"}, "no sampler 'Best'"),
         ({"n_fewshot": 5}, "only 4 of 4 candidate samples"),

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from recbole_dealrec.data.convert.catalogue import Catalogue
 from recbole_dealrec.data.convert.interactions import Interactions
+from recbole_dealrec.data.convert.item_text import ItemTexts
 from recbole_dealrec.data.convert.layout import Columns
 from recbole_dealrec.data.convert.released import AuthorsFolder
 from recbole_dealrec.data.convert.source import Source, found_source
@@ -18,7 +19,7 @@ from recbole_dealrec.data.convert.writing import (
     write_items,
     write_properties,
 )
-from recbole_dealrec.data.summary import Summary
+from recbole_dealrec.data.data_summary import DataSummary
 from recbole_dealrec.errors import InputError
 
 __all__ = ["Columns", "convert"]
@@ -35,7 +36,7 @@ def convert(
     items: str | Path | None = None,
     columns: Columns | None = None,
     encoding: str | None = None,
-) -> Summary:
+) -> DataSummary:
     """Convert published or own data to a dataset folder of atomic files; the folder's name is the dataset's.
 
     Ids that an atomic file cannot hold are percent-encoded. ``<name>.yaml`` beside the files has the dataset's keys.
@@ -70,7 +71,7 @@ def convert(
 
 def _convert_rows(
     source: Source, new: Path, name: str, min_rating: float | None, core: int, split: bool
-) -> Summary:
+) -> DataSummary:
     shown = tqdm(source.interactions(rated=min_rating is not None), desc=name, unit=" chunks", disable=None)
     kept = Interactions.of(shown, min_rating).in_time_order()
     if core:
@@ -78,18 +79,18 @@ def _convert_rows(
         if not len(kept):
             raise InputError(f"{name}: no user and item with {core} interactions is left; lower core")
     items = kept.used_items()
-    catalogue = Catalogue.of(source.titles(), set(items), name)
+    catalogue = ItemTexts.of(source.titles(), set(items), name)
     blank = ("",) * (1 + len(source.texts))
     rows = ((atomic_token(item), *catalogue.texts.get(item, blank)) for item in items)
     write_items(rows, source.texts, new / f"{name}.item")
     tokens = replace(kept, users=[*map(atomic_token, kept.users)], items=[*map(atomic_token, kept.items)])
-    write_interactions(tokens, new / f"{name}.inter")
+    write_interactions(tokens[np.argsort(tokens.user, kind="stable")], new / f"{name}.inter")
     parts = write_benchmark(tokens.sequences(), new, name) if split else {}
     write_properties(new / f"{name}.yaml", source.layout, split)
     return _summary(name, source, kept, catalogue, parts)
 
 
-def _summary(name: str, source: Source, kept: Interactions, catalogue: Catalogue, parts: dict[str, int]) -> Summary:
+def _summary(name: str, source: Source, kept: Interactions, catalogue: ItemTexts, parts: dict[str, int]) -> DataSummary:
     dropped = {**kept.dropped, "without a full date": sum(source.undated)}
     left_out = [f"{rows:,} {reason}" for reason, rows in dropped.items() if rows]
     items = len(kept.used_items())
@@ -101,20 +102,20 @@ def _summary(name: str, source: Source, kept: Interactions, catalogue: Catalogue
     scale = 10**kept.digits
     span = float(kept.time.min()) / scale, float(kept.time.max()) / scale
     split = f"{_OF_TIME}; {kept.n_of_new_users():,} interactions of users without training row are left out"
-    return Summary(name, len(kept.used_users()), items, len(kept), span, notes, parts, split if parts else "")
+    return DataSummary(name, len(kept.used_users()), items, len(kept), span, notes, parts, split if parts else "")
 
 
-def _convert_split(source: AuthorsFolder, new: Path, name: str) -> Summary:
+def _convert_split(source: AuthorsFolder, new: Path, name: str) -> DataSummary:
     users, items, interactions = set(), set(), 0
     for user, *parts in source.sequences():
         users.add(user)
         items.update(*parts)
         interactions += sum(map(len, parts))
-    catalogue = Catalogue.of(source.titles(), items, name)
+    catalogue = ItemTexts.of(source.titles(), items, name)
     order = dict.fromkeys([*catalogue.texts, *sorted(items)])
     rows = ((atomic_token(item), *catalogue.texts.get(item, ("",))) for item in order)
     write_items(rows, (), new / f"{name}.item")
     counts = write_benchmark(source.sequences(), new, name)
     write_properties(new / f"{name}.yaml", None, split=True)
     notes = catalogue.notes(len(items))
-    return Summary(name, len(users), len(items), interactions, None, notes, counts, f"the authors' own; {_OF_TIME}")
+    return DataSummary(name, len(users), len(items), interactions, None, notes, counts, f"the authors' own; {_OF_TIME}")

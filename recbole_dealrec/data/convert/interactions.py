@@ -78,7 +78,7 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.user)
 
-    def __getitem__(self, index: np.ndarray) -> "Interactions":
+    def __getitem__(self, index: np.ndarray | slice) -> "Interactions":
         return replace(self, user=self.user[index], item=self.item[index], time=self.time[index])
 
     def in_time_order(self) -> "Interactions":

@@ -14,7 +14,7 @@ class Columns:
 
     Attributes:
         user: user of an interaction.
-        item: item of an interaction, and of a title.
+        item: item of an interaction, and of a title; if they have two names, both with a comma between.
         time: time of an interaction.
         title: title of an item.
         rating: rating of an interaction.
@@ -27,6 +27,12 @@ class Columns:
     title: str | None = None
     rating: str | None = None
     texts: tuple[str, ...] = ()
+
+    def name(self, kind: str) -> str | None:
+        """Return the name that is given for a kind of column; ``key`` is the item of a title."""
+        if kind in ("item", "key") and self.item:
+            return self.item.split(",")[-1 if kind == "key" else 0]
+        return None if kind == "key" else getattr(self, kind)
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ _USUAL = {
     "title": ("title",),
     "rating": ("rating", "overall", "stars"),
 }
+_USUAL["key"] = _USUAL["item"]
+_NOUNS = {"key": "item"}
 
 
 def folder_layout(tables: Sequence[Table], source: Path, given: Columns) -> tuple[Layout | None, Table, Table]:
@@ -117,33 +125,40 @@ def column_of(table: Table, kind: str, given: Columns, usual: str | None = None)
 
     Args:
         table: the table.
-        kind: user, item, time, title or rating.
+        kind: user, item, time, title, rating, or key, the item of a title.
         given: names that are given.
         usual: the name in the source's layout, if it has one.
 
     Raises:
         InputError: there is no such column, or there are several.
     """
-    columns = table.columns()
-    if getattr(given, kind) is None and columns.count(usual) == 1:
+    columns, name = table.columns(), given.name(kind)
+    if name is None and columns.count(usual) == 1:
         return usual
     found = candidates(columns, kind, given)
     if not found:
-        wanted = f"'{name}'" if (name := getattr(given, kind)) else f"for the {kind}"
+        wanted = f"'{name}'" if name else f"for the {_NOUNS.get(kind, kind)}"
         listed = ", ".join(map(str, columns)) or "none"
-        raise InputError(f"{table.name}: no column {wanted} (found {listed}); name it by {kind}_col")
+        raise InputError(f"{table.name}: no column {wanted} (found {listed}); {_hint(kind)}")
     if len(found) > 1:
-        several = " and ".join(map(str, found))
-        raise InputError(f"{table.name}: the columns {several} could each be the {kind}; name one by {kind}_col")
+        several = f"{' and '.join(map(str, found))} could each be the {_NOUNS.get(kind, kind)}"
+        raise InputError(f"{table.name}: the columns {several}; {_hint(kind)}")
     return found[0]
 
 
 def candidates(columns: Sequence[str], kind: str, given: Columns) -> list[str]:
     """Return the columns that may be of a kind: the one that is given, those of a usual name, titles of any kind."""
-    if name := getattr(given, kind):
+    if name := given.name(kind):
         return [column for column in columns if column == name]
     found = [column for column in columns if str(column).strip().lower() in _USUAL[kind]]
     return found or [column for column in columns if kind == "title" and str(column).lower().endswith("title")]
+
+
+def _hint(kind: str) -> str:
+    """Return what to do where a column is not found."""
+    if kind == "key":
+        return "name it by item_col, behind a comma: item_col=ITEM,ITEM_HERE"
+    return f"name it by {kind}_col" + (", or its file by items" if kind == "title" else "")
 
 
 def _has_interactions(layout: Layout | None, columns: Sequence[str], given: Columns) -> bool:
@@ -155,5 +170,5 @@ def _has_interactions(layout: Layout | None, columns: Sequence[str], given: Colu
 def _has_titles(layout: Layout | None, columns: Sequence[str], given: Columns) -> bool:
     if layout:
         return layout.has_titles(columns)
-    with_titles = all(candidates(columns, kind, given) for kind in ("item", "title"))
+    with_titles = all(candidates(columns, kind, given) for kind in ("key", "title"))
     return with_titles and not candidates(columns, "user", given)

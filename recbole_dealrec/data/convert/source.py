@@ -58,10 +58,10 @@ class Source:
         usual = layout or Columns()
         named = {kind: column_of(events, kind, given, getattr(usual, kind)) for kind in ("user", "item", "time")}
         named["title"] = column_of(items, "title", given, usual.title)
-        if given.rating or candidates(events.columns(), "rating", given) or usual.rating:
+        if candidates(events.columns(), "rating", given) or usual.rating:
             named["rating"] = column_of(events, "rating", given, usual.rating)
-        key = given.item if given.item in items.columns() else None
-        key = key or column_of(items, "item", Columns(), layout and (layout.key or layout.item))
+        told = given.name("key") in items.columns() or "," in (given.item or "")
+        key = column_of(items, "key", given if told else Columns(), layout and (layout.key or layout.item))
         return cls(events, items, Columns(**named), key, _text_columns(items, given.texts, named["title"]), layout)
 
     def interactions(self, rated: bool) -> Iterator[pd.DataFrame]:
@@ -199,5 +199,5 @@ def _ratings(values: pd.Series, name: str, error: Callable[[int, str], InputErro
     wrong = ~np.isfinite(ratings) & ~blank.to_numpy()
     if wrong.any():
         row = values.index[int(np.argmax(wrong))]
-        raise error(row, f"{name} is {values[row]!r}, which is no number")
+        raise error(row, f"{name} is '{values[row]}', which is no number")
     return ratings

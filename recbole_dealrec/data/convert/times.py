@@ -33,9 +33,9 @@ def read_times(values: pd.Series, name: str, error: Callable[[int, str], InputEr
     if numbers.dtype.kind == "i":
         return numbers.astype(np.int64)
     exact = np.array([_exact(value) for value in values], object)
-    if (wrong := [place for place, number in enumerate(exact) if number is None]):
+    if wrong := [place for place, number in enumerate(exact) if number is None]:
         row = values.index[wrong[0]]
-        raise error(row, f"{name} is {values.iloc[wrong[0]]!r}, which is no finite number and no date in ISO 8601")
+        raise error(row, f"{name} is '{values.iloc[wrong[0]]}', which is no finite number and no date in ISO 8601")
     return exact
 
 
@@ -93,7 +93,7 @@ def _dates(values: pd.Series, name: str, error: Callable[[int, str], InputError]
         return pd.to_datetime(values, format="ISO8601", utc=True).to_numpy("datetime64[ns]")
     except (ValueError, TypeError, OverflowError):
         row = next(row for row, value in values.items() if pd.isna(_date(value)))
-        raise error(row, f"{name} is {values[row]!r}, which is no date in ISO 8601") from None
+        raise error(row, f"{name} is '{values[row]}', which is no date in ISO 8601") from None
 
 
 def _exact(value: Any) -> Decimal | None:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.data.convert.interactions import LONGEST_HISTORY, Interactions, UserSequence
 from recbole_dealrec.data.convert.layout import Layout
 from recbole_dealrec.data.convert.times import time_texts
@@ -58,18 +59,17 @@ def atomic_token(value: str) -> str:
 
 
 def write_interactions(interactions: Interactions, file: Path) -> None:
-    """Write ``.inter`` with user, item and time, grouped by user, each user's rows in their order.
+    """Write ``.inter`` with user, item and time.
 
     Args:
         interactions: the interactions, with tokens as ids.
         file: the file.
     """
-    order = np.argsort(interactions.user, kind="stable")
     users, items = np.array(interactions.users, object), np.array(interactions.items, object)
     with open(file, "w", encoding="utf-8") as stream:
         stream.write("user_id:token\titem_id:token\ttimestamp:float\n")
-        for start in range(0, len(order), _CHUNK_ROWS):
-            chunk = interactions[order[start : start + _CHUNK_ROWS]]
+        for start in range(0, len(interactions), _CHUNK_ROWS):
+            chunk = interactions[start : start + _CHUNK_ROWS]
             times = time_texts(chunk.time, chunk.digits)
             rows = zip(users[chunk.user], items[chunk.item], times, strict=True)
             stream.writelines(f"{user}\t{item}\t{time}\n" for user, item, time in rows)
@@ -119,19 +119,23 @@ def write_benchmark(sequences: Iterable[UserSequence], folder: Path, name: str) 
 
 
 def write_properties(file: Path, layout: Layout | None, split: bool) -> None:
-    """Write the configuration keys of a dataset.
+    """Write the configuration keys of a dataset; words for prompts unless the package has some for a dataset so named.
 
     Args:
         file: the file.
-        layout: layout of a published collection, whose words are for prompts; None for the words of any other.
+        layout: layout of a published collection, which has words of its own; None for any other.
         split: whether the dataset has benchmark files.
     """
-    noun, verb = (layout.noun, layout.verb) if layout else ("item", "chosen")
     lines = [
         f"# Keys of the dataset {file.stem}; --config_files and the command line win over them.",
-        f"prompt_noun: {noun}  # (str) What is recommended.",
-        f"prompt_verb: {verb}  # (str) What users do with it.",
+        "title_field: title  # (str) Column that holds the titles.",
     ]
+    if layout or not (properties_folder() / "dataset" / file.name).is_file():
+        noun, verb = (layout.noun, layout.verb) if layout else ("item", "chosen")
+        lines += [
+            f"prompt_noun: {noun}  # (str) What is recommended.",
+            f"prompt_verb: {verb}  # (str) What users do with it.",
+        ]
     if split:
         lines += [
             f"benchmark_filename: [{', '.join(PARTS)}]  # (list) {file.stem}.train.inter and so on.",

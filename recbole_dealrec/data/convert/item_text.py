@@ -8,7 +8,7 @@ from recbole_dealrec.errors import InputError
 
 
 @dataclass
-class Catalogue:
+class ItemTexts:
     """Titles of items.
 
     Attributes:
@@ -22,7 +22,7 @@ class Catalogue:
     retitled: Hashable = None
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[Hashable, tuple[str, ...]]], items: Container, name: str) -> "Catalogue":
+    def of(cls, rows: Iterable[tuple[Hashable, tuple[str, ...]]], items: Container, name: str) -> "ItemTexts":
         """Collect the rows that have a title.
 
         Args:
@@ -39,7 +39,7 @@ class Catalogue:
                 found.retitled = found.retitled if found.n_retitled else item
                 found.n_retitled += 1
         if not found.texts:
-            raise InputError(f"{name}: none of the items has a title; see that ids are the same in both files")
+            raise InputError(f"{name}: none of the items has a title; see that ids are the same in both")
         return found
 
     def notes(self, n_items: int) -> dict[str, str]:

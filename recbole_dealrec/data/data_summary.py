@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data.title import n_sharing
 
 _UNITS = ((1e8, 1e11, 1), (1e11, 1e14, 1e3), (1e14, 1e17, 1e6), (1e17, 1e20, 1e9))  # from, to, ticks of a second
 
 
 @dataclass(frozen=True)
-class Summary:
+class DataSummary:
     """Counts of a dataset, and what was left out of it; ``str`` gives the lines.
 
     Attributes:
@@ -30,6 +34,19 @@ class Summary:
     notes: Mapping[str, str]
     parts: Mapping[str, int] = field(default_factory=dict)
     split: str = ""
+
+    @classmethod
+    def of(cls, train: Any, valid: Any, test: Any) -> "DataSummary":
+        """Return the summary of the parts of a ``SequentialDataset``."""
+        notes = {
+            "untitled": f"{train.n_untitled:,} items are left out, with {train.n_left_out:,} rows",
+            "same title": f"{n_sharing(train.titles[1:]):,} items share theirs with another, and rank side by side",
+            "repeated": f"{train.n_repeated:,} rows repeat user, item and time of another",
+            "filtered": f"{train.n_read - train.n_left_out - train.n_rows:,} rows by keys of RecBole's filters",
+        }
+        parts = {"training": len(train), "validation": len(valid), "test": len(test)}
+        counts = train.user_num - 1, train.item_num - 1, train.n_rows
+        return cls(train.dataset_name, *counts, train.span, notes, parts, split_text(train.config))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -55,3 +72,18 @@ def span_text(first: float, last: float) -> str:
             days = [datetime(1970, 1, 1) + timedelta(seconds=time / ticks) for time in (first, last)]
             return " to ".join(f"{day:%Y-%m-%d}" for day in days)
     return f"times {first:g} to {last:g}"
+
+
+def split_text(config: Config) -> str:
+    """Return in words how a configuration splits a dataset."""
+    if files := config["benchmark_filename"]:
+        return f"as the files say: {', '.join(files)}"
+    ((kind, how),) = config["eval_args"]["split"].items()
+    group = config["eval_args"]["group_by"]
+    whose = "of each user" if group == "user" else "of all users together"
+    words = {
+        "LS": "of each user the last row is the test, the one before it the validation",
+        "RS": f"in the ratio {how} {whose}, in time",
+        "TS": f"at times that split all rows {how}",
+    }
+    return f"{words[kind]} (eval_args); a user's first row has no history and is no target"
