@@ -11,6 +11,7 @@ EXTRAS = {
     "gguf": ["gguf>=0.17"],
     "goracs": ["POT>=0.9.5"],
     "rqvae": ["vector-quantize-pytorch>=1.20"],
+    "parquet": ["pyarrow>=15"],
     "text": ["sentence-transformers>=5"],
 }
 
@@ -55,6 +56,7 @@ setup(
             "ruff>=0.12",
             "trl>=1",
             "datasets>=4.7",
+            "polars>=1",
             "markdown-it-py>=3",
             *chain(*EXTRAS.values()),
         ],

@@ -49,6 +49,8 @@ def dry_run_text(
     with tempfile.TemporaryDirectory() as folder:
         for configs in by_seed:
             jobs, counted = prepare(configs, check_llm=not absent), set()
+            if estimator is None:
+                parts.append(str(jobs[0].splits.summary))
             estimator = estimator or Estimator(jobs[0], Path(folder))
             for job in jobs:
                 states = step_states(job, last_step)

@@ -81,6 +81,32 @@ def test_names_times_and_types_of_columns_are_free(select, shop):
     assert [numbers[items[-3]] for items in map(SHOP.get, selected["user"])] == selected["target"].tolist()
 
 
+def test_frames_of_polars(select, shop):
+    polars = pytest.importorskip("polars")
+    interactions, items = shop
+    dates = pd.to_datetime(interactions["timestamp"], unit="s").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    interactions = interactions.assign(timestamp=dates)
+    check_samples(select(*(polars.DataFrame(frame.to_dict("list")) for frame in (interactions, items))))
+
+
+def test_paths_and_further_columns_of_items(select, tmp_path):
+    users = {f"user {n}": [f"i{(n + place) % 5}" for place in range(4)] for n in range(4)}
+    rows = [(user, item, f"2024-01-0{place + 1}") for user, items in users.items() for place, item in enumerate(items)]
+    pd.DataFrame(rows[::-1], columns=["reader", "item", "date"]).to_csv(tmp_path / "loans.csv", index=False, sep=";")
+    items = pd.DataFrame({"item": [f"i{n}" for n in range(5)], "title": list("ABCDE"), "Main genre": list("vwxyz")})
+    items.to_parquet(tmp_path / "books.parquet")
+    keys = {"user_col": "reader", "text_cols": ["Main genre"], "prompt_item": "{title} ({Main_genre})"}
+    selected = select(str(tmp_path / "loans.csv"), tmp_path / "books.parquet", **keys)
+    assert {row.user: [*row.history, row.target] for row in selected.itertuples()} == {
+        user: items[:2] for user, items in users.items()
+    }
+    titles = dict(zip(items["item"], items["title"] + " (" + items["Main genre"] + ")", strict=True))
+    for row in selected.itertuples():
+        assert row.input == f'"{titles[row.history[0]]}"' and row.output == f'"{titles[row.target][0]}"'
+    mixed = select(pd.read_csv(tmp_path / "loans.csv", sep=";"), tmp_path / "books.parquet", **keys)
+    pd.testing.assert_frame_equal(mixed, selected)
+
+
 def test_an_item_without_a_title_is_left_out(select, shop, caplog):
     interactions, items = shop
     selected = select(interactions, items[items["item_id"] != "x y"])
