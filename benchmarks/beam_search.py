@@ -21,7 +21,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.model import BIGRec
-from recbole_dealrec.model.bigrec.llm import collate
+from recbole_dealrec.model.bigrec.collation import collate
 from recbole_dealrec.model.decoding.beam_search import beam_search
 from recbole_dealrec.model.decoding.trie import TokenTrie
 

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.model import BIGRec
-from recbole_dealrec.model.bigrec.llm import add_lora, collate
+from recbole_dealrec.model.bigrec.collation import collate
+from recbole_dealrec.model.bigrec.llm import add_lora
 from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.scorer.effort import chosen_parameters
 from recbole_dealrec.scorer.gradient_norm import gradient_norms

@@ -27,7 +27,7 @@ from recbole_dealrec.sampler.given import CARD, GivenSampler, sampler_of, select
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring, check_scorers, needs_surrogate, scoring_steps
-from recbole_dealrec.store.names import DATA, Folders
+from recbole_dealrec.store.names import Folders
 from recbole_dealrec.store.opening import discard_unfinished, synchronize
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import add_records, is_due, records, step
@@ -79,7 +79,7 @@ class Job:
     @cached_property
     def _contents(self) -> dict[str, Any]:
         card = {"selection": self.sampler.origin} if isinstance(self.sampler, GivenSampler) else {}
-        return {DATA: self.splits.fingerprint, **checkpoint_contents(self.config), **card}
+        return {**self.splits.contents, **checkpoint_contents(self.config), **card}
 
 
 def configure(

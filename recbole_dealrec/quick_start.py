@@ -11,6 +11,7 @@ import pandas as pd
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.given import check_last_step
 from recbole_dealrec.config.key import LAST_STEPS
+from recbole_dealrec.data.convert import Columns
 from recbole_dealrec.data.frame import FRAME, dataset_written, selection_frame
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError
@@ -136,20 +137,36 @@ def compare_samplers(
 
 
 def select_fewshot(
-    interactions: pd.DataFrame, items: pd.DataFrame, llm_path: str = "tiny", **keys: Any
+    interactions: Any,
+    items: Any = None,
+    llm_path: str = "tiny",
+    *,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    time_col: str | None = None,
+    title_col: str | None = None,
+    text_cols: Sequence[str] = (),
+    encoding: str | None = None,
+    **keys: Any,
 ) -> pd.DataFrame:
-    """Choose few-shot samples for a language model from DataFrames, without fine-tuning.
+    """Choose few-shot samples for a language model from DataFrames or files, without fine-tuning.
 
     The samples come from the training split: with the default ``eval_args``, the last two items of each user are held
     out. Surrogates and scores are kept only if a ``checkpoint_dir`` is given.
 
     Args:
-        interactions: columns ``user_id``, ``item_id`` and ``timestamp``, of any types; times are numbers or datetimes,
-            and equal ones keep the order of the rows. The keys ``USER_ID_FIELD``, ``ITEM_ID_FIELD`` and ``TIME_FIELD``
-            give other names.
-        items: columns ``item_id`` and ``title``; the key ``title_field`` gives another name. Items without a title are
+        interactions: DataFrame of pandas or polars with users, items and times; or path of a file, or of a folder with
+            titles too, as for ``recbole_dealrec.data.convert``. Times are numbers, datetimes or texts in ISO 8601, and
+            equal ones keep the order of the rows.
+        items: DataFrame or path with items and titles; None if ``interactions`` has them. Items without a title are
             left out.
         llm_path: Hugging Face id, folder or .gguf file of a causal language model; ``tiny`` is built here.
+        user_col: column of users; None for a usual name, such as ``user_id``.
+        item_col: column of items; None for a usual name, such as ``item_id``.
+        time_col: column of times; None for a usual name, such as ``timestamp``.
+        title_col: column of titles; None for ``title``.
+        text_cols: further columns of items, which ``prompt_item`` may name.
+        encoding: encoding of text files; None for UTF-8.
         keys: configuration keys, such as ``sampler``, ``n_fewshot`` and ``prompt_noun``.
 
     Returns:
@@ -161,7 +178,8 @@ def select_fewshot(
     Raises:
         InputError: a column or a value is missing, an item has two titles, or a key is invalid.
     """
-    with dataset_written(interactions, items, {**keys, "llm_path": llm_path}) as (config_dict, ids):
+    columns = Columns(user_col, item_col, time_col, title_col, texts=tuple(text_cols))
+    with dataset_written(interactions, items, {**keys, "llm_path": llm_path}, columns, encoding) as (config_dict, ids):
         config = configure("BIGRec", FRAME, None, config_dict)
         _check_tracking(config, "checkpoint_dir" in keys)
         (job,) = prepare([config], last="select")
@@ -169,8 +187,8 @@ def select_fewshot(
             pipeline, _ = _run_tracked(job, job.scoring(), folder, "select")
             selection = Selection.load(folder)
             samples = job.samples[selection.indices]
-            columns = {name: values[selection.indices] for name, values in selection.columns.items()}
-            return selection_frame(job.splits.train, samples, columns, pipeline.llm().instructions(samples), ids)
+            scores = {name: values[selection.indices] for name, values in selection.columns.items()}
+            return selection_frame(job.splits.train, samples, scores, pipeline.llm().instructions(samples), ids)
 
 
 def configure_comparison(

@@ -26,7 +26,7 @@ import transformers
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import load_splits
 from recbole_dealrec.model.checkpoint import checkpoint_contents
-from recbole_dealrec.store.names import DATA, Folders
+from recbole_dealrec.store.names import Folders
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 torch.set_num_threads(1)  # before any fixture: sums come out otherwise with two
@@ -167,7 +167,7 @@ def folders(tmp_path):
     """``folders(config)``: the folders of a run of this configuration on the data that it names."""
 
     def make(config):
-        contents = {DATA: load_splits(config).fingerprint, **checkpoint_contents(config)}
+        contents = {**load_splits(config).contents, **checkpoint_contents(config)}
         return Folders.of(config, contents, tmp_path)
 
     return make

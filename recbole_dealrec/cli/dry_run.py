@@ -53,6 +53,8 @@ def dry_run_text(
     with tempfile.TemporaryDirectory() as folder:
         for configs in by_seed:
             jobs, counted = prepare(configs, check_llm=not absent), set()
+            if estimator is None:
+                parts.append(str(jobs[0].splits.summary))
             estimator = estimator or Estimator(jobs[0], Path(folder))
             parts = parts or [yaml.safe_dump(first.resolved(), allow_unicode=True).strip()]
             for job in jobs:

@@ -13,7 +13,14 @@ from recbole.utils import argument_list
 
 from recbole_dealrec.compat import import_recbole_models
 from recbole_dealrec.config.command_line import converted
-from recbole_dealrec.config.given import check_names, check_value, known_keys, surrogate_keys, unknown_model
+from recbole_dealrec.config.given import (
+    check_names,
+    check_own_keys,
+    check_value,
+    known_keys,
+    surrogate_keys,
+    unknown_model,
+)
 from recbole_dealrec.config.key import Key
 from recbole_dealrec.config.properties import package_defaults
 from recbole_dealrec.config.registry import MODELS, SAMPLERS, SCORERS, SURROGATE_PREFIX, key_of
@@ -28,8 +35,9 @@ MOST_EPOCHS = 200  # of a surrogate, as far as surrogate_epochs is left to this 
 class Config(RecBoleConfig):
     """RecBole's configuration with this package's models, properties and checks.
 
-    Precedence: defaults of registered keys < overall < model < tiny LLM < dataset < sampler properties <
-    ``config_file_list`` < ``config_dict``. ``sys.argv`` is not read; the command line arrives as ``config_dict``.
+    Precedence: defaults of registered keys < overall < model < tiny LLM < dataset < the dataset's own file
+    ``<data_path>/<dataset>/<dataset>.yaml`` < sampler properties < ``config_file_list`` < ``config_dict``.
+    ``sys.argv`` is not read; the command line arrives as ``config_dict``.
 
     Args:
         model: model name or class.
@@ -154,6 +162,8 @@ class Config(RecBoleConfig):
                 self.internal_config_dict.setdefault(key.name, copy.deepcopy(key.default))
         chosen, others = model if self.is_llm_recommender else None, set(self.internal_config_dict)
         check_names(self.external_config_dict, chosen, self._configured("surrogate_model"), others)
+        if chosen:
+            check_own_keys(dataset, self.external_config_dict, self._configured("surrogate_model"))
 
     def _configured(self, key: str) -> Any:
         return self.external_config_dict.get(key, self.internal_config_dict.get(key))

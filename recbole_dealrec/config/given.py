@@ -12,7 +12,13 @@ from recbole_dealrec.compat import recbole_names
 from recbole_dealrec.config.command_line import converted
 from recbole_dealrec.config.key import LAST_STEPS
 from recbole_dealrec.config.kind import CHECKPOINT
-from recbole_dealrec.config.properties import package_defaults, properties_folder, recbole_properties
+from recbole_dealrec.config.properties import (
+    own_keys,
+    own_keys_file,
+    package_defaults,
+    properties_folder,
+    recbole_properties,
+)
 from recbole_dealrec.config.registry import MODELS, SAMPLERS, SURROGATE_PREFIX, key_of, load_all, registered_keys
 from recbole_dealrec.config.rows import KEYS
 from recbole_dealrec.config.yaml_file import read_yaml, read_yaml_files
@@ -45,6 +51,7 @@ def check_given(config_file_list: Sequence[str | Path] | None, config_dict: Mapp
     if not model_file(surrogate).is_file():
         raise unknown_model(surrogate)
     check_names(given, model, surrogate)
+    check_own_keys(dataset, given, surrogate)
     for name, value in given.items():
         check_value(name, value)
     if not chosen["selection"]:  # what a selection was made with need not be there
@@ -53,6 +60,14 @@ def check_given(config_file_list: Sequence[str | Path] | None, config_dict: Mapp
         if key_of(name).kind is CHECKPOINT and not names_checkpoint(value):
             raise InputError(f"{name} '{value}': no such file or folder")
     return chosen
+
+
+def check_own_keys(dataset: str, given: Mapping[str, Any], surrogate_model: str | None) -> None:
+    """Raise InputError if the file beside a dataset has a key that nothing reads."""
+    try:
+        check_names(own_keys(dataset, given), None, surrogate_model)
+    except InputError as error:
+        raise InputError(f"{own_keys_file(dataset, given)}: {error}") from error
 
 
 def check_names(

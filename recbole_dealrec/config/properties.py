@@ -58,8 +58,20 @@ def package_defaults(model: str, dataset: str, given: Mapping[str, Any]) -> dict
     if given.get("llm_path", defaults.get("llm_path")) == "tiny":
         read("llm/tiny")
     read(f"dataset/{dataset}")
+    defaults.update(own_keys(dataset, given))
     read(f"sampler/{given.get('sampler', defaults.get('sampler'))}")
     return defaults
+
+
+def own_keys_file(dataset: str, given: Mapping[str, Any]) -> Path:
+    """Return the file with a dataset's own keys, which lies beside its data."""
+    return Path(str(given.get("data_path", recbole_default("data_path")))).expanduser() / dataset / f"{dataset}.yaml"
+
+
+def own_keys(dataset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of ``own_keys_file``, none if there is no such file."""
+    file = own_keys_file(dataset, given)
+    return read_yaml(file) if file.is_file() else {}
 
 
 @cache

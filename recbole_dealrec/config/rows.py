@@ -124,6 +124,7 @@ _ROWS = [
     Key("prompt_noun", kind.ANY_TEXT, "language model", "model/BIGRec"),
     Key("prompt_verb", kind.ANY_TEXT, "language model", "model/BIGRec"),
     Key("prompt_instruction", kind.ANY_TEXT, "language model", "model/BIGRec"),
+    Key("prompt_item", kind.ANY_TEXT, "language model", "model/BIGRec"),
     Key("prompt_input", kind.ANY_TEXT, "language model", "model/BIGRec"),
     Key("prompt_layout", kind.ANY_TEXT, "language model", "model/BIGRec"),
     Key("chat_template", kind.FLAG, "language model", "model/BIGRec"),

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from recbole_dealrec.compat import recbole_names
 from recbole_dealrec.errors import InputError
@@ -100,6 +102,23 @@ class AtomicFile:
         for number, row in islice(self.rows(), 1, None):
             if not _is_number(row[column]):
                 raise self.error(number, f"{name} is '{row[column]}', which is no number")
+
+    def check_present(self, values: pd.Series) -> None:
+        """Raise InputError if a token or sequence of a column is empty; RecBole would impute it or drop its row."""
+        missing = ~(values.str.len() > 0)
+        if missing.any():
+            row = self.row_number(int(np.argmax(missing)))
+            raise self.error(row, f"{values.name} is empty, or a word such as NA that RecBole takes for missing")
+
+    def n_repeated(self, rows: pd.DataFrame) -> int:
+        """Return how many rows repeat one above, and warn of them."""
+        repeated = rows.duplicated()
+        if repeated.any():
+            getLogger().warning(
+                f"{self.path}: {repeated.sum()} rows repeat user, item and time of one above and are kept, the first "
+                f"is row {self.row_number(int(np.argmax(repeated)))}; remove them if nothing happened twice"
+            )
+        return int(repeated.sum())
 
     def places(self, name: str) -> np.ndarray:
         """Return the place of each row below the header in the order of a column's exact values; int32 [n].

@@ -18,11 +18,13 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import CandidateSamples, Fields
+from recbole_dealrec.data.data_summary import DataSummary
 from recbole_dealrec.data.download.library import download_if_absent
 from recbole_dealrec.data.sequence import item_counts
-from recbole_dealrec.data.title import n_sharing, read_titles
+from recbole_dealrec.data.title import TITLE, read_item_texts, read_titles
 from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.names import DATA
 
 
 class SequentialDataset(RecBoleSequentialDataset):
@@ -35,15 +37,30 @@ class SequentialDataset(RecBoleSequentialDataset):
 
     Attributes:
         titles: titles by internal item id.
+        item_texts: what a history in a prompt says of an item, ``prompt_item`` filled in, by internal item id.
+        n_read: number of rows in the files.
+        n_left_out: number of them that are left out for want of a title.
+        n_untitled: number of items without one.
+        n_repeated: number of rows that repeat another.
+        n_rows: number of rows that are left after RecBole's filters.
+        span: earliest and latest time in the files, None if they have none.
     """
 
     def __init__(self, config: Config) -> None:
         self._item_file = AtomicFile.of(Path(config["data_path"]) / f"{config['dataset']}.item", config)
         self._untitled: dict[str, None] = {}  # in the order of the files
-        self._n_left_out = 0
+        self.n_read = self.n_left_out = self.n_repeated = 0
+        self.span: tuple[float, float] | None = None
         super().__init__(config)
-        self.titles = ["", *(self._title_of[token] for token in self.field2id_token[self.iid_field][1:])]
-        self._log_titles()
+        self.n_rows, self.n_untitled = len(self.inter_feat), len(self._untitled)
+        tokens = self.field2id_token[self.iid_field][1:]
+        self.titles = ["", *(self._title_of[token] for token in tokens)]
+        self.item_texts = self.titles
+        if "prompt_item" in config and config["prompt_item"] != TITLE:
+            fields = self.iid_field, config["title_field"]
+            texts = read_item_texts(self._item_file, *fields, config["prompt_item"])
+            self.item_texts = ["", *(texts[token] for token in tokens)]
+        self._warn_of_untitled()
 
     @property
     def item_counts(self) -> np.ndarray:
@@ -54,17 +71,11 @@ class SequentialDataset(RecBoleSequentialDataset):
     def _title_of(self) -> dict[str, str]:
         return read_titles(self._item_file, self.iid_field, self.config["title_field"])
 
-    def _log_titles(self) -> None:
-        """Say how many items are without a title, and how many without one of their own."""
+    def _warn_of_untitled(self) -> None:
         if self._untitled:
             getLogger().warning(
                 f"{self._item_file.path}: {len(self._untitled)} items of the interactions have no title and are left "
-                f"out, with {self._n_left_out} rows; the first is {next(iter(self._untitled))}"
-            )
-        if sharing := n_sharing(self.titles):
-            getLogger().info(
-                f"{self._item_file.path}: {sharing} of {len(self.titles) - 1} items share their title with another; "
-                "a model that writes titles ranks them side by side, the more frequent first"
+                f"out, with {self.n_left_out} rows; the first is {next(iter(self._untitled))}"
             )
 
     def _remove_duplication(self) -> None:
@@ -117,10 +128,14 @@ class SequentialDataset(RecBoleSequentialDataset):
             raise InputError(f"configuration key 'load_col' has no column '{absent[0]}'; add it to load_col")
         for name, kind in needed.items():
             if kind == FeatureType.FLOAT.value:
-                _check_times(feat[list(needed)], name, file)
+                if not np.isfinite(feat[name]).all():
+                    file.check_numbers(name)
+                self.n_repeated = file.n_repeated(feat[list(needed)])
+                self.span = float(feat[name].min()), float(feat[name].max())
                 self._places = pd.Series(file.places(name))
             else:
-                _check_present(feat[name], file)
+                file.check_present(feat[name])
+        self.n_read += len(feat)
         return self._titled(feat, file)
 
     def _titled(self, feat: pd.DataFrame, file: AtomicFile) -> pd.DataFrame:
@@ -141,7 +156,7 @@ class SequentialDataset(RecBoleSequentialDataset):
         if not kept.any():
             items = f"the {feat[self.iid_field].nunique()} items of the interactions in {file.path.name}"
             raise InputError(f"{self._item_file.path}: none of {items} has a title")
-        self._n_left_out += int((~kept).sum())
+        self.n_left_out += int((~kept).sum())
         return feat[kept]
 
     def _needed_columns(self) -> dict[str, str]:
@@ -153,26 +168,6 @@ class SequentialDataset(RecBoleSequentialDataset):
 
     def _download(self) -> None:
         download_if_absent(self.config)
-
-
-def _check_present(values: pd.Series, file: AtomicFile) -> None:
-    """Raise InputError if a token or sequence is empty; RecBole would impute it or drop its row."""
-    missing = ~(values.str.len() > 0)
-    if missing.any():
-        row = file.row_number(int(np.argmax(missing)))
-        raise file.error(row, f"{values.name} is empty, or a word such as NA that RecBole takes for a missing value")
-
-
-def _check_times(feat: pd.DataFrame, time_field: str, file: AtomicFile) -> None:
-    """Raise InputError if a time is not finite, and warn if rows are repeated."""
-    if not np.isfinite(feat[time_field]).all():
-        file.check_numbers(time_field)
-    repeated = feat.duplicated()
-    if repeated.any():
-        getLogger().warning(
-            f"{file.path}: {repeated.sum()} rows repeat user, item and time of one above and are kept, the first is "
-            f"row {file.row_number(int(np.argmax(repeated)))}; remove them if nothing happened twice"
-        )
 
 
 @dataclass(frozen=True)
@@ -194,6 +189,17 @@ class Splits:
         tokens = self.train.field2id_token[self.train.iid_field]
         hashed.update("\n".join([*map(str, tokens), *self.train.titles]).encode())
         return hashed.hexdigest()
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """Return the fingerprints of samples and titles, and of what prompts say of items."""
+        texts = hashlib.sha256("\n".join(self.train.item_texts).encode())
+        return {DATA: self.fingerprint, "prompt_item": texts.hexdigest()}
+
+    @property
+    def summary(self) -> DataSummary:
+        """Return what the dataset holds and what was left out."""
+        return DataSummary.of(self.train, self.valid, self.test)
 
 
 def load_splits(config: Config) -> Splits:
@@ -220,7 +226,9 @@ def load_splits(config: Config) -> Splits:
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
         if len(part) == 0:
             raise InputError(f"{config['dataset']}: the {name} split is empty; check eval_args and the .inter files")
-    return Splits(*parts)
+    splits = Splits(*parts)
+    getLogger().info(splits.summary)
+    return splits
 
 
 def check_cutoffs(key: str, cutoffs: Sequence[int], dataset: SequentialDataset) -> None:

@@ -1,9 +1,9 @@
-"""DataFrames of interactions written as atomic files, and the selection returned as a DataFrame."""
+"""DataFrames or files of interactions written as atomic files, and the selection returned as a DataFrame."""
 
 import tempfile
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from decimal import Decimal
+from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +13,25 @@ import pandas as pd
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
+from recbole_dealrec.data.convert.interactions import Interactions
+from recbole_dealrec.data.convert.item_text import ItemTexts
+from recbole_dealrec.data.convert.layout import Columns, files_layout
+from recbole_dealrec.data.convert.source import Source, existing_table, found_source, token_text
+from recbole_dealrec.data.convert.table import Table, frame_table
+from recbole_dealrec.data.convert.writing import write_interactions, write_items
 from recbole_dealrec.errors import InputError
 
+__all__ = ["FRAME", "Ids", "dataset_written", "selection_frame", "token_text"]
+
 FRAME = "frame"  # name of the dataset
-_DATA_KEYS = {"data_path", "load_col", "benchmark_filename"}
+_DATA_KEYS = {
+    "data_path", "load_col", "benchmark_filename", "title_field", "field_separator", "encoding", "USER_ID_FIELD",
+    "ITEM_ID_FIELD", "TIME_FIELD",
+}  # fmt: skip
 
 
 class Ids(NamedTuple):
-    """The DataFrames' users and items, by their numbers in the atomic files."""
+    """The users and items of the data, by their numbers in the atomic files."""
 
     users: pd.Index
     items: pd.Index
@@ -28,34 +39,37 @@ class Ids(NamedTuple):
 
 @contextmanager
 def dataset_written(
-    interactions: pd.DataFrame, items: pd.DataFrame, keys: Mapping[str, Any]
+    interactions: Any, items: Any, keys: Mapping[str, Any], columns: Columns | None = None, encoding: str | None = None
 ) -> Iterator[tuple[dict[str, Any], Ids]]:
-    """Write DataFrames as atomic files in a temporary folder, and yield configuration keys of the dataset and its ids.
+    """Write data as atomic files in a temporary folder, and yield configuration keys of the dataset and its ids.
 
     Args:
         interactions: as for ``recbole_dealrec.select_fewshot``.
         items: as for ``recbole_dealrec.select_fewshot``.
         keys: the user's configuration keys; ``checkpoint_dir`` is the temporary folder by default.
+        columns: names of columns; None to find them out.
+        encoding: encoding of text files; None for UTF-8.
 
     Raises:
         InputError: a column or a value is missing, an item has two titles, or a key cannot be used.
     """
     if given := sorted(keys.keys() & _DATA_KEYS):
-        raise InputError(f"configuration key '{given[0]}': the data are those of the DataFrames; leave it out")
-    config = Config("BIGRec", FRAME, config_dict=keys)
-    user, item, time = (config[f"{name}_FIELD"] for name in ("USER_ID", "ITEM_ID", "TIME"))
-    interactions = _columns("interactions", interactions, (user, item, time), ids=(user, item))
-    items = _columns("items", items, (item, config["title_field"]), ids=(item,))
-    rows = interactions[[user, item]].assign(**{time: _timestamps(interactions[time])})
-    titles = _titles(items.set_index(item)[config["title_field"]], pd.Index(rows[item].unique()))
-    rows = rows[rows[item].isin(titles.index)]
-    user_codes, users = rows[user].factorize()
-    item_codes, catalogue = rows[item].factorize()
-    rows = rows.assign(**{user: user_codes, item: item_codes})
-    with tempfile.TemporaryDirectory() as folder:
-        _write_atomic(Path(folder) / FRAME, rows, titles.tolist(), config)
-        data_keys = {"data_path": folder, "load_col": {"inter": [user, item, time]}}
-        yield {"checkpoint_dir": f"{folder}/saved", **keys, **data_keys}, Ids(users, catalogue)
+        raise InputError(f"configuration key '{given[0]}': the data are those of interactions and items; leave it out")
+    Config("BIGRec", FRAME, config_dict=keys)  # raises for invalid keys before anything is read
+    source = _source(interactions, items, columns or Columns(), encoding)
+    rows = Interactions.of(source.interactions(rated=False))
+    catalogue = _catalogue(source, rows)
+    titled = np.array([item in catalogue.texts for item in rows.items])
+    rows, item_codes = rows[titled[rows.item]], np.flatnonzero(titled)
+    numbered = replace(rows, users=[*range(len(rows.users))], items=[*range(len(rows.items))])
+    cells = ((str(code), *catalogue.texts[rows.items[code]]) for code in item_codes)
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / FRAME
+        folder.mkdir()
+        write_interactions(numbered, folder / f"{FRAME}.inter")
+        write_items(cells, source.texts, folder / f"{FRAME}.item")
+        ids = Ids(pd.Index(rows.users), pd.Index(rows.items))
+        yield {"checkpoint_dir": f"{parent}/saved", **keys, "data_path": parent}, ids
 
 
 def selection_frame(
@@ -88,91 +102,29 @@ def selection_frame(
     return pd.concat([pd.DataFrame({**sample_columns, **columns}), pd.DataFrame(list(prompts))], axis=1)
 
 
-def token_text(value: Any) -> str:
-    """Return an id or a title as text; pandas keeps whole numbers as floats where others of a column are missing."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _source(interactions: Any, items: Any, columns: Columns, encoding: str | None) -> Source:
+    """Return the source of two DataFrames, or of paths."""
+    if items is None and isinstance(interactions, str | Path):
+        return found_source(Path(interactions).expanduser(), None, columns, encoding)
+    events = _table(interactions, "interactions", encoding)
+    titles = events if items is None else _table(items, "items", encoding)
+    return Source.of(events, titles, columns, files_layout(events, titles))
 
 
-def _columns(name: str, frame: pd.DataFrame, columns: tuple[str, ...], ids: tuple[str, ...]) -> pd.DataFrame:
-    """Return the columns that are needed, categories as their values; raise InputError if they cannot be used."""
-    if not isinstance(frame, pd.DataFrame):
-        raise InputError(f"{name}: has to be a DataFrame of pandas, not {type(frame).__name__}")
-    found = list(frame.columns)
-    for column in columns:
-        if found.count(column) > 1:
-            raise InputError(f"{name}: {found.count(column)} columns are named '{column}'; rename or drop the others")
-        if column not in found:
-            listed = ", ".join(map(str, found)) or "none"
-            raise InputError(f"{name}: no column '{column}' (found {listed}); rename yours, or name it by its key")
-    if frame.empty:
-        raise InputError(f"{name}: holds no row")
-    frame = frame[list(columns)]
-    categorical = frame.select_dtypes("category")
-    frame = frame.astype({column: values.cat.categories.dtype for column, values in categorical.items()})
-    for column in columns if name == "interactions" else ids:
-        if (missing := frame[column].isna()).any():
-            raise InputError(f"{name}, row {int(np.argmax(missing))} from 0: {column} is missing; drop the row")
-    for column in ids:
-        hashable = frame[column].map(lambda value: isinstance(value, Hashable))
-        if not hashable.all():
-            row = int(np.argmin(hashable))
-            kind = type(frame[column].iloc[row]).__name__
-            raise InputError(f"{name}, row {row} from 0: {column} is a {kind}; an id has to be a text or a number")
-    return frame
+def _table(data: Any, name: str, encoding: str | None) -> Table:
+    if isinstance(data, str | Path):
+        return existing_table(Path(data).expanduser(), encoding)
+    return frame_table(data, name)
 
 
-def _timestamps(times: pd.Series) -> Sequence[Any]:
-    """Return times as numbers or text of numbers that are exactly as given, datetimes as seconds since 1970."""
-    if pd.api.types.is_datetime64_any_dtype(times):
-        return _seconds(times)
-    try:
-        numbers = times.to_numpy(dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"interactions: {times.name} holds a value that is no number or datetime ({error})") from error
-    if not np.isfinite(numbers).all():
-        raise InputError(f"interactions, row {int(np.argmin(np.isfinite(numbers)))} from 0: {times.name} is not finite")
-    return times.to_numpy()
-
-
-def _seconds(times: pd.Series) -> list[str]:
-    """Return datetimes as seconds since 1970 in decimals, as fine as the column is."""
-    digits = {"s": 0, "ms": 3, "us": 6, "ns": 9}[times.dt.unit]
-    return [f"{Decimal(count).scaleb(-digits):f}" for count in times.astype(np.int64)]
-
-
-def _titles(given: pd.Series, found: pd.Index) -> pd.Series:
-    """Return the titles, each on one line, of those of the ``found`` items that have one."""
-    titles = given.dropna().map(_one_line)
-    titles = titles[titles != ""].groupby(level=0).unique()
-    several = titles[titles.map(len) > 1]
-    if len(several):
-        raise InputError(f"items: item '{several.index[0]}' has {len(several.iloc[0])} titles; keep one of them")
-    titled = found.isin(titles.index)
-    if not titled.any():
-        raise InputError(
-            f"items: none of the {len(found)} items of the interactions has a title; see that ids are of one type"
-        )
-    if not titled.all():
+def _catalogue(source: Source, rows: Interactions) -> ItemTexts:
+    """Return the titles; raise InputError if an item has two."""
+    catalogue = ItemTexts.of(source.titles(), set(rows.items), source.items.name)
+    if catalogue.n_retitled and not source.items.is_text:
+        raise InputError(f"{source.items.name}: item '{catalogue.retitled}' has 2 titles; keep one of them")
+    if untitled := [item for item in rows.items if item not in catalogue.texts]:
         getLogger().warning(
-            f"items: {(~titled).sum()} items of the interactions have no title and are left out, the first is "
-            f"{found[~titled][0]}"
+            f"{source.items.name}: {len(untitled)} items of the interactions have no title and are left out, the first "
+            f"is {untitled[0]}"
         )
-    return titles.map(lambda texts: texts[0]).reindex(found[titled])
-
-
-def _one_line(value: Any) -> str:
-    """Return a value as text on one line, valid in an atomic file."""
-    text = token_text(value).replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
-    return " ".join(text.split())
-
-
-def _write_atomic(folder: Path, rows: pd.DataFrame, titles: list[str], config: Config) -> None:
-    """Write atomic files in which users and items are numbers."""
-    folder.mkdir()
-    kinds = ("token", "token", "float")
-    header = [f"{name}:{kind}" for name, kind in zip(rows, kinds, strict=True)]
-    rows.to_csv(folder / f"{FRAME}.inter", sep=config["field_separator"], index=False, header=header)
-    with open(folder / f"{FRAME}.item", "w", encoding="utf-8") as stream:
-        separator = config["field_separator"]
-        stream.write(f"{config['ITEM_ID_FIELD']}:token{separator}{config['title_field']}:token_seq\n")
-        stream.writelines(f"{code}{separator}{title}\n" for code, title in enumerate(titles))
+    return catalogue

@@ -38,10 +38,10 @@ class PromptTemplate:
 
     def __init__(self, config: Config) -> None:
         words = {"noun": config["prompt_noun"], "verb": config["prompt_verb"]}
-        self.instruction = _checked_text("prompt_instruction", config["prompt_instruction"], {*words}).format(**words)
-        self._input = _checked_text("prompt_input", config["prompt_input"], {"history", *words}, "history")
+        self.instruction = checked_text("prompt_instruction", config["prompt_instruction"], {*words}).format(**words)
+        self._input = checked_text("prompt_input", config["prompt_input"], {"history", *words}, "history")
         needed = None if config["chat_template"] else "input"
-        self._layout = _checked_text("prompt_layout", config["prompt_layout"], {"instruction", "input", *words}, needed)
+        self._layout = checked_text("prompt_layout", config["prompt_layout"], {"instruction", "input", *words}, needed)
         self._words = words
 
     @property
@@ -80,8 +80,15 @@ class PromptTemplate:
         return self._input.format(history=listed, **self._words)
 
 
-def _checked_text(key: str, text: str, fields: set[str], needed: str | None = None) -> str:
-    """Return ``text``; raise InputError if it has other than these fields or lacks the needed one."""
+def checked_text(key: str, text: str, fields: set[str], needed: str | None = None) -> str:
+    """Return the text of a configuration key; raise InputError if it has other fields or lacks the needed one.
+
+    Args:
+        key: the key.
+        text: its value, a format string.
+        fields: names of the fields that it may have.
+        needed: the one that it has to have, None for any.
+    """
     try:
         named = {
             field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
@@ -96,4 +103,3 @@ def _checked_text(key: str, text: str, fields: set[str], needed: str | None = No
     if needed and needed not in named:
         raise InputError(f"configuration key '{key}' leaves out the history: it has no {{{needed}}}; add that")
     return text
-

@@ -6,14 +6,17 @@ mark, so it is not used for them.
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from logging import getLogger
 
 import numpy as np
 
 from recbole_dealrec.data.atomic import AtomicFile
+from recbole_dealrec.data.prompt import checked_text
 from recbole_dealrec.errors import InputError
+
+TITLE = "{title}"  # the prompt_item that says nothing but the title
 
 
 def read_titles(file: AtomicFile, id_field: str, title_field: str) -> dict[str, str]:
@@ -35,16 +38,46 @@ def read_titles(file: AtomicFile, id_field: str, title_field: str) -> dict[str, 
             found = ", ".join(columns) or "none"
             raise InputError(f"{file.path}: no column '{field}' (found {found}); set title_field")
     id_column, title_column = (list(columns).index(field) for field in (id_field, title_field))
-    last = len(columns) - 1
-    splits = last if title_column == last else -1  # a separator inside the last column belongs to the title
     titles: dict[str, str] = {}
-    for number, row in islice(file.rows(splits), 1, None):
-        if len(row) != len(columns):
-            raise file.width_error(number, row, columns)
+    for number, row in _item_rows(file, title_column):
         title = " ".join(row[title_column].split())
         if titles.setdefault(row[id_column], title) != title:
             raise file.error(number, f"item '{row[id_column]}' has another title than above; keep one of the rows")
     return {item: title for item, title in titles.items() if title}
+
+
+def read_item_texts(file: AtomicFile, id_field: str, title_field: str, template: str) -> dict[str, str]:
+    """Return what prompts say of items, on one line each, by item token.
+
+    Args:
+        file: item file, checked by ``read_titles``.
+        id_field: column of the item tokens.
+        title_field: column that ``{title}`` stands for.
+        template: text with columns in braces (``prompt_item``).
+
+    Raises:
+        InputError: the template names no column, or one that is absent.
+    """
+    places = {name: place for place, name in enumerate(file.columns())}
+    title_column, id_column = places[title_field], places[id_field]
+    places = {**places, "title": title_column}
+    checked_text("prompt_item", template, set(places))
+    texts: dict[str, str] = {}
+    for _, row in _item_rows(file, title_column):
+        text = template.format(**{name: row[place] for name, place in places.items()})
+        texts.setdefault(row[id_column], " ".join(text.split()))
+    return texts
+
+
+def _item_rows(file: AtomicFile, title_column: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of each item."""
+    columns = file.columns()
+    last = len(columns) - 1
+    splits = last if title_column == last else -1  # a separator inside the last column belongs to the title
+    for number, row in islice(file.rows(splits), 1, None):
+        if len(row) != len(columns):
+            raise file.width_error(number, row, columns)
+        yield number, row
 
 
 def n_sharing(titles: Sequence[str]) -> int:

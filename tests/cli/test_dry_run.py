@@ -117,3 +117,4 @@ def test_a_language_model_that_is_not_on_the_disk_is_not_downloaded(keys, estima
     text = dry_run_text(["Random"], None, "BIGRec", "movies", [], remote)
     assert "no estimate: llm_path 'nobody/no-such-model' is not on this disk" in text.splitlines()[-1]
     assert not estimated
+    assert "  split        of each user the last row is the test, the one before it the validation" in text

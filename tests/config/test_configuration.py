@@ -50,6 +50,21 @@ def test_later_layers_win(own_properties, write_yaml):
     assert seed() == 2020  # RecBole's own
 
 
+def test_the_datasets_own_file_is_a_layer(own_properties, tmp_path):
+    file = tmp_path / "data" / "toys" / "toys.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("seed: 44\ntitle_field: name")
+    keys = {"data_path": str(tmp_path / "data"), "sampler": "Random"}
+    config = Config("BIGRec", "toys", config_dict=keys)
+    assert (config["seed"], config["title_field"]) == (44, "name")
+    assert Config("BIGRec", "toys", config_dict={**keys, "sampler": "Mine"})["seed"] == 5
+    assert Config("BIGRec", "toys", config_dict={**keys, "seed": 9})["seed"] == 9
+    assert Config("BIGRec", "other", config_dict=keys)["seed"] == 3
+    file.write_text("n_fewshots: 3")
+    with pytest.raises(InputError, match="toys.yaml: unknown configuration key 'n_fewshots'; did you mean 'n_fewshot'"):
+        Config("BIGRec", "toys", config_dict=keys)
+
+
 def test_a_layer_counts_only_where_it_is_chosen(own_properties):
     assert Config("BIGRec", "toys", config_dict={"sampler": "Random"})["seed"] == 4
     assert Config("BIGRec", "other", config_dict={"sampler": "Random"})["seed"] == 3

@@ -115,6 +115,7 @@ WRONG_VALUES = {
     "prompt_noun": [5, None],
     "prompt_verb": [["seen"]],
     "prompt_instruction": [{"noun": None}],
+    "prompt_item": [None],
     "prompt_input": [{"history": None}],
     "prompt_layout": [None],
     "chat_template": ["perhaps", 1, None],

@@ -432,11 +432,48 @@ def test_a_part_without_any_title_is_an_error(ten, split, tmp_path):
         load_splits(parts)
 
 
-def test_the_number_of_items_of_one_title_is_said_once(ten, caplog):
+def test_what_was_read_is_said_once(ten, caplog, tmp_path):
     caplog.set_level("INFO")
-    load_splits(ten())
-    (message,) = [record.message for record in caplog.records if "share their title" in record.message]
-    assert "ten.item: 2 of 10 items share their title with another" in message
+    config = ten(user_inter_num_interval="[4,inf)", samples_per_user=0)
+    with open(tmp_path / "ten" / "ten.inter", "a") as stream:
+        stream.write("u1\ti1\t1000\nu1\tnameless\t1001\n")
+    load_splits(config)
+    (message,) = [record.message for record in caplog.records if record.levelname == "INFO"]
+    # By hand: 26 rows, u3's 3 go by the filter; u1 has 6, u2 4, u4 8, u5 6 of what is left.
+    assert message.splitlines() == [
+        "ten: 4 users, 10 items, 24 interactions, times 1000 to 1070",
+        "  untitled     1 items are left out, with 1 rows",
+        "  same title   2 items share theirs with another, and rank side by side",
+        "  repeated     1 rows repeat user, item and time of another",
+        "  filtered     3 rows by keys of RecBole's filters",
+        "  training     12 rows, 60.0%",
+        "  validation   4 rows, 20.0%",
+        "  test         4 rows, 20.0%",
+        "  split        of each user the last row is the test, the one before it the validation (eval_args); a user's "
+        "first row has no history and is no target",
+    ]
+
+
+def test_the_summary_of_a_published_split(split):
+    lines = str(load_splits(split()).summary).splitlines()
+    assert lines[0] == "split: 3 users, 10 items, 13 interactions"
+    assert lines[-1] == "  split        as the files say: train, valid, test"
+
+
+def test_what_prompts_say_of_items(ten, tmp_path):
+    config = ten(prompt_item="{title} ({year of issue}; {genre})")
+    lines = (tmp_path / "ten" / "ten.item").read_text().splitlines()
+    with pytest.raises(InputError, match="'prompt_item': unknown field {genre}; known are"):
+        load_splits(config)
+    more = ["\tyear of issue:float\tgenre:token_seq", *(f"\t19{n:02}\t{{noun}}  A" for n in range(10))]
+    text = "\n".join(line + cells for line, cells in zip(lines, more, strict=True))
+    (tmp_path / "ten" / "ten.item").write_text(text)
+    splits, plain = load_splits(config), load_splits(ten())
+    texts = dict(zip(splits.train.field2id_token["item_id"][1:], splits.train.item_texts[1:], strict=True))
+    titles = dict(zip(splits.train.field2id_token["item_id"][1:], splits.train.titles[1:], strict=True))
+    assert texts == {item: f"{titles[item]} (19{int(item[1:]) - 1:02}; {{noun}} A)" for item in titles}
+    assert plain.train.item_texts == plain.train.titles == splits.train.titles
+    assert splits.fingerprint == plain.fingerprint and splits.contents != plain.contents
 
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"

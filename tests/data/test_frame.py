@@ -72,7 +72,7 @@ def test_names_times_and_types_of_columns_are_free(select, shop):
     interactions = interactions.drop(columns="timestamp").assign(when=times, more="x")
     interactions = interactions.rename(columns={"user_id": "who", "item_id": "what"})
     items = items.rename(columns={"item_id": "what", "title": "name"}).iloc[::-1]
-    names = {"USER_ID_FIELD": "who", "ITEM_ID_FIELD": "what", "TIME_FIELD": "when", "title_field": "name"}
+    names = {"user_col": "who", "item_col": "what", "time_col": "when", "title_col": "name"}
     check_samples(select(interactions, items, **names))
 
     numbers = {item: 7 * number for number, item in enumerate(TITLES)}
@@ -80,6 +80,32 @@ def test_names_times_and_types_of_columns_are_free(select, shop):
     selected = select(interactions, items.assign(what=items["what"].map(numbers)), **names)
     assert selected["target"].dtype == np.int64
     assert [numbers[items[-3]] for items in map(SHOP.get, selected["user"])] == selected["target"].tolist()
+
+
+def test_frames_of_polars(select, shop):
+    polars = pytest.importorskip("polars")
+    interactions, items = shop
+    dates = pd.to_datetime(interactions["timestamp"], unit="s").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    interactions = interactions.assign(timestamp=dates)
+    check_samples(select(*(polars.DataFrame(frame.to_dict("list")) for frame in (interactions, items))))
+
+
+def test_paths_and_further_columns_of_items(select, tmp_path):
+    users = {f"user {n}": [f"i{(n + place) % 5}" for place in range(4)] for n in range(4)}
+    rows = [(user, item, f"2024-01-0{place + 1}") for user, items in users.items() for place, item in enumerate(items)]
+    pd.DataFrame(rows[::-1], columns=["reader", "item", "date"]).to_csv(tmp_path / "loans.csv", index=False, sep=";")
+    items = pd.DataFrame({"item": [f"i{n}" for n in range(5)], "title": list("ABCDE"), "Main genre": list("vwxyz")})
+    items.to_parquet(tmp_path / "books.parquet")
+    keys = {"user_col": "reader", "text_cols": ["Main genre"], "prompt_item": "{title} ({Main_genre})"}
+    selected = select(str(tmp_path / "loans.csv"), tmp_path / "books.parquet", **keys)
+    assert {row.user: [*row.history, row.target] for row in selected.itertuples()} == {
+        user: items[:2] for user, items in users.items()
+    }
+    titles = dict(zip(items["item"], items["title"] + " (" + items["Main genre"] + ")", strict=True))
+    for row in selected.itertuples():
+        assert row.input == f'"{titles[row.history[0]]}"' and row.output == f'"{titles[row.target][0]}"'
+    mixed = select(pd.read_csv(tmp_path / "loans.csv", sep=";"), tmp_path / "books.parquet", **keys)
+    pd.testing.assert_frame_equal(mixed, selected)
 
 
 def test_an_item_without_a_title_is_left_out(select, shop, caplog):
@@ -120,20 +146,29 @@ def with_value(frame, row, column, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows, items: (renamed(rows, user_id="who"), items), r"interactions: no column 'user_id' \(found who, "),
-        (lambda rows, items: (rows, renamed(items, title="name")), r"items: no column 'title' \(found item_id, name\)"),
+        (
+            lambda rows, items: (renamed(rows, user_id="who"), items),
+            r"interactions: no column for the user \(found who, ",
+        ),
+        (
+            lambda rows, items: (rows, renamed(items, title="name")),
+            r"items: no column for the title \(found item_id, name\)",
+        ),
         (lambda rows, items: (rows[:0], items), "interactions: holds no row"),
         (lambda rows, items: (with_value(rows, 3, "user_id", None), items), "interactions, row 3 from 0: user_id is"),
         (
             lambda rows, items: (with_value(rows, 2, "timestamp", np.inf), items),
-            "row 2 from 0: timestamp is not",
+            "row 2 from 0: timestamp is 'inf', which is no finite number",
         ),
         (
             lambda rows, items: (with_value(rows, 2, "timestamp", "noon"), items),
-            "timestamp holds a value that is no number",
+            "row 2 from 0: timestamp is 'noon', which is no finite number",
         ),
         (lambda rows, items: (rows, with_value(items, 1, "item_id", "2")), "items: item '2' has 2 titles"),
-        (lambda rows, items: (rows, items.assign(item_id=range(7))), "none of the 7 items of the interactions has a"),
+        (
+            lambda rows, items: (rows, items.assign(item_id=range(7))),
+            "items: none of the items has a title; see that ids are the same in both",
+        ),
     ],
 )
 def test_frames_that_cannot_be_used_are_named(change, message, select, shop):
@@ -148,10 +183,22 @@ def test_frames_that_cannot_be_used_are_named(change, message, select, shop):
             lambda rows, items: (rows.assign(item_id=[["a"]] * len(rows)), items),
             "row 0 from 0: item_id is a list; an id",
         ),
-        (lambda rows, items: (pd.concat([rows, rows[["user_id"]]], axis=1), items), "2 columns are named 'user_id'"),
-        (lambda rows, items: (rows, pd.concat([items, items[["title"]]], axis=1)), "2 columns are named 'title'"),
-        (lambda rows, items: (rows.to_dict(), items), "interactions: has to be a DataFrame of pandas, not dict"),
-        (lambda rows, items: (rows, items["title"]), "items: has to be a DataFrame of pandas, not Series"),
+        (
+            lambda rows, items: (pd.concat([rows, rows[["user_id"]]], axis=1), items),
+            "the columns user_id and user_id could each be the user",
+        ),
+        (
+            lambda rows, items: (rows, pd.concat([items, items[["title"]]], axis=1)),
+            "the columns title and title could each be the title",
+        ),
+        (
+            lambda rows, items: (rows.to_dict(), items),
+            "interactions: has to be a DataFrame of pandas or polars or a path, not dict",
+        ),
+        (
+            lambda rows, items: (rows, items["title"]),
+            "items: has to be a DataFrame of pandas or polars or a path, not Series",
+        ),
     ],
 )
 def test_frames_of_odd_kinds_are_named(change, message, select, shop):
@@ -183,7 +230,7 @@ def test_whole_numbers_that_pandas_keeps_as_floats_are_written_whole(select, sho
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"data_path": "here"}, "'data_path': the data are those of the DataFrames"),
+        ({"data_path": "here"}, "'data_path': the data are those of interactions and items"),
         ({"n_group": 5}, "did you mean 'n_groups'"),
         ({"sampler": "Best"}, "no sampler 'Best'"),
         ({"n_fewshot": 5}, "only 4 of 4 candidate samples"),

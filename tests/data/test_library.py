@@ -74,7 +74,7 @@ def test_games_are_downloaded_filtered_and_split(publish, make_config, path, ser
     publish("amazon-video-games-18", "/Amazon2018/Amazon_Video_Games.zip", amazon_texts())
     splits = load_splits(make_config("games", path))
     assert names(path / "games") == [
-        f"games.{end}" for end in ("inter", "item", "test.inter", "train.inter", "valid.inter")
+        f"games.{end}" for end in ("inter", "item", "test.inter", "train.inter", "valid.inter", "yaml")
     ]
     rows = [line.split("\t") for line in (path / "games" / "games.inter").read_text().splitlines()[1:]]
     # By hand: 12 x 6 ratings of 4 and more; RARE is rated once; the bad ratings are gone.

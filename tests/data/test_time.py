@@ -150,14 +150,40 @@ def test_an_interval_of_time_is_in_the_files_unit(rows, load):
 def test_a_converted_table_has_exact_times(unit, rows, tmp_path):
     lines = [f"{user},{item},{UNITS[unit](tick)},x" for user, item, tick in rows]
     (tmp_path / "table.csv").write_text("\n".join(["user,item,time,title", *lines]))
-    if unit == "seconds to nanoseconds":  # 16 digits are what a fraction keeps
-        with pytest.raises(InputError, match="table.csv, row [2-9]: time is 1700000000.0000000.*too many digits"):
-            convert(tmp_path / "table.csv", tmp_path / "shop", split=True)
-        return
     convert(tmp_path / "table.csv", tmp_path / "shop", split=False)
     text = (tmp_path / "shop" / "shop.inter").read_text().splitlines()[1:]
     written = {tuple(line.split("\t")[:2]): Decimal(line.split("\t")[2]) for line in text}
     assert written == {(user, item): Decimal(UNITS[unit](tick)) for user, item, tick in rows}
+
+
+DATES = {
+    "days": ("2024-01-{:02}", 86400),
+    "seconds": ("2024-01-01 00:00:{:02}", 1),
+    "a zone": ("2024-01-01T01:00:{:02}+01:00", 1),
+    "milliseconds": ("2024-01-01T00:00:00.0{:02}Z", Decimal("0.001")),
+}
+
+
+@pytest.mark.parametrize("kind", DATES)
+def test_dates_become_seconds(kind, rows, tmp_path):
+    written, unit = DATES[kind]
+    first = kind == "days"
+    lines = [f"{user},{item},{written.format(tick + first)},x" for user, item, tick in rows]
+    (tmp_path / "table.csv").write_text("\n".join(["user,item,date,title", *lines]))
+    summary = convert(tmp_path / "table.csv", tmp_path / "shop")
+    text = (tmp_path / "shop" / "shop.inter").read_text().splitlines()[1:]
+    found = {tuple(line.split("\t")[:2]): Decimal(line.split("\t")[2]) for line in text}
+    assert found == {(user, item): 1704067200 + tick * unit for user, item, tick in rows}
+    assert "2024-01-01 to 2024-01-" in str(summary)
+
+
+def test_fractions_too_long_for_integers_stay_exact(tmp_path):
+    times = ["0.12345678901234567890", "12345678901234.5", "7"]
+    lines = [f"u,i{number},{time},x" for number, time in enumerate(times)]
+    (tmp_path / "t.csv").write_text("\n".join(["user,item,time,title", *lines]))
+    convert(tmp_path / "t.csv", tmp_path / "shop")
+    text = (tmp_path / "shop" / "shop.inter").read_text().splitlines()[1:]
+    assert [line.split("\t")[2] for line in text] == [times[0], times[2], times[1]]
 
 
 @pytest.mark.parametrize("kind", ["nanoseconds", "microseconds", "integers", "nullable", "objects", "decimals"])

@@ -3,27 +3,44 @@
 import argparse
 import sys
 
-from recbole_dealrec.data.convert import convert
+from recbole_dealrec.data.convert import Columns, convert
 from recbole_dealrec.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m recbole_dealrec.data.convert", description="Write published data as RecBole's atomic files."
-    )
-    parser.add_argument("source", help="folder or CSV file; the format is detected")
-    parser.add_argument("folder", help="new folder; its name is the dataset's")
-    parser.add_argument("--min_rating", type=float, help="lowest rating that is kept (the paper: 4)")
-    parser.add_argument("--core", type=int, default=0, help="fewest interactions of a user and an item (the paper: 5)")
-    parser.add_argument("--split", action="store_true", help="write the paper's split by global time as well, 8:1:1")
-    chosen = parser.parse_args(arguments)
+    """Convert as the arguments say, print a summary or an error, and return the exit code."""
+    chosen = _parser().parse_args(arguments)
+    texts = tuple(filter(None, (name.strip() for name in chosen.text_cols.split(","))))
+    columns = Columns(chosen.user_col, chosen.item_col, chosen.time_col, chosen.title_col, chosen.rating_col, texts)
     try:
-        counts = convert(chosen.source, chosen.folder, chosen.min_rating, chosen.core, chosen.split)
+        summary = convert(
+            chosen.source, chosen.folder, chosen.min_rating, chosen.core, chosen.split, chosen.items, columns,
+            chosen.encoding,
+        )  # fmt: skip
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{chosen.folder}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    print(summary)
+    print(f"{chosen.folder}: written; run it by --dataset={summary.name}")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m recbole_dealrec.data.convert",
+        description="Write published or own data as RecBole's atomic files.",
+    )
+    parser.add_argument("source", help="folder, or file of interactions: .csv, .jsonl, .parquet, ...; .gz too")
+    parser.add_argument("folder", help="new folder; its name is the dataset's")
+    parser.add_argument("--items", help="file of items and titles, if they are in a second file")
+    for kind in ("user", "item", "time", "title", "rating"):
+        parser.add_argument(f"--{kind}_col", help=f"column of the {kind}, where it has no usual name")
+    parser.add_argument("--text_cols", default="", help="further columns of items for prompts: genre,brand")
+    parser.add_argument("--encoding", help="encoding of text files (UTF-8)")
+    parser.add_argument("--min_rating", type=float, help="lowest rating that is kept (the paper: 4)")
+    parser.add_argument("--core", type=int, default=0, help="fewest interactions of a user and an item (the paper: 5)")
+    parser.add_argument("--split", action="store_true", help="write the paper's split by global time as well, 8:1:1")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,28 +1,21 @@
 """Interactions in arrays, to filter and split."""
 
-from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from recbole_dealrec.data.convert.times import whole_times
 from recbole_dealrec.errors import InputError
 
 LONGEST_HISTORY = 50  # items of a history in a benchmark file, as in the authors' data
 _TRAIN, _VALID, _TEST, _DROPPED = range(4)
 
 
-class Row(NamedTuple):
-    """One interaction of a source; ``rating`` is None if it has none."""
-
-    user: str
-    item: str
-    time: int | float
-    rating: float | None = None
-
-
-class Sequence(NamedTuple):
+class UserSequence(NamedTuple):
     """A user's items in time order, by part of the split."""
 
     user: str
@@ -33,58 +26,60 @@ class Sequence(NamedTuple):
 
 @dataclass(frozen=True)
 class Interactions:
-    """Interactions, 16 bytes per row, and the tokens of users and items.
+    """Interactions, 16 bytes per row, and the ids of users and items.
 
     Attributes:
-        users: token of each user code.
-        items: token of each item code.
+        users: id of each user code.
+        items: id of each item code.
         user: int32 [n], user codes.
         item: int32 [n], item codes.
-        time: int64 [n], or float64 where the source has fractions; in the unit of the source.
+        time: int64 [n], or Decimals [n] where they are too long; in the unit of the source, dates in seconds.
+        digits: how many digits of ``time`` are behind the point.
+        dropped: numbers of interactions left out, by reason.
     """
 
-    users: list[str]
-    items: list[str]
+    users: list[Any]
+    items: list[Any]
     user: np.ndarray
     item: np.ndarray
     time: np.ndarray
+    digits: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: Iterable[Row], min_rating: float | None = None) -> "Interactions":
-        """Collect the rows of a source.
+    def of(cls, frames: Iterable[pd.DataFrame], min_rating: float | None = None) -> "Interactions":
+        """Collect the interactions of a source.
 
         Args:
-            rows: the rows.
+            frames: chunks with the columns user, item, time and, with ``min_rating``, rating.
             min_rating: lowest rating to keep; None keeps all.
 
         Raises:
-            InputError: ``min_rating`` is given but a row has no rating, or no row is kept.
+            InputError: no interaction is kept, or some times are dates and others numbers.
         """
-        users: dict[str, int] = {}
-        items: dict[str, int] = {}
-        user, item, time = array("i"), array("i"), array("q")
-        for row in rows:
+        users: dict[Any, int] = {}
+        items: dict[Any, int] = {}
+        columns: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        dropped: Counter[str] = Counter()
+        for frame in frames:
             if min_rating is not None:
-                if row.rating is None:
-                    raise InputError("min_rating: the source has no ratings; leave it out")
-                if row.rating < min_rating:
-                    continue
-            user.append(users.setdefault(row.user, len(users)))
-            item.append(items.setdefault(row.item, len(items)))
-            if isinstance(row.time, float) and time.typecode == "q":
-                time = array("d", time)
-            time.append(row.time)
-        if not user:
+                dropped["without rating"] += int(frame["rating"].isna().sum())
+                dropped[f"rated below {min_rating:g}"] += int((frame["rating"] < min_rating).sum())
+                frame = frame[frame["rating"] >= min_rating]
+            if len(frame):
+                columns.append((_codes(frame["user"], users), _codes(frame["item"], items), _array(frame["time"])))
+        if not columns:
             missing = "interaction" if min_rating is None else f"rating of {min_rating:g} or more"
             raise InputError(f"the source has no {missing}")
-        columns = np.frombuffer(user, np.int32), np.frombuffer(item, np.int32), np.frombuffer(time, time.typecode)
-        return cls(list(users), list(items), *columns)
+        user, item, times = zip(*columns, strict=True)
+        time, digits = whole_times(times, "time")
+        return cls(list(users), list(items), np.concatenate(user), np.concatenate(item), time, digits, dropped)
 
     def __len__(self) -> int:
         return len(self.user)
 
-    def __getitem__(self, index: np.ndarray) -> "Interactions":
-        return Interactions(self.users, self.items, self.user[index], self.item[index], self.time[index])
+    def __getitem__(self, index: np.ndarray | slice) -> "Interactions":
+        return replace(self, user=self.user[index], item=self.item[index], time=self.time[index])
 
     def in_time_order(self) -> "Interactions":
         """Return the interactions sorted by time; rows of equal time keep their order."""
@@ -102,32 +97,56 @@ class Interactions:
             user, item = self.user[kept], self.item[kept]
             enough = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k) if len(kept) else np.ones(0, bool)
             if enough.all():
-                return self[kept]
+                dropped = {**self.dropped, f"of the {k}-core and repetitions": len(self) - len(kept)}
+                return replace(self[kept], dropped=dropped)
             kept = kept[enough]
 
-    def used_users(self) -> list[str]:
-        """Return the tokens of the users that occur, by code."""
+    def used_users(self) -> list[Any]:
+        """Return the ids of the users that occur, by code."""
         return [self.users[code] for code in np.unique(self.user)]
 
-    def used_items(self) -> list[str]:
-        """Return the tokens of the items that occur, by code."""
+    def used_items(self) -> list[Any]:
+        """Return the ids of the items that occur, by code."""
         return [self.items[code] for code in np.unique(self.item)]
 
-    def sequences(self) -> Iterator[Sequence]:
+    def n_repeated(self) -> int:
+        """Return how many interactions repeat user, item and time of another."""
+        return int(pd.DataFrame({"user": self.user, "item": self.item, "time": self.time}).duplicated().sum())
+
+    def sequences(self) -> Iterator[UserSequence]:
         """Yield each user's items, split 8:1:1 by global time as in the paper.
 
         The rows have to be in time order. Users without a training item are left out.
         """
-        part = np.full(len(self), _TRAIN, np.int8)
-        part[len(self) * 8 // 10 :] = _VALID
-        part[len(self) * 9 // 10 :] = _TEST
-        known = np.zeros(len(self.users), bool)
-        known[self.user[part == _TRAIN]] = True
-        part[~known[self.user]] = _DROPPED
+        part = self._parts()
         order = np.argsort(self.user, kind="stable")
         starts = np.flatnonzero(np.diff(self.user[order], prepend=-1))
         for rows in np.split(order, starts[1:]):
             if part[rows[0]] != _DROPPED:
                 parts = (self.item[rows[part[rows] == name]] for name in (_TRAIN, _VALID, _TEST))
                 user = self.users[self.user[rows[0]]]
-                yield Sequence(user, *([self.items[code] for code in codes] for codes in parts))
+                yield UserSequence(user, *([self.items[code] for code in codes] for codes in parts))
+
+    def n_of_new_users(self) -> int:
+        """Return how many interactions ``sequences`` leaves out."""
+        return int((self._parts() == _DROPPED).sum())
+
+    def _parts(self) -> np.ndarray:
+        """Return the part of each interaction, int8 [n]."""
+        part = np.full(len(self), _TRAIN, np.int8)
+        part[len(self) * 8 // 10 :] = _VALID
+        part[len(self) * 9 // 10 :] = _TEST
+        known = np.zeros(len(self.users), bool)
+        known[self.user[part == _TRAIN]] = True
+        part[~known[self.user]] = _DROPPED
+        return part
+
+
+def _codes(ids: pd.Series, known: dict[Any, int]) -> np.ndarray:
+    """Return the code of each id, int32 [n]; new ids get the next codes."""
+    places, new = pd.factorize(ids)
+    return np.array([known.setdefault(value, len(known)) for value in new.tolist()], np.int32)[places]
+
+
+def _array(times: pd.Series) -> np.ndarray:
+    return times.to_numpy("datetime64[ns]") if times.dtype.kind == "M" else times.to_numpy()

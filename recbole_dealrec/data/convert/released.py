@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_dealrec.data.convert.interactions import Sequence
+from recbole_dealrec.data.convert.interactions import UserSequence
 from recbole_dealrec.data.convert.npy import read_object
-from recbole_dealrec.data.convert.source import lines
+from recbole_dealrec.data.convert.source import title_text
+from recbole_dealrec.data.convert.text_file import lines
 from recbole_dealrec.data.convert.writing import PARTS
 from recbole_dealrec.errors import InputError
 
@@ -24,7 +25,7 @@ class AuthorsFolder:
     def found_in(cls, source: Path) -> "AuthorsFolder | None":
         return cls(source) if (source / _TITLES).is_file() else None
 
-    def sequences(self) -> Iterator[Sequence]:
+    def sequences(self) -> Iterator[UserSequence]:
         """Yield the users' items in the order of the lines.
 
         Raises:
@@ -37,14 +38,14 @@ class AuthorsFolder:
                 if not all(parts) or len({words[0] for words in parts}) > 1:
                     raise InputError(f"{self.path}: line {number} of the three sequential_*.txt names different users")
                 if len(parts[0]) > 1:  # without a training item there is no history
-                    yield Sequence(parts[0][0], *(words[1:] for words in parts))
+                    yield UserSequence(parts[0][0], *(words[1:] for words in parts))
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{self.path}: the three sequential_*.txt differ in their number of lines") from error
 
-    def titles(self) -> Iterator[tuple[str, str]]:
-        """Yield items and titles.
+    def titles(self) -> Iterator[tuple[str, tuple[str]]]:
+        """Yield item and title.
 
         Raises:
             InputError: the table is no dictionary of texts.
@@ -53,4 +54,4 @@ class AuthorsFolder:
         titles = maps.get("seqid2title") if isinstance(maps, dict) else None
         if not isinstance(titles, dict) or not all(isinstance(title, str) for title in titles.values()):
             raise InputError(f"{self.path / _TITLES}: no dictionary with an entry seqid2title from items to titles")
-        yield from ((str(item), title) for item, title in titles.items())
+        yield from ((str(item), (title_text(title),)) for item, title in titles.items())

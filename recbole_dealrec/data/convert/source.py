@@ -1,148 +1,203 @@
-"""The interface of a source of interactions and titles, and readers of its text files."""
+"""A source: interactions and items in standard columns, whatever its files are."""
 
-import csv
-import gzip
 import html
-import json
-import math
 import re
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any
 
-from recbole_dealrec.data.convert.interactions import Row
+import numpy as np
+import pandas as pd
+
+from recbole_dealrec.data.convert.layout import Columns, Layout, candidates, column_of, files_layout, folder_layout
+from recbole_dealrec.data.convert.table import ENDINGS, JsonLines, Table, file_table
+from recbole_dealrec.data.convert.times import read_times
 from recbole_dealrec.errors import InputError
 
 _CONTROL_CHARACTERS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
-_LONGEST_LINE = 64 * 2**20  # characters; bounds the memory for a file of one line
 
 
-class Source(Protocol):
-    """Interactions with titles, read row by row."""
+@dataclass(frozen=True)
+class Source:
+    """Interactions and items of two tables, or of one.
 
-    def rows(self, rated: bool) -> Iterator[Row]:
-        """Yield the interactions.
+    Attributes:
+        events: table of interactions.
+        items: table of titles; it may be the same one.
+        columns: the columns of ``events``, and the title.
+        key: column of the item in ``items``.
+        texts: further columns of ``items``, by the name that they get.
+        layout: the layout, if the source is a published collection.
+        undated: numbers of interactions left out because they have no date, in one entry.
+    """
+
+    events: Table
+    items: Table
+    columns: Columns
+    key: str
+    texts: Mapping[str, str]
+    layout: Layout | None = None
+    undated: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, events: Table, items: Table, given: Columns, layout: Layout | None = None) -> "Source":
+        """Return the source of two tables.
 
         Args:
-            rated: whether to read ratings, where there are some.
+            events: table of interactions.
+            items: table of titles.
+            given: names of columns that are given.
+            layout: their layout, if they are a published collection.
+
+        Raises:
+            InputError: a column is not found, or may be one of several.
+        """
+        if layout and layout.nested and isinstance(events, JsonLines):
+            events = replace(events, nested=layout.nested)
+        usual = layout or Columns()
+        named = {kind: column_of(events, kind, given, getattr(usual, kind)) for kind in ("user", "item", "time")}
+        named["title"] = column_of(items, "title", given, usual.title)
+        if candidates(events.columns(), "rating", given) or usual.rating:
+            named["rating"] = column_of(events, "rating", given, usual.rating)
+        told = given.name("key") in items.columns() or "," in (given.item or "")
+        key = column_of(items, "key", given if told else Columns(), layout and (layout.key or layout.item))
+        return cls(events, items, Columns(**named), key, _text_columns(items, given.texts, named["title"]), layout)
+
+    def interactions(self, rated: bool) -> Iterator[pd.DataFrame]:
+        """Yield interactions in chunks: ``user``, ``item``, ``time`` (see ``read_times``) and, if asked, ``rating``.
+
+        Args:
+            rated: whether to read ratings, float64, which are NaN where they are blank.
+
+        Raises:
+            InputError: ratings are asked for but there are none, or a row is invalid.
+        """
+        names, table = self.columns, self.events
+        if rated and names.rating is None:
+            raise InputError("min_rating: the source has no ratings; leave it out, or name their column by rating_col")
+        wanted = [names.user, names.item, names.time, *[names.rating] * rated]
+        for frame in table.frames(wanted):
+            frame = frame.set_axis(["user", "item", "time", *["rating"] * rated], axis=1)
+            if self.layout and self.layout.time_format:
+                frame = self._dated(frame)
+            if frame.empty:
+                continue
+            checked = {kind: _ids(frame[kind], getattr(names, kind), table) for kind in ("user", "item")}
+            _check_present(frame["time"], names.time, table)
+            checked["time"] = read_times(frame["time"], names.time, table.error)
+            if rated:
+                checked["rating"] = _ratings(frame["rating"], names.rating, table.error)
+            yield pd.DataFrame({kind: pd.Series(values, frame.index) for kind, values in checked.items()})
+
+    def titles(self) -> Iterator[tuple[Hashable, tuple[str, ...]]]:
+        """Yield item, and its title and further texts; an item may come more than once, or with an empty title.
+
+        Rows without an item are left out.
 
         Raises:
             InputError: a row is invalid.
         """
+        for frame in self.items.frames([self.key, self.columns.title, *self.texts.values()]):
+            frame = frame.set_axis(range(frame.shape[1]), axis=1)
+            frame = frame[~_missing(frame[0], self.items)]
+            keys = _ids(frame[0], self.key, self.items)
+            texts = [frame[place].map(title_text) for place in range(1, frame.shape[1])]
+            yield from zip(keys, zip(*texts, strict=True), strict=True)
 
-    def titles(self) -> Iterator[tuple[str, str]]:
-        """Yield items and titles; an item may come more than once, or with an empty title.
-
-        Raises:
-            InputError: a row is invalid.
-        """
-
-
-def open_text(path: Path) -> TextIO:
-    """Open a text file in UTF-8, plain or gzip."""
-    opener: Callable = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
-
-
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line.
-
-    Raises:
-        InputError: the file cannot be read, is truncated, is not UTF-8, or has a line that is too long.
-    """
-    try:
-        with open_text(path) as stream:
-            for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), ""), start=1):
-                if len(line) == _LONGEST_LINE:
-                    raise InputError(f"{path}, row {number}: longer than {_LONGEST_LINE} characters; not taken")
-                yield number, line
-    except UnicodeError as error:
-        raise InputError(f"{path}: not UTF-8 text; save the file as such ({error})") from error
-    except (EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cut short or damaged ({error})") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    def _dated(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the interactions whose date is written in the layout's way."""
+        times = pd.to_datetime(frame["time"], format=self.layout.time_format, errors="coerce", utc=True)
+        self.undated.append(int(times.isna().sum()))
+        return frame.assign(time=times)[times.notna()]
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield number and object of each line that is not blank.
+def found_source(source: Path, items: Path | None, given: Columns, encoding: str | None) -> Source:
+    """Return the source in a file or folder.
+
+    Args:
+        source: a file of interactions, or a folder with one and one of titles.
+        items: file of titles; None for the same file, or another one of the folder.
+        given: names of columns that are given.
+        encoding: encoding of text files, None for their usual one.
 
     Raises:
-        InputError: a line is no JSON object.
+        InputError: there is none, or a column is not found.
     """
-    for number, line in lines(path):
-        if not line.isspace():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}, row {number}: not JSON ({error})") from error
-            if not isinstance(value, dict):
-                raise InputError(f"{path}, row {number}: no JSON object")
-            yield number, value
+    if source.is_dir() and items is None:
+        tables = [table for path in sorted(source.iterdir()) if (table := file_table(path, encoding))]
+        layout, events, titles = folder_layout(tables, source, given)
+        return Source.of(events, titles, given, layout)
+    events = existing_table(source, encoding)
+    titles = existing_table(items, encoding) if items else events
+    return Source.of(events, titles, given, files_layout(events, titles))
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the last line and the cells of each record, header included.
+def title_text(value: Any) -> str:
+    """Return a cell as text, HTML entities decoded, runs of control characters and white space made single spaces.
 
-    Raises:
-        InputError: a record has more or fewer cells than the header.
+    A list becomes its entries with commas between, what is missing nothing.
     """
-    reader = csv.reader((line for _, line in lines(path)), strict=True)
-    width = None
-    try:
-        for cells in reader:
-            width = width or len(cells)
-            if cells and len(cells) != width:
-                raise InputError(f"{path}, row {reader.line_num}: {len(cells)} columns where the header has {width}")
-            if cells:
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise InputError(f"{path}, row {reader.line_num}: not CSV ({error})") from error
+    if isinstance(value, list | tuple | np.ndarray):
+        return ", ".join(filter(None, map(title_text, value)))
+    if not isinstance(value, str):
+        if value is None or isinstance(value, dict) or pd.isna(value):
+            return ""
+        value = token_text(value)
+    return " ".join(_CONTROL_CHARACTERS.sub(" ", html.unescape(value)).split())
 
 
-def number(value: Any, path: Path, row: int, name: str) -> float:
-    """Return a cell's value as a number; raise InputError if it is no finite number."""
-    try:
-        result = float(value)
-    except (TypeError, ValueError, OverflowError):
-        result = math.nan
-    if not math.isfinite(result):
-        raise InputError(f"{path}, row {row}: {name} is {value!r}, which is no number")
-    return result
+def token_text(value: Any) -> str:
+    """Return an id or a title as text; pandas keeps whole numbers as floats where others of a column are missing."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def time_number(value: Any, path: Path, row: int, name: str) -> int | float:
-    """Return a cell's value as a number that is exactly as given or, if it is a fraction, as near as any other is.
-
-    Raises:
-        InputError: it is no finite number, or has more digits than a fraction may have to be kept apart from others.
-    """
-    result = number(value, path, row, name)
-    exact = Decimal(value if isinstance(value, str | int) else repr(result))
-    if exact == exact.to_integral_value() and abs(exact) < 2**63:
-        return int(exact)
-    if Decimal(repr(result)) != exact:
-        raise InputError(f"{path}, row {row}: {name} is {value}, too many digits; write an integer of a smaller unit")
-    return result
+def existing_table(path: Path, encoding: str | None) -> Table:
+    """Return the table in a file; raise InputError if there is none."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if table := file_table(path, encoding):
+        return table
+    raise InputError(f"{path}: no file that ends in {', '.join(ENDINGS)}; rename it, or name another")
 
 
-def title_text(title: str) -> str:
-    """Return a title with HTML entities decoded and runs of control characters and white space made single spaces."""
-    return " ".join(_CONTROL_CHARACTERS.sub(" ", html.unescape(title)).split())
+def _text_columns(items: Table, texts: tuple[str, ...], title: str) -> dict[str, str]:
+    """Return the columns of further texts by the names that they get, with ``_`` for signs that names cannot have."""
+    for name in texts:
+        if name not in items.columns():
+            raise InputError(f"{items.name}: no column '{name}' (found {', '.join(items.columns())}); see text_cols")
+    return {re.sub(r"\W", "_", name): name for name in texts if name != title}
 
 
-def column_numbers(header: Sequence[str], wanted: dict[str, tuple[str, ...]], path: Path) -> dict[str, int]:
-    """Return the number of each wanted column by one of its names; raise InputError if none or several are there."""
-    names = [name.strip().lower() for name in header]
-    numbers = {}
-    for column, choices in wanted.items():
-        found = [place for place, name in enumerate(names) if name in choices]
-        if not found:
-            raise InputError(f"{path}: no column {' or '.join(choices)} (found {', '.join(header)})")
-        if len(found) > 1:
-            several = " and ".join(header[place].strip() for place in found)
-            raise InputError(f"{path}: the columns {several} could each be the {column}; rename or remove one")
-        numbers[column] = found[0]
-    return numbers
+def _missing(values: pd.Series, table: Table) -> pd.Series:
+    return values.isna() | (values == "") if table.is_text else values.isna()
+
+
+def _check_present(values: pd.Series, name: str, table: Table) -> None:
+    if (missing := _missing(values, table)).any():
+        raise table.error(missing.idxmax(), f"{name} is missing; drop the row")
+
+
+def _ids(values: pd.Series, name: str, table: Table) -> pd.Series:
+    """Return ids, of files as texts; raise InputError if one is missing or no text or number."""
+    _check_present(values, name, table)
+    if pd.api.types.infer_dtype(values) == "string":
+        return values
+    if pd.api.types.is_object_dtype(values):
+        valid = values.map(lambda value: isinstance(value, Hashable) and not isinstance(value, bool | tuple))
+        if not valid.all():
+            row = valid.idxmin()
+            kind = type(values[row]).__name__
+            raise table.error(row, f"{name} is a {kind}; an id has to be a text or a number")
+    return values.map(token_text) if table.is_text else values
+
+
+def _ratings(values: pd.Series, name: str, error: Callable[[int, str], InputError]) -> np.ndarray:
+    """Return ratings, float64 [n], NaN where they are blank."""
+    blank = values.isna() | (values == "")
+    ratings = pd.to_numeric(values.where(~blank, np.nan), errors="coerce").to_numpy(np.float64)
+    wrong = ~np.isfinite(ratings) & ~blank.to_numpy()
+    if wrong.any():
+        row = values.index[int(np.argmax(wrong))]
+        raise error(row, f"{name} is '{values[row]}', which is no number")
+    return ratings

@@ -4,23 +4,26 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
-import pandas as pd
 
-from recbole_dealrec.data.convert.interactions import LONGEST_HISTORY, Interactions, Sequence
+from recbole_dealrec.config.properties import properties_folder
+from recbole_dealrec.data.convert.interactions import LONGEST_HISTORY, Interactions, UserSequence
+from recbole_dealrec.data.convert.layout import Layout
+from recbole_dealrec.data.convert.times import time_texts
 from recbole_dealrec.errors import InputError
 
 PARTS = ("train", "valid", "test")
 _CHUNK_ROWS = 100_000
-# What RecBole would misread: white space, a leading quotation mark, a word for a missing value.
-_INVALID_TOKEN = re.compile(r'.*\s|"|$', re.DOTALL)
-_MISSING = {
-    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
-    "NaN", "None", "n/a", "nan", "null",
+# What RecBole would misread: white space, quotation marks, words for a missing value, its own token of padding.
+_MISREAD = re.compile(r'[\s"%]')
+_RESERVED = {
+    "[PAD]", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
+    "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
 }  # fmt: skip
 
 
@@ -44,41 +47,48 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_tokens(tokens: Iterable[str], noun: str) -> None:
-    """Raise InputError if RecBole would misread an identifier in an atomic file.
+def atomic_token(value: str) -> str:
+    """Return an id as an atomic file can hold it: what RecBole would misread is percent-encoded, as in addresses.
 
-    Args:
-        tokens: identifiers.
-        noun: noun for them in the error, such as ``user``.
+    ``urllib.parse.unquote`` gives the id back.
     """
-    for token in tokens:
-        if token in _MISSING or _INVALID_TOKEN.match(token) or not token.isprintable():
-            raise InputError(
-                f"{noun} '{token}': atomic files cannot hold this identifier; it has to be printable text without "
-                "white space that begins with no quotation mark and is no word such as NA; rename it"
-            )
+    token = _MISREAD.sub(lambda found: quote(found[0], safe=""), value)
+    if token in _RESERVED or not token.isprintable():
+        return "".join(f"%{byte:02X}" for byte in value.encode("utf-8", "surrogatepass"))
+    return token
 
 
 def write_interactions(interactions: Interactions, file: Path) -> None:
-    """Write ``.inter`` with user, item and time, grouped by user, each user's rows in their order."""
-    order = np.argsort(interactions.user, kind="stable")
+    """Write ``.inter`` with user, item and time.
+
+    Args:
+        interactions: the interactions, with tokens as ids.
+        file: the file.
+    """
     users, items = np.array(interactions.users, object), np.array(interactions.items, object)
     with open(file, "w", encoding="utf-8") as stream:
         stream.write("user_id:token\titem_id:token\ttimestamp:float\n")
-        for start in range(0, len(order), _CHUNK_ROWS):
-            chunk = interactions[order[start : start + _CHUNK_ROWS]]
-            frame = pd.DataFrame({"user": users[chunk.user], "item": items[chunk.item], "time": chunk.time})
-            frame.to_csv(stream, sep="\t", header=False, index=False, quoting=3)
+        for start in range(0, len(interactions), _CHUNK_ROWS):
+            chunk = interactions[start : start + _CHUNK_ROWS]
+            times = time_texts(chunk.time, chunk.digits)
+            rows = zip(users[chunk.user], items[chunk.item], times, strict=True)
+            stream.writelines(f"{user}\t{item}\t{time}\n" for user, item, time in rows)
 
 
-def write_titles(titles: Mapping[str, str], items: Iterable[str], file: Path) -> None:
-    """Write ``.item`` with item and title, which is empty for an item without one."""
+def write_items(rows: Iterable[Sequence[str]], texts: Iterable[str], file: Path) -> None:
+    """Write ``.item`` with item, title, which is empty for an item without one, and further texts.
+
+    Args:
+        rows: the cells of each item.
+        texts: names of the columns of further texts.
+        file: the file.
+    """
     with open(file, "w", encoding="utf-8") as stream:
-        stream.write("item_id:token\ttitle:token\n")
-        stream.writelines(f"{item}\t{titles.get(item, '')}\n" for item in items)
+        stream.write("\t".join(f"{name}:token" for name in ("item_id", "title", *texts)) + "\n")
+        stream.writelines("\t".join(row) + "\n" for row in rows)
 
 
-def write_benchmark(sequences: Iterable[Sequence], folder: Path, name: str) -> dict[str, int]:
+def write_benchmark(sequences: Iterable[UserSequence], folder: Path, name: str) -> dict[str, int]:
     """Write RecBole's benchmark files ``<name>.train.inter``, ``.valid.inter`` and ``.test.inter`` as the authors do.
 
     Training has a row per user, with the last training item as target. Validation has a row per validation item, whose
@@ -106,3 +116,30 @@ def write_benchmark(sequences: Iterable[Sequence], folder: Path, name: str) -> d
         if not rows:
             raise InputError(f"{name}: too few interactions for a split by time, the {part} part has no row")
     return counts
+
+
+def write_properties(file: Path, layout: Layout | None, split: bool) -> None:
+    """Write the configuration keys of a dataset; words for prompts unless the package has some for a dataset so named.
+
+    Args:
+        file: the file.
+        layout: layout of a published collection, which has words of its own; None for any other.
+        split: whether the dataset has benchmark files.
+    """
+    lines = [
+        f"# Keys of the dataset {file.stem}; --config_files and the command line win over them.",
+        "title_field: title  # (str) Column that holds the titles.",
+    ]
+    if layout or not (properties_folder() / "dataset" / file.name).is_file():
+        noun, verb = (layout.noun, layout.verb) if layout else ("item", "chosen")
+        lines += [
+            f"prompt_noun: {noun}  # (str) What is recommended.",
+            f"prompt_verb: {verb}  # (str) What users do with it.",
+        ]
+    if split:
+        lines += [
+            f"benchmark_filename: [{', '.join(PARTS)}]  # (list) {file.stem}.train.inter and so on.",
+            "load_col: {inter: [user_id, item_id_list, item_id]}  # (dict) History and target of each row.",
+            "alias_of_item_id: [item_id_list]  # (list) The history shares the item ids.",
+        ]
+    file.write_text("\n".join([*lines, ""]), encoding="utf-8")

@@ -54,5 +54,4 @@ def _write_dataset(archive: Path, folder: Path, paper: PaperDataset | None) -> N
     unpacked.mkdir(exist_ok=True)
     unpack(archive, {suffix: unpacked / f"{folder.name}{suffix}" for suffix in (".inter", ".item")})
     CONSOLE.info(f"filtering and splitting {folder.name}")
-    counts = convert(unpacked, folder, paper.min_rating, paper.core, split=True)
-    CONSOLE.info(f"{folder.name}: " + ", ".join(f"{count} {noun}" for noun, count in counts.items()))
+    CONSOLE.info(convert(unpacked, folder, paper.min_rating, paper.core, split=True))

@@ -21,13 +21,13 @@ from recbole_dealrec.data.catalogue import Catalogue
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.bigrec.adapter_card import adapter_card
+from recbole_dealrec.model.bigrec.collation import collate
 from recbole_dealrec.model.bigrec.gguf import gguf_folder, is_gguf
 from recbole_dealrec.model.bigrec.grounding import distances, namesakes_before, rank_beams_first, ranked_apart
 from recbole_dealrec.model.bigrec.instruction import instruction_rows
 from recbole_dealrec.model.bigrec.llm import (
     SampleEncoder,
     check_llm,
-    collate,
     load_network,
     load_tokenizer,
     longest_row,
@@ -69,7 +69,7 @@ class BIGRec(LLMRecommender):
         self._path = path = base or _llm_path(config, dataset)
         self.tokenizer = load_tokenizer(path, config["trust_remote_code"])
         self.network = load_network(config, path)
-        self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles)
+        self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles, dataset.item_texts)
         self._way: Way = "shared"
         if config["llm_path"] != "tiny":  # which is known, and whose rotary positions are not limited
             self._check_context_length()
@@ -99,7 +99,7 @@ class BIGRec(LLMRecommender):
         return json.dumps([checkpoint_content(self._path), *(self.config[key] for key in keys)])
 
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
-        """Return a left-padded batch of prompts with the targets' titles as labels, see ``collate`` of ``llm.py``."""
+        """Return a left-padded batch of prompts with the targets' titles as labels, see ``collate``."""
         return self._collate(self.encoder.prompts(histories), [self.encoder.response(item) for item in targets])
 
     def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:

@@ -8,7 +8,6 @@ from logging import getLogger
 import numpy as np
 import torch
 from peft import PeftModel
-from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -29,7 +28,7 @@ from recbole_dealrec.model.bigrec.chat import ChatTemplate
 from recbole_dealrec.model.bigrec.gguf import gguf_arguments, gguf_model_without_weights, is_gguf
 from recbole_dealrec.model.bigrec.lora import add_lora
 from recbole_dealrec.model.checkpoint import LOAD_ERRORS, load_error, model_without_weights
-from recbole_dealrec.model.loss import IGNORED_LABEL, vocabulary_size
+from recbole_dealrec.model.loss import vocabulary_size
 from recbole_dealrec.store.console import shows_bars
 
 # Real titles are shorter; the limit bounds the cost of training on and generating other texts.
@@ -142,6 +141,7 @@ class SampleEncoder:
         tokenizer: tokenizer of the language model.
         config: reads ``max_history_titles``, ``max_prompt_length``, ``chat_template`` and the prompt's texts.
         titles: titles by internal item id.
+        item_texts: what a history says of items, by internal item id; None for the titles.
 
     Attributes:
         template: the prompt template.
@@ -151,12 +151,18 @@ class SampleEncoder:
         InputError: the prompt template is invalid.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Config, titles: Sequence[str]) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: Config,
+        titles: Sequence[str],
+        item_texts: Sequence[str] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self._chat = ChatTemplate(config, tokenizer) if config["chat_template"] else None
         self.template = self._chat or PromptTemplate(config)
         self.end_token_id = self._chat.end_token_id if self._chat else tokenizer.eos_token_id
-        self.titles = titles
+        self.titles, self._item_texts = titles, titles if item_texts is None else item_texts
         self.max_history_titles = config["max_history_titles"]
         self.max_prompt_length = config["max_prompt_length"]
         self._cached_response = cache(self._encode_response)
@@ -190,7 +196,7 @@ class SampleEncoder:
     def history_lengths(self, samples: CandidateSamples) -> np.ndarray:
         """Return the number of tokens of each truncated history's titles, int64 [n]."""
         total, room = np.zeros(len(samples), dtype=np.int64), self._title_room
-        lengths = np.where(self._title_lengths > room, room // 2, self._title_lengths)
+        lengths = np.where(self._text_lengths > room, room // 2, self._text_lengths)
         for back in range(1, min(self.max_history_titles, samples.item_id_list.shape[1]) + 1):
             places = samples.item_length - back
             items = samples.item_id_list[np.arange(len(samples)), np.maximum(places, 0)]
@@ -204,6 +210,12 @@ class SampleEncoder:
         if long := int((lengths >= _MOST_TITLE_TOKENS).sum()):
             getLogger().warning(f"{long} titles have {_MOST_TITLE_TOKENS} tokens or more and are cut there as targets")
         return lengths
+
+    @cached_property
+    def _text_lengths(self) -> np.ndarray:
+        """Number of tokens of what a history says of each item, int64 [n_items]."""
+        is_title = self._item_texts is self.titles
+        return self._title_lengths if is_title else np.array(self._lengths(self._item_texts))
 
     def _lengths(self, titles: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self._token_ids([self.template.list_titles([title]) for title in titles])]
@@ -219,9 +231,9 @@ class SampleEncoder:
 
     @cached_property
     def _prompt_titles(self) -> list[str]:
-        """Titles by internal item id as they stand in prompts; those that no prompt has room for take half of it."""
-        lengths, room = self._title_lengths, self._title_room
-        return cut_titles(self.titles, lengths > room, room // 2, lambda title: self._lengths([title])[0])
+        """Texts by internal item id as they stand in prompts; those that no prompt has room for take half of it."""
+        lengths, room = self._text_lengths, self._title_room
+        return cut_titles(self._item_texts, lengths > room, room // 2, lambda title: self._lengths([title])[0])
 
     def _token_ids(self, texts: list[str], add_special_tokens: bool = False) -> list[list[int]]:
         """Return token ids of texts; a special token that is spelled out in a text is encoded as plain text."""
@@ -268,34 +280,3 @@ class SampleEncoder:
                     too_long.append(row)
             pending = too_long
         return fitted
-
-
-def collate(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]] | None, pad: int, on_inputs: bool = False
-) -> dict[str, Tensor]:
-    """Return a left-padded batch.
-
-    Args:
-        prompts: token ids of the prompts.
-        responses: token ids of the responses; None for inference.
-        pad: padding token.
-        on_inputs: whether the prompt's tokens are labels too.
-
-    Returns:
-        ``input_ids``, ``attention_mask``, ``position_ids`` and, with responses, ``labels`` (-100: ignored), int64
-        [B, T] each.
-    """
-    rows = [[*prompt, *response] for prompt, response in zip(prompts, responses or [()] * len(prompts), strict=True)]
-    width = max(map(len, rows))
-    input_ids = torch.full((len(rows), width), pad)
-    mask = torch.zeros_like(input_ids)
-    labels = torch.full_like(input_ids, IGNORED_LABEL)
-    for index, row in enumerate(rows):
-        ids = torch.tensor(row)
-        input_ids[index, width - len(row) :] = ids
-        mask[index, width - len(row) :] = 1
-        # The first token of a row is never predicted.
-        labelled = len(row) - (1 if on_inputs else len(prompts[index]))
-        labels[index, width - labelled :] = ids[len(row) - labelled :]
-    batch = {"input_ids": input_ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-    return batch if responses is None else {**batch, "labels": labels}

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.bigrec.llm import SampleEncoder, collate, text_tokens
+from recbole_dealrec.model.bigrec.collation import collate
+from recbole_dealrec.model.bigrec.llm import SampleEncoder, text_tokens
 from recbole_dealrec.model.bigrec.lora import add_lora, load_adapter, missing_targets, save_adapter
 from recbole_dealrec.model.bigrec.small import small_model
 from recbole_dealrec.model.decoding.beam_search import Way, beam_search

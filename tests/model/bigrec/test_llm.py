@@ -11,7 +11,8 @@ from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.model.bigrec.llm import SampleEncoder, check_llm, collate, load_network, load_tokenizer
+from recbole_dealrec.model.bigrec.collation import collate
+from recbole_dealrec.model.bigrec.llm import SampleEncoder, check_llm, load_network, load_tokenizer
 
 TITLES = ["", "Alpha", '"Beta" Returns', "NA", "Delta, The", "A very long title " * 8]
 
@@ -47,6 +48,16 @@ def test_prompt_tokens_are_those_of_the_prompt_text(encoder):
     expected = encoder.template.render([TITLES[2], TITLES[3], TITLES[4]]).text
     assert encoder.prompts([history]) == [encoder.tokenizer(expected)["input_ids"]]
     assert encoder.prompt_texts([history])[0].text == expected
+
+
+def test_a_history_says_more_of_items_than_their_titles(ten, checkpoint):
+    config = ten(llm_path=checkpoint("llama"))
+    texts = [f"{title} (1990)" for title in TITLES]
+    encoder = SampleEncoder(load_tokenizer(config["llm_path"]), config, TITLES, texts)
+    expected = encoder.template.render(["Alpha (1990)", "NA (1990)"]).text
+    assert encoder.prompts([np.array([1, 3])]) == [encoder.tokenizer(expected)["input_ids"]]
+    spelled = encoder.tokenizer.decode(encoder.response(3), skip_special_tokens=True)
+    assert spelled.replace(" ", "") == '"NA"'
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.model.bigrec.llm import collate
+from recbole_dealrec.model.bigrec.collation import collate
 from recbole_dealrec.model.decoding.prefix import longest_split, prefix_cache, prefix_states, split_prefix
 from recbole_dealrec.model.loss import sample_losses
 
