@@ -6,6 +6,7 @@ import inspect
 import runpy
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def prepare_recbole() -> None:
         warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
 
 
+@cache
 def recbole_folder() -> Path:
     """Return the folder of RecBole's package, which is not imported.
 

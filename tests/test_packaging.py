@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -92,3 +93,10 @@ def test_without_recbole_the_error_is_the_command_that_mends_it(installed):
 def test_the_package_has_what_it_names_and_shows_it():
     assert all(callable(getattr(recbole_dealrec, name)) for name in recbole_dealrec.__all__)
     assert set(recbole_dealrec.__all__) <= set(dir(recbole_dealrec))
+
+
+def test_nothing_is_asked_of_an_index_that_does_not_have_it():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.*")]
+    texts = {file: file.read_text(encoding="utf-8") for file in [*pages, *ROOT.glob("recbole_dealrec/**/*.py")]}
+    assert len(texts) > 100
+    assert not [file for file, text in texts.items() if re.search(r"pip install (-\S+ )*['\"]?recbole-dealrec", text)]

@@ -34,11 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: words of the command line, a subcommand first or ``run``; None for those of the process.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    given = sys.argv[1:] if arguments is None else arguments
+    words, debug = [word for word in given if word != "--debug"], "--debug" in given
     try:
         name = _subcommand(words)
-        return import_module(SUBCOMMANDS[name].module).main([word for word in words if word != "--debug"])
+        return import_module(SUBCOMMANDS[name].module).main(words)
     except InputError as error:
         rank = int(os.environ.get("RANK", 0))
         print(f"error: {f'process {rank}: ' if rank else ''}{error}", file=sys.stderr)

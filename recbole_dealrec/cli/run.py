@@ -43,12 +43,12 @@ def carry_out(
     if options.help is not None or options.list:
         print(_text(parser, options, rest))
         return 0, []
-    if "RANK" not in os.environ and max(options.nproc, options.world_size) > 1:
-        return _launch(options, [name, *words]), []
     common = _common(options, rest)
     samplers = options.sampler and options.sampler.split(",")
     seeds = options.seeds and _whole_numbers(options.seeds)
     _check(samplers, common)
+    if "RANK" not in os.environ and max(options.nproc, options.world_size) > 1:
+        return _launch(options, [name, *words]), []
     if options.dry_run:
         from recbole_dealrec.cli.dry_run import dry_run_text
 
@@ -82,7 +82,7 @@ def _parser(name: str, last_step: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry_run", action="store_true", help="print configuration, steps and an estimate of their cost"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors; for every subcommand")
     several = parser.add_argument_group("several processes", "RecBole's options; torchrun and accelerate do as well")
     several.add_argument("--nproc", type=int, default=1, help="processes on this machine")
     several.add_argument("--world_size", type=int, default=-1, help="processes on all machines")
@@ -128,6 +128,7 @@ def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
 
     script = Path(sys.argv[0])
     program = ["-m", "recbole_dealrec"] if script.name == "__main__.py" else [str(script)]
+    words = [*words, *(["--debug"] if "--debug" in sys.argv else [])]  # which the command has taken from its words
     several = options.nproc, options.world_size, options.ip, options.port, options.group_offset
     return launch(program[0], [*program[1:], *words], *several)
 

@@ -152,5 +152,5 @@ def test_samples_that_are_not_finite_are_excluded(pot, caplog):
 
 def test_without_pot_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ot", None)
-    with pytest.raises(InputError, match=r"needs POT; pip install 'recbole-dealrec\[goracs\]'"):
+    with pytest.raises(InputError, match=r'needs POT: pip install -e "\.\[goracs\]"'):
         get_sampler("GORACS")({})

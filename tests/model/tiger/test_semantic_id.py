@@ -107,7 +107,7 @@ def test_rqvae_tells_planted_groups_apart_and_leaves_the_generator_alone():
 def test_rqvae_without_its_library_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     check_semantic_id("rkmeans")
-    with pytest.raises(InputError, match=r'rqvae needs pip install "recbole-dealrec\[rqvae\]"'):
+    with pytest.raises(InputError, match=r'rqvae needs pip install -e "\.\[rqvae\]"'):
         check_semantic_id("rqvae")
 
 

@@ -116,7 +116,7 @@ def test_a_folder_of_sentence_transformers_is_pooled_as_it_says(encoder, ten, tm
 def test_a_folder_of_sentence_transformers_without_the_library_names_the_extra(encoder, monkeypatch, tmp_path):
     (tmp_path / "modules.json").write_text(json.dumps([]), encoding="utf-8")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r'needs pip install "recbole-dealrec\[text\]"'):
+    with pytest.raises(InputError, match=r'needs pip install -e "\.\[text\]"'):
         check_text_encoder(str(tmp_path))
 
 
