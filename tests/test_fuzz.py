@@ -198,16 +198,16 @@ def test_the_command_line_as_a_whole(tmp_path, arguments):
 def converted(source, folder):
     """What a conversion counts, if it passes: then its files are whole; if it does not, nothing is left."""
     shutil.rmtree(folder, ignore_errors=True)
-    counts = one_line(lambda: convert(source, folder))
-    if counts is None:
+    summary = one_line(lambda: convert(source, folder))
+    if summary is None:
         assert not folder.exists() and not list(folder.parent.glob(f".{folder.name}.*"))
         return
     inter, item = AtomicFile(folder / f"{folder.name}.inter"), AtomicFile(folder / f"{folder.name}.item")
     inter.check_rows({"user_id": "token", "item_id": "token", "timestamp": "float"})
     inter.check_numbers("timestamp")
-    assert len(list(inter.rows())) == counts["interactions"] + 1
+    assert len(list(inter.rows())) == summary.interactions + 1
     tokens = [row[0] for _, row in list(item.rows())[1:]]
-    assert len(tokens) == counts["items"] and set(read_titles(item, "item_id", "title")) <= set(tokens)
+    assert len(tokens) == summary.items and set(read_titles(item, "item_id", "title")) <= set(tokens)
 
 
 cells = st.sampled_from(

@@ -304,6 +304,7 @@ def test_given_columns_of_two_files(source, tmp_path, capsys):
     [
         ("--user_col=who", "no column 'who' (found user, item, rating, time, title); name it by user_col"),
         ("--text_cols=genre", "no column 'genre' (found user, item, rating, time, title); see text_cols"),
+        ("--text_cols=user,user", "text_cols names user a second time by 'user'; leave it out"),
         ("--encoding=utf-99", "encoding: Python knows no encoding 'utf-99'"),
         ("--items=absent.csv", "absent.csv: no such file or folder"),
     ],
@@ -311,6 +312,20 @@ def test_given_columns_of_two_files(source, tmp_path, capsys):
 def test_options_that_name_what_is_not_there(option, message, source, tmp_path, capsys):
     assert main([str(write_csv(source)), str(tmp_path / "mine"), option]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_id_of_a_parquet_file_is_a_text_or_a_number(source, tmp_path):
+    rows = {"user": [["a", "b"], ["c"]], "item": [1, 2], "time": [1, 2], "title": ["x", "y"]}
+    pd.DataFrame(rows).to_parquet(source / "s.parquet")
+    with pytest.raises(InputError, match="s.parquet, row 1: user is a ndarray; an id has to be a text or a number"):
+        convert(source / "s.parquet", tmp_path / "mine")
+    numbers = pd.DataFrame({**rows, "user": pd.array([7, None], dtype="Int64")})
+    numbers.to_parquet(source / "s.parquet")
+    with pytest.raises(InputError, match="s.parquet, row 2: user is missing; drop the row"):
+        convert(source / "s.parquet", tmp_path / "mine")
+    numbers[:1].to_parquet(source / "s.parquet")
+    convert(source / "s.parquet", tmp_path / "mine")
+    assert (tmp_path / "mine" / "mine.inter").read_text() == INTER + "7\t1\t1\n"
 
 
 def test_parquet_needs_pyarrow(source, tmp_path, monkeypatch):

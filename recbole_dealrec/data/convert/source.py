@@ -163,14 +163,27 @@ def existing_table(path: Path, encoding: str | None) -> Table:
 
 def _text_columns(items: Table, texts: tuple[str, ...], title: str) -> dict[str, str]:
     """Return the columns of further texts by the names that they get, with ``_`` for signs that names cannot have."""
+    named: dict[str, str] = {}
     for name in texts:
         if name not in items.columns():
-            raise InputError(f"{items.name}: no column '{name}' (found {', '.join(items.columns())}); see text_cols")
-    return {re.sub(r"\W", "_", name): name for name in texts if name != title}
+            found = ", ".join(map(str, items.columns()))
+            raise InputError(f"{items.name}: no column '{name}' (found {found}); see text_cols")
+        if name != title:
+            short = re.sub(r"\W", "_", name)
+            if short in ("item_id", "title", *named):
+                raise InputError(f"{items.name}: text_cols names {short} a second time by '{name}'; leave it out")
+            named[short] = name
+    return named
 
 
 def _missing(values: pd.Series, table: Table) -> pd.Series:
-    return values.isna() | (values == "") if table.is_text else values.isna()
+    if not table.is_text:
+        return values.isna()
+    # Comparing a column of arrays would compare their entries.
+    is_plain = pd.api.types.infer_dtype(values) == "string"
+    return values.isna() | (
+        values == "" if is_plain else values.map(lambda value: isinstance(value, str) and not value)
+    )
 
 
 def _check_present(values: pd.Series, name: str, table: Table) -> None:
