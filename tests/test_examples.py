@@ -170,7 +170,8 @@ def test_the_adapter_in_peft_gives_the_logits_of_the_run(finished_run):
     samples = CandidateSamples.from_dataset(dataset)
     batch = recommender.batch([samples.history(row) for row in range(4)], samples.item_id[:4])
 
-    base = json.loads((run_dir / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    config = json.loads((run_dir / "adapter" / "adapter_config.json").read_text())
+    base = run_dir / "adapter" / config["base_model_name_or_path"]
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), run_dir / "adapter").eval()
     with torch.no_grad():
         expected, logits = recommender.network(**batch).logits, loaded(**batch).logits

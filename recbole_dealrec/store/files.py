@@ -27,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         InputError: the disk is full.
     """
     # The inner one sees the full disk before the scratch folder is removed.
-    with _report_full_disk(path), _scratch_folder(path) as scratch, _report_full_disk(path):
+    with report_full_disk(path), _scratch_folder(path) as scratch, report_full_disk(path):
         written = scratch / path.name
         yield written
         for file in _files(written):
@@ -77,7 +77,8 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _report_full_disk(path: Path) -> Iterator[None]:
+def report_full_disk(path: Path) -> Iterator[None]:
+    """Turn an error of a full disk, while ``path`` is written, into an InputError."""
     try:
         yield
     except Exception as error:

@@ -4,18 +4,21 @@ import os
 import tempfile
 from pathlib import Path
 
+from recbole_dealrec.store.files import report_full_disk
+
 LATEST = "latest"
 
 
 def point_latest(folder: Path) -> None:
     """Let ``latest`` beside a folder point to it: a relative link, a file with its name where there are no links."""
-    with tempfile.TemporaryDirectory(prefix=f".{LATEST}.", dir=folder.parent) as scratch:
+    latest = folder.parent / LATEST
+    with report_full_disk(latest), tempfile.TemporaryDirectory(prefix=f".{LATEST}.", dir=folder.parent) as scratch:
         pointer = Path(scratch) / LATEST
         try:
             pointer.symlink_to(folder.name, target_is_directory=True)
         except OSError:
             pointer.write_text(folder.name, encoding="utf-8")
-        os.replace(pointer, folder.parent / LATEST)
+        os.replace(pointer, latest)
 
 
 def named_folder(path: Path) -> Path:
