@@ -40,7 +40,7 @@ def test_help_lists_every_key_with_its_type_and_default(run_help):
     for file in property_files():
         for key in read_yaml(file):
             assert f"--{key} (" in text, key
-    assert "--n_fewshot (int) Number of samples the LLM is fine-tuned on. [default: 1024]" in text
+    assert "--n_fewshot (str or int) Samples the LLM is fine-tuned on;" in text and "64. [default: auto]" in text
     assert "--t5_dropout_rate (float) Dropout. [default: 0.1]" in text
     assert "--weight_decay (float) The weight decay" in text and "--eval_step (int)" in text  # RecBole's
 

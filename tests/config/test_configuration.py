@@ -323,7 +323,7 @@ def test_recboles_argument_lists_stay_as_they_are():
 def test_the_programs_command_line_is_not_read(monkeypatch, ten):
     monkeypatch.setattr(sys, "argv", ["prog", "--seed=1", "--n_fewshot=5", "--no_such_key=1"])
     config = ten()
-    assert config["seed"] == 2020 and config["n_fewshot"] == 1024
+    assert config["seed"] == 2020 and config["n_fewshot"] == "auto"
 
 
 def test_numpy_has_the_names_recbole_uses(ten):

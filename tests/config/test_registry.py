@@ -245,7 +245,7 @@ def test_a_model_class_is_handed_in_from_outside(ten):
         """A recommender that no registry knows."""
 
     config = ten(model=Unregistered)
-    assert config.model_class is Unregistered and config["n_fewshot"] == 1024 and config.is_llm_recommender
+    assert config.model_class is Unregistered and config["n_fewshot"] == "auto" and config.is_llm_recommender
     assert not ten().surrogate().is_llm_recommender
 
 

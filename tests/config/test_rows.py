@@ -200,7 +200,8 @@ def test_every_default_is_accepted_by_its_check():
 
 
 def test_a_surrogates_key_follows_the_key_itself():
-    assert key_of("surrogate_epochs") == replace(KEYS["epochs"], name="surrogate_epochs", step="surrogate")
+    expected = replace(KEYS["learning_rate"], name="surrogate_learning_rate", step="surrogate")
+    assert key_of("surrogate_learning_rate") == expected
     assert key_of("surrogate_eval_batch_size").step == NOTHING
     assert (key_of("surrogate_hidden_size").kind, key_of("surrogate_hidden_size").step) == (ANY, "surrogate")
     assert key_of("hidden_size") is None
