@@ -33,7 +33,8 @@ from recbole_dealrec.report.comparison_table import (
     write_comparison,
     yardstick_values,
 )
-from recbole_dealrec.report.tracking import tracked
+from recbole_dealrec.report.summary import log_next
+from recbole_dealrec.report.tracking import check_tracking, tracked
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring
@@ -80,14 +81,14 @@ def run_recbole_dealrec(
     """
     check_last_step(last_step)
     config = configure(model, dataset, config_file_list, config_dict or {}, sampler)
-    _check_tracking(config, saved)
+    check_tracking(config, saved)
     start_logging(config)
     (job,) = prepare([config], last=last_step)
     with processes.process_group(config["device"].type == "cpu"), _root(config, saved) as root:
         CONSOLE.info(f"{_told(job)}; run folder {job.folders(root).run}")
         result, run_dir = _run(job, job.scoring(root), root, last_step)
     if saved:
-        _tell_next(Path(run_dir), last_step)
+        log_next(Path(run_dir), last_step)
     return {**result, "run_dir": run_dir if saved else ""}
 
 
@@ -181,7 +182,7 @@ def select_fewshot(
     columns = Columns(user_col, item_col, time_col, title_col, texts=tuple(text_cols))
     with dataset_written(interactions, items, {**keys, "llm_path": llm_path}, columns, encoding) as (config_dict, ids):
         config = configure("BIGRec", FRAME, None, config_dict)
-        _check_tracking(config, "checkpoint_dir" in keys)
+        check_tracking(config, "checkpoint_dir" in keys)
         (job,) = prepare([config], last="select")
         with opened(job.folders().run) as folder:
             pipeline, _ = _run_tracked(job, job.scoring(), folder, "select")
@@ -234,16 +235,6 @@ def _told(job: Job) -> str:
     return f"{sampler}: {n if sampler == 'Full' else job.config['n_fewshot']:,} of {n:,} candidate samples"
 
 
-def _tell_next(folder: Path, last: str) -> None:
-    """Say where the results of a run are, and what comes next."""
-    lines = {
-        "select": [f"few-shot samples: {folder / 'fewshot.jsonl'}"],
-        "evaluate": [f"report: {folder / 'report.html'}", f"recommend: recbole-dealrec recommend {folder} --user ID"],
-    }
-    goes_on = [] if last == LAST_STEPS[-1] else ["go on: the same command without --last_step"]
-    CONSOLE.info("\n".join(["what is next", *lines.get(last, []), *goes_on]))
-
-
 def _run(job: Job, scoring: Scoring, root: Path | None, last: str) -> tuple[dict[str, Any], str]:
     """Run a job up to its last step; return the result and the run folder."""
     with opened(job.folders(root).run) as folder:
@@ -260,12 +251,6 @@ def _run_tracked(job: Job, scoring: Scoring, folder: RunFolder, last: str) -> tu
         result = pipeline.run(last)
         tracking.log_result(pipeline.curves(), result)
     return pipeline, result
-
-
-def _check_tracking(config: Config, kept: bool) -> None:
-    """Raise InputError if a run that is tracked is not kept: its folder says what is logged already."""
-    if config["log_with"] and not kept:
-        raise InputError("log_with: a run has to be kept to be tracked; give saved=True or a checkpoint_dir")
 
 
 def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:

@@ -4,11 +4,10 @@ from importlib import import_module
 
 _MODULES = {
     "candidates": ("CandidateSamples", "Fields"),
-    "dataset": (
-        "QueryDataLoader", "SequentialDataset", "SpareBatch", "Splits", "check_cutoffs", "load_splits", "train_loader",
-    ),
+    "dataset": ("SequentialDataset", "Splits", "check_cutoffs", "load_splits"),
+    "loader": ("QueryDataLoader", "SpareBatch", "train_loader"),
     "prompt": ("Prompt", "PromptTemplate"),
-}  # fmt: skip
+}
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_MODULE_OF)
 

@@ -21,6 +21,7 @@ from recbole_dealrec.store.run_folder import RunFolder
 
 CATALOGUE = "catalogue"  # output of a run
 _ITEMS, _FEATURES, _FIELDS, _HISTORIES = "items.jsonl", "features.safetensors", "fields.json", "histories.jsonl"
+_COLUMNS = ("item", "title", "text", "count")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Catalogue:
         config: configuration of the run.
         tokens: item tokens by internal item id, the padding's first.
         titles: titles by internal item id.
+        item_texts: what a prompt says of the items of a history, by internal item id.
         item_counts: interactions of each item in the training part, int64 [n_items].
         features: RecBole's item features.
         sizes: RecBole's ``num`` of the users, the items and the features, by field.
@@ -40,6 +42,7 @@ class Catalogue:
     config: Config
     tokens: np.ndarray
     titles: list[str]
+    item_texts: list[str]
     item_counts: np.ndarray
     features: dict[str, torch.Tensor]
     sizes: dict[str, int]
@@ -53,21 +56,22 @@ class Catalogue:
         sizes = {name: int(dataset.num(name)) for name in fields}
         types = {name: dataset.field2type[name].value for name in fields}
         tokens = dataset.field2id_token[dataset.iid_field]
-        return cls(dataset.config, tokens, dataset.titles, dataset.item_counts, features, sizes, types)
+        texts = dataset.titles, dataset.item_texts
+        return cls(dataset.config, tokens, *texts, dataset.item_counts, features, sizes, types)
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> "Catalogue":
         """Return the catalogue that ``save`` wrote to a folder."""
         items = list(_lines(folder / _ITEMS))
-        tokens, titles, counts = ([item[name] for item in items] for name in ("item", "title", "count"))
+        tokens, *texts, counts = ([item[name] for item in items] for name in _COLUMNS)
         fields = json.loads((folder / _FIELDS).read_text(encoding="utf-8"))
         features = load_file(folder / _FEATURES)
-        return cls(config, np.array(tokens, object), titles, np.array(counts, np.int64), features, **fields)
+        return cls(config, np.array(tokens, object), *texts, np.array(counts, np.int64), features, **fields)
 
     def save(self, folder: Path) -> None:
         """Write the items as JSON lines and their features to a folder."""
-        columns = zip(self.tokens, self.titles, self.item_counts.tolist(), strict=True)
-        rows = ({"item": str(token), "title": title, "count": count} for token, title, count in columns)
+        columns = map(str, self.tokens), self.titles, self.item_texts, self.item_counts.tolist()
+        rows = (dict(zip(_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True))
         _write_lines(folder / _ITEMS, rows)
         save_file({name: values.contiguous() for name, values in self.features.items()}, folder / _FEATURES)
         fields = json.dumps({"sizes": self.sizes, "types": self.types}, indent=2)

@@ -1,11 +1,13 @@
 """The results of a run in the terminal."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from texttable import Texttable
 
 from recbole_dealrec.config import Config
+from recbole_dealrec.config.key import LAST_STEPS
 from recbole_dealrec.model.surrogate.surrogate import surrogate_labels
 from recbole_dealrec.report.answer import answer_metrics, answer_rows, metric_table
 from recbole_dealrec.store.console import CONSOLE, line_width
@@ -23,6 +25,16 @@ def log_summary(config: Config, result: dict[str, Any]) -> None:
         CONSOLE.info(f"what else ranks these queries\n{_yardstick_table(result)}")
         CONSOLE.info(result["verdict"])
     CONSOLE.info(f"seconds and peak memory\n{_step_table(result)}")
+
+
+def log_next(folder: Path, last: str) -> None:
+    """Say where the results of a run are, and what comes next."""
+    lines = {
+        "select": [f"few-shot samples: {folder / 'fewshot.jsonl'}"],
+        "evaluate": [f"report: {folder / 'report.html'}", f"recommend: recbole-dealrec recommend {folder} --user ID"],
+    }
+    goes_on = [] if last == LAST_STEPS[-1] else ["go on: the same command without --last_step"]
+    CONSOLE.info("\n".join(["what is next", *lines.get(last, []), *goes_on]))
 
 
 def _metric_table(result: dict[str, Any]) -> str:

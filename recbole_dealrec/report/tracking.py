@@ -19,6 +19,12 @@ from recbole_dealrec.store.run_folder import RunFolder
 _RECORD = "tracking.json"
 
 
+def check_tracking(config: Config, kept: bool) -> None:
+    """Raise InputError if a run that is tracked is not kept: its folder says what is logged already."""
+    if config["log_with"] and not kept:
+        raise InputError("log_with: a run has to be kept to be tracked; give saved=True or a checkpoint_dir")
+
+
 class Tracking:
     """The trackers of a run, in its main process; none without ``log_with``.
 
