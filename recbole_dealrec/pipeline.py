@@ -23,8 +23,8 @@ from recbole_dealrec.model.surrogate import build_surrogate, settle_epochs
 from recbole_dealrec.report import example_prompts, log_summary, ranked_queries, selection_statistics, write_report
 from recbole_dealrec.report.card import write_card
 from recbole_dealrec.sampler.few_shot import FewShotSampler, settle_n_fewshot
-from recbole_dealrec.sampler.given import CARD, GivenSampler, sampler_of, selection_card, shared_keys
 from recbole_dealrec.sampler.selection import Selection
+from recbole_dealrec.sampler.selection_card import CARD, GivenSampler, sampler_of, selection_card, shared_keys
 from recbole_dealrec.scorer.scorer import LLM
 from recbole_dealrec.scorer.scoring import Scoring, check_scorers, needs_surrogate, scoring_steps
 from recbole_dealrec.store.names import Folders

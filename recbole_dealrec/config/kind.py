@@ -133,7 +133,7 @@ EVALUATION = Kind("dict", f"a mapping with the keys {', '.join(sorted(_EVALUATIO
 OPTIMISER, LOG_LEVEL = _caseless(*_OPTIMISERS), _caseless(*_LOG_LEVELS)
 TRACKERS = Kind(
     "str or list",
-    f'some of {", ".join(_TRACKERS)} whose packages are installed: pip install "recbole-dealrec[tracking]"',
+    f'some of {", ".join(_TRACKERS)} whose packages are installed: pip install -e ".[tracking]"',
     _is_trackers,
 )
 METRICS = Kind(
