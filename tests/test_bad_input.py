@@ -148,7 +148,7 @@ COMMAND_LINES = {
     "negative ratio": (["--lora_dropout", "-0.1"], "'lora_dropout' has to be a number in [0, 1), not -0.1"),
     "no such sampler": (["-s", "Best"], "no sampler 'Best'; known are CCS, DEALRec, EL2N, "),
     "no such model class": (["-m", "BigRex"], "no model 'BigRex'; known are BIGRec"),
-    "stray word": (["games"], "'games' is not an option"),
+    "stray word": (["games"], "no subcommand 'games'"),
     "sampled evaluation": (["--eval_args={order: TO, mode: uni100}"], "mode has to be full"),
     "a sampler twice": (["--sampler=Random,Random"], "sampler: each value to compare has to be named once"),
     "no such sampler among several": (["--sampler=Random,Best"], "no sampler 'Best'; known are CCS, DEALRec"),
