@@ -22,6 +22,7 @@ from recbole_dealrec.data.download.library import download_if_absent
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.data.title import TITLE, read_item_texts, read_titles
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.store.console import CONSOLE
 from recbole_dealrec.store.names import DATA
 
 
@@ -225,7 +226,7 @@ def load_splits(config: Config) -> Splits:
         if len(part) == 0:
             raise InputError(f"{config['dataset']}: the {name} split is empty; check eval_args and the .inter files")
     splits = Splits(*parts)
-    getLogger().info(splits.summary)
+    CONSOLE.info(splits.summary)
     return splits
 
 
