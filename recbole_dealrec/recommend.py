@@ -1,6 +1,5 @@
 """Recommendations of a finished run, from Python and as ``python -m recbole_dealrec.recommend RUN_DIR``."""
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
@@ -26,11 +25,6 @@ from recbole_dealrec.model.reweighting import Reweighting
 from recbole_dealrec.store.console import progress_bar
 from recbole_dealrec.store.latest import named_folder
 from recbole_dealrec.store.run_folder import check_outputs
-
-_ABOUT_SCORE = (
-    "score: minus the logarithm of the item's distance, which is from 1 for the model's first item to 2 for its last "
-    "before the run's re-weighting; comparable within a history alone"
-)
 
 
 def recommend(
@@ -170,46 +164,6 @@ def _item_index(items: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows), torch.from_numpy(np.concatenate(items))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print recommendations for the command line; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="recbole-dealrec recommend", allow_abbrev=False,
-        description="The best items for histories or users, from a finished run.", epilog=_ABOUT_SCORE,
-    )  # fmt: skip
-    parser.add_argument("run_dir", help="folder of the run, such as saved/latest")
-    given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--user", action="append", help="user token, whose history is that of the data; repeatable")
-    given.add_argument("--history", action="append", help="item tokens, oldest first, separated by blanks; repeatable")
-    given.add_argument("--histories", metavar="FILE", help="file with such a history on each line; - reads them in")
-    parser.add_argument("--k", type=int, default=10, help="number of items for each history (10)")
-    parser.add_argument("--exclude_history", action="store_true", help="leave the items of a history out")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each item instead of a table")
-    options = parser.parse_args(arguments)
-    try:
-        lines = None if options.user else options.history or _lines(options.histories)
-        histories = lines and [line.split() for line in lines]
-        found = recommend(options.run_dir, histories, options.k, options.exclude_history, options.user)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        print(found.to_json(orient="records", lines=True, force_ascii=False), end="")
-    else:
-        print(f"{_table(found)}\n{_ABOUT_SCORE}")
-    return 0
-
-
-def _table(found: pd.DataFrame) -> str:
-    return found.assign(score=found["score"].round(4) + 0.0).to_string(index=False)  # + 0.0 turns -0.0 into 0.0
-
-
-def _lines(file: str) -> list[str]:
-    try:
-        return (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).splitlines()
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"{file}: cannot be read as text ({error})") from error
-
-
 class _CallableModule(ModuleType):
     """Make ``recbole_dealrec.recommend`` callable, which is this module as soon as it is imported."""
 
@@ -219,4 +173,6 @@ class _CallableModule(ModuleType):
 sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from recbole_dealrec.cli.command import main
+
+    sys.exit(main(["recommend", *sys.argv[1:]]))

@@ -14,6 +14,7 @@ from peft import AutoPeftModelForCausalLM
 
 import recbole_dealrec
 from recbole_dealrec import recommend, run_recbole_dealrec
+from recbole_dealrec.cli.command import main
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import BIGRec
 from recbole_dealrec.store.run_folder import RunFolder
@@ -144,8 +145,6 @@ def test_the_name_is_the_function_whichever_was_imported_first(tmp_path):
 
 
 def test_the_module_prints_what_the_function_returns(finished_run, monkeypatch, capsys):
-    import recbole_dealrec.recommend as module
-
     run_dir = finished_run("TIGER")["run_dir"]
     expected = recommend(run_dir, [["50", "172"], ["181"]], 3)
     arguments = [run_dir, "--history", "50 172", "--history", "181", "--k", "3"]
@@ -155,14 +154,12 @@ def test_the_module_prints_what_the_function_returns(finished_run, monkeypatch, 
     assert table == expected.round({"score": 4}).to_string(index=False)
     assert about.startswith("score: minus the logarithm")
 
-    monkeypatch.setattr(sys, "argv", ["recommend", run_dir, "--histories", "-", "--k", "3", "--json"])
     monkeypatch.setattr(sys, "stdin", io.StringIO("50 172\n181\n"))
-    assert module.main() == 0
+    assert main(["recommend", run_dir, "--histories", "-", "--k", "3", "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["item"] for line in lines] == expected["item"].tolist()
 
-    monkeypatch.setattr(sys, "argv", ["recommend", run_dir, "--histories", "absent.txt"])
-    assert module.main() == 2
+    assert main(["recommend", run_dir, "--histories", "absent.txt"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: absent.txt: cannot be read")
 
@@ -313,9 +310,7 @@ def test_the_last_run_is_latest(finished_run):
 
 
 def test_items_of_one_title_are_told_apart_and_no_score_is_minus_zero(small_run, capsys):
-    import recbole_dealrec.recommend as module
-
-    assert module.main([str(small_run("tiny")), "--user", "u4", "--user", "u1", "--k", "10"]) == 0
+    assert main(["recommend", str(small_run("tiny")), "--user", "u4", "--user", "u1", "--k", "10"]) == 0
     *table, about = capsys.readouterr().out.splitlines()
     assert sum("Twin [i5]" in line for line in table) == sum("Twin [i6]" in line for line in table) == 2
     assert not any("-0.0000" in line for line in table) and about.startswith("score: ")

@@ -20,7 +20,7 @@ SUBCOMMANDS = {
     "run": Subcommand("recbole_dealrec.cli.run", "one run, or a comparison of several samplers or seeds (the default)"),
     "compare": Subcommand("recbole_dealrec.cli.compare", "a comparison of samplers over seeds"),
     "select": Subcommand("recbole_dealrec.cli.select", "a run up to its selection, for other tools"),
-    "recommend": Subcommand("recbole_dealrec.recommend", "the best items for histories, from a finished run"),
+    "recommend": Subcommand("recbole_dealrec.cli.recommendation", "the best items for histories, from a finished run"),
     "runs": Subcommand("recbole_dealrec.cli.runs", "the runs and comparisons of a folder, with their metrics"),
     "tune": Subcommand("recbole_dealrec.cli.tune", "values of keys, chosen by validation"),
     "convert": Subcommand("recbole_dealrec.data.convert.__main__", "published files to a dataset folder"),

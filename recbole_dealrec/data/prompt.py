@@ -4,10 +4,12 @@ import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from recbole_dealrec.config import Config
 from recbole_dealrec.errors import InputError
+
+if TYPE_CHECKING:
+    from recbole_dealrec.config import Config
 
 # What is between two titles of a list. Where a title itself has it, a backslash keeps the two quotes apart.
 _SEPARATOR, _ESCAPED = re.compile(r'(", )(?=\\*")'), r"\1\\"
@@ -36,7 +38,7 @@ class PromptTemplate:
         InputError: a text has an unknown field or an unmatched brace, or leaves out the history.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: "Config") -> None:
         words = {"noun": config["prompt_noun"], "verb": config["prompt_verb"]}
         self.instruction = checked_text("prompt_instruction", config["prompt_instruction"], {*words}).format(**words)
         self._input = checked_text("prompt_input", config["prompt_input"], {"history", *words}, "history")

@@ -274,7 +274,7 @@ def test_a_tracker_that_there_is_not_is_refused(ten, value):
 def test_a_tracker_needs_its_package(ten, monkeypatch, name):
     found = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda wanted: None if wanted == name else found(wanted))
-    with pytest.raises(InputError, match=r'installed: pip install "recbole-dealrec\[tracking\]", not '):
+    with pytest.raises(InputError, match=r'installed: pip install -e "\.\[tracking\]", not '):
         ten(log_with=f"tensorboard,{name}" if name != "tensorboard" else name)
 
 

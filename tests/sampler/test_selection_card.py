@@ -139,7 +139,7 @@ def changed(content, name, value):
         (lambda card: changed(card, "indices", [0, 1, 2, 10**30]), "was made on other data"),
         (lambda card: changed(card, "data", "0" * 64), "was made on other data"),
         (lambda card: changed(card, "keys", {"n_fewshot": 4}), "'keys' has no samples_per_user"),
-        (lambda card: changed(card, "keys", {**card["keys"], "n_fewshot": "all"}), "'n_fewshot' has to be a whole"),
+        (lambda card: changed(card, "keys", {**card["keys"], "n_fewshot": "all"}), "'n_fewshot' has to be auto"),
         (lambda card: changed(card, "steps", {"selection": {"seconds": "1"}}), "'steps' has a step without seconds"),
         (
             lambda card: changed(card, "steps", {"selection": {"seconds": 1, "memory": {"resident": "much"}}}),
