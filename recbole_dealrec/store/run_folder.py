@@ -82,8 +82,8 @@ class RunFolder:
     def discard(self, name: str) -> None:
         """Remove an output file if it exists."""
         if self.checksums.pop(name, None) and self.written:
+            (self / name).unlink()  # first, so that an interruption leaves no file that is not recorded
             write_json(self / _CHECKSUMS, self.checksums)
-            (self / name).unlink()
 
     def discard_unfinished(self, prefix: str = "") -> None:
         """Remove the outputs whose names begin with ``prefix`` and end in ``UNFINISHED``."""

@@ -166,3 +166,32 @@ def test_the_outputs_of_a_folder_are_read_without_opening_it(tmp_path):
     assert intact_outputs(tmp_path) == set()
     with pytest.raises(InputError, match="checksums.json: not JSON any more"):
         check_outputs(tmp_path, ["a.txt"])
+
+
+def test_an_interrupted_removal_leaves_no_file(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    folder.output_json("x.json.unfinished", 1)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("recbole_dealrec.store.run_folder.write_json", killed)
+        folder.discard_unfinished()
+    again = RunFolder(tmp_path / "run")
+    assert not again.has("x.json.unfinished") and [file.name for file in again.path.iterdir()] == ["checksums.json"]
+
+
+def test_an_amended_output_keeps_what_it_had(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.output("weights") as path:
+        path.mkdir()
+        (path / "a.txt").write_text("a")
+    with pytest.raises(ZeroDivisionError), folder.amended("weights") as path:
+        (path / "b.txt").write_text("b")
+        raise ZeroDivisionError
+    assert [file.name for file in (folder / "weights").iterdir()] == ["a.txt"]
+    with folder.amended("weights") as path:
+        (path / "b.txt").write_text("b")
+    again = RunFolder(tmp_path / "run")
+    assert again.has("weights") and sorted(file.name for file in (again / "weights").iterdir()) == ["a.txt", "b.txt"]
