@@ -196,8 +196,7 @@ That of DEALRec; the other samplers differ in the keys of `properties/sampler/` 
 
 
 def explained(table: Runs) -> str:
-    yardsticks = "Below stand yardsticks, which cost seconds, on the same queries, and the surrogates of seed "
-    yardsticks = f"{yardsticks}{table.config['seed']}. " if table.yardsticks() else ""
+    yardsticks = "Below stand yardsticks, which cost seconds, on the same queries. " if table.yardsticks() else ""
     return (
         "Means and standard deviations over seeds, on all test queries, over the full catalogue. The p values are of "
         "two-sided paired t tests over the seeds, corrected by Holm's method over all samplers and both metrics, apart "

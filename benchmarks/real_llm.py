@@ -77,7 +77,7 @@ def page(table: comparison.Runs) -> str:
     config, runs = table.config, table.rows()
     apart = ("data_path", "checkpoint_dir", "seed", "sampler", "llm_path")
     resolved = {key: value for key, value in config.resolved().items() if key not in apart}
-    trials = pd.read_csv(common.RESULTS / f"{NAME}-trials.csv")
+    trials, reweighted = (pd.read_csv(common.RESULTS / f"{NAME}-{name}.csv") for name in ("trials", "reweighted"))
     return f"""# ml-100k, SmolLM2-135M-Instruct, {config["n_fewshot"]} of {len(table.samples):,} samples
 
 {answer(runs)}
@@ -101,6 +101,12 @@ Seconds of one thread of two, with other work on the other one; they compare sam
 surrogates and scores that it uses, whichever run they were computed for.
 
 {comparison.cost_table(runs)}
+
+## Re-weighted
+
+One run (InfluenceOnly, seed 2020, the defaults of the re-weighting), on the same queries:
+
+{common.table(list(reweighted), reweighted.itertuples(index=False))}
 
 ## Learning rate
 

@@ -19,13 +19,15 @@ from recbole_dealrec.yardstick import Evaluation
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="games")
+    parser.add_argument("--no_surrogates", action="store_true", help="leave out the surrogates, which take longest")
     arguments, rest = parser.parse_known_args()
     keys = {"show_progress": False, "topk": [5, 10, 20], **parse_command_line(rest)}
     config = configure(None, arguments.dataset, None, keys)
     (job,) = prepare([config])
-    scoring = job.scoring()
-    scoring.scores(["influence"])  # trains the surrogates
-    surrogates = scoring.surrogates(scoring_steps(config, ["influence"]))
+    scoring, surrogates = job.scoring(), {}
+    if not arguments.no_surrogates:
+        scoring.scores(["influence"])  # trains them
+        surrogates = scoring.surrogates(scoring_steps(config, ["influence"]))
     rows = Evaluation(config, job.splits, job.samples).yardsticks(surrogates)
     errors = [{f"{name}, standard error": value for name, value in row["standard_error"].items()} for row in rows]
     table = [{"yardstick": row["name"], **row["unrounded"], **error} for row, error in zip(rows, errors, strict=True)]
