@@ -24,6 +24,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 def _pages_outside() -> dict[str, str]:
     """Page, or plain file, of each file that lies outside docs/, by its path in the repository."""
     pages = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+    pages["benchmarks/README.md"] = "results/index.md"
     results = sorted(ROOT.glob("benchmarks/results/*"))
     return pages | {file.relative_to(ROOT).as_posix(): f"results/{file.name}" for file in results}
 
