@@ -30,7 +30,7 @@ from recbole_dealrec.store.files import atomic_path, read_json
 
 MAIN = ["DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "Random", "TargetFrequency", "CCS"]
 OTHERS = ["EL2N", "GraNd", "TF-DCon", "RecRanker", "S2L", "GORACS"]
-# Keys of one sampler, chosen on the validation part by results/<dataset>-<model>-trials.md as first measured.
+# Keys of one sampler, chosen on the validation part by results/<dataset>-<model>-first-trials.md as first measured.
 CHOSEN = {
     ("TIGER", "games"): {
         "DEALRec": {"hard_prune_ratio": 0, "effort_weight": 0.1},
@@ -70,11 +70,12 @@ def main() -> None:
     parser.add_argument("--main", nargs="+", help="samplers that run with all seeds")
     parser.add_argument("--others", nargs="*", default=OTHERS, help="samplers that run with the first three seeds")
     parser.add_argument("--full", type=int, default=1, help="seeds of the fine-tuning on all candidates")
+    parser.add_argument("--page", action="store_true", help="write the page of the rows that are there")
     arguments, rest = parser.parse_known_args()
     keys = {"show_progress": False, "topk": [10, 20], **parse_command_line(rest)}
     table = Runs(arguments.model, arguments.dataset, keys)
     names = arguments.main or [*MAIN, *table.variants]
-    for place, seed in enumerate(arguments.seeds):
+    for place, seed in enumerate([] if arguments.page else arguments.seeds):
         for name in names + (arguments.others if place < 3 else []) + ["Full"] * (place < arguments.full):
             table.run(name, seed)
     common.write(table.name, report(table))
@@ -163,7 +164,7 @@ def report(table: Runs) -> str:
 
 ## Metrics
 
-{explained(table)}{chosen_keys(table)}
+{explained(table)}{chosen_keys(table)}{schedule(runs)}
 
 {metrics_table(table)}
 
@@ -208,11 +209,17 @@ def chosen_keys(table: Runs) -> str:
     if not table.chosen:
         return "All samplers have their defaults."
     keys = "; ".join(f"{name}: {listed(keys)}" for name, keys in table.chosen.items())
-    page = f"{table.name}-trials.md"
+    page = f"{table.name}-first-trials.md"
     return (
         f"Chosen on the validation part with one seed, by [{page}]({page}) as it was first measured: {keys}; the rest "
         "are defaults."
     )
+
+
+def schedule(runs: pd.DataFrame) -> str:
+    if "TargetFrequency" not in set(runs["sampler"]):
+        return ""
+    return " TargetFrequency ran with a later version, whose learning rate is above 0 at the first step, too."
 
 
 def full_keys(table: Runs) -> str:
