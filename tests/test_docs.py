@@ -193,6 +193,7 @@ class Reader:
 
     def _bash(self, text):
         runs = sorted(self.folder.glob("saved/ml-100k-BIGRec-DEALRec-*"))
+        runs.sort(key=lambda run: not (run / "result.json").exists())  # a finished one first
         for command in commands_of(text.replace("saved/<run>", str(runs[0]) if runs else "saved/<run>")):
             rule = next(rule for pattern, rule in RULES if re.match(pattern, command))
             rule(self, command)
