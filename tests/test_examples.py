@@ -201,7 +201,7 @@ def test_a_package_of_samplers_is_used_by_name(checkpoint, write_dataset, tmp_pa
         return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
 
     options = [f"--{key}={keys[key]}" for key in keys]
-    assert "--samples_per_turn (int) Samples that a target gives" in " ".join(run("--help").stdout.split())
+    assert "--samples_per_turn (int) Samples that a target gives" in " ".join(run("--help", "all").stdout.split())
     refused = run(*options, "--samples_per_turn=0")
     assert refused.returncode == 2 and "'samples_per_turn' has to be a whole number of at least 1" in refused.stderr
     done = run(*options)

@@ -256,7 +256,8 @@ def said(caplog):
 def test_a_run_says_each_step_at_its_beginning_and_end_and_what_comes_next(keys, said):
     keys = {**keys, "n_surrogates": 2}
     result = run_recbole_dealrec(dataset="movies", sampler="InfluenceOnly", config_dict=keys)
-    folder, (begin, *steps) = Path(result["run_dir"]), said()
+    folder, (data, begin, *steps) = Path(result["run_dir"]), said()
+    assert data.startswith("movies: 200 users, ")
     assert begin == f"InfluenceOnly: 24 of 200 candidate samples; run folder {folder}"
     details = {"influence": "200 samples, 2 surrogates", "fine-tuning": "24 samples"}
     names = {"surrogate": "surrogate 1 of 2", "surrogate 1": "surrogate 2 of 2"}
@@ -279,7 +280,7 @@ def test_a_run_says_each_step_at_its_beginning_and_end_and_what_comes_next(keys,
     again = said()
     own = ["selection", "fine-tuning", "evaluation", "yardsticks"]
     kept = [f"{name}: from an earlier run" for name in own]
-    assert again == [begin, *kept, title, metrics, table, verdict, seconds, end]
+    assert again == [data, begin, *kept, title, metrics, table, verdict, seconds, end]
 
 
 def test_a_step_that_another_run_has_done_is_said_to_be_from_it(keys, said):
@@ -287,7 +288,7 @@ def test_a_step_that_another_run_has_done_is_said_to_be_from_it(keys, said):
     *_, end = said()
     assert end == "what is next\ngo on: the same command without --last_step"
     result = run_recbole_dealrec(dataset="movies", sampler="InfluenceOnly", config_dict=keys, last_step="select")
-    _, first, *_, end = said()
+    _, _, first, *_, end = said()
     assert first == "influence: from an earlier run"
     assert end.splitlines()[1] == f"few-shot samples: {Path(result['run_dir']) / 'fewshot.jsonl'}"
 

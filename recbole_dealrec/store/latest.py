@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from logging import getLogger
 from pathlib import Path
 
 from recbole_dealrec.store.files import report_full_disk
@@ -10,8 +11,14 @@ LATEST = "latest"
 
 
 def point_latest(folder: Path) -> None:
-    """Let ``latest`` beside a folder point to it: a relative link, a file with its name where there are no links."""
+    """Let ``latest`` beside a folder point to it: a relative link, a file with its name where there are no links.
+
+    A folder of that name, as a copy that follows links has it, is left alone with a warning.
+    """
     latest = folder.parent / LATEST
+    if latest.is_dir() and not latest.is_symlink():
+        getLogger().warning(f"{latest}: is a folder, not a link, and stays as it is; remove it")
+        return
     with report_full_disk(latest), tempfile.TemporaryDirectory(prefix=f".{LATEST}.", dir=folder.parent) as scratch:
         pointer = Path(scratch) / LATEST
         try:

@@ -255,12 +255,12 @@ def test_other_ways_to_start(keys, tmp_path, monkeypatch, free_port, launcher, m
     port = free_port()
     launcher = [word.format(port=port) for word in launcher]
     more = [*more, f"--port={port}"] if more else []
-    keys = {**keys, "checkpoint_dir": str(tmp_path), "sampler": "Random", "epochs": 1}
+    keys = {**keys, "checkpoint_dir": str(tmp_path), "sampler": "Random", "epochs": 1, "verbose": True}
     ended = subprocess.run(command(launcher, keys, *more), capture_output=True, text=True, timeout=LONG)
     assert ended.returncode == 0, ended.stderr[-8000:]
     (folder,) = tmp_path.glob("movies-BIGRec-Random-*")
     assert read_json(folder / "result.json")["n_candidates"] == 400
-    assert ("FSDP: this process keeps" in ended.stderr) == any("fsdp" in word for word in launcher)
+    assert ("FSDP: this process keeps" in ended.stdout + ended.stderr) == any("fsdp" in word for word in launcher)
 
 
 def test_an_error_ends_all_processes_with_its_exit_code(keys, tmp_path, free_port):

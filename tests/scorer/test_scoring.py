@@ -85,9 +85,9 @@ def calls(monkeypatch):
     """What was trained, loaded or computed: names of steps, in order."""
     seen, original = [], scoring.step
 
-    def watched(folder, name):
+    def watched(folder, name, *details, **options):
         seen.append(name)
-        return original(folder, name)
+        return original(folder, name, *details, **options)
 
     monkeypatch.setattr(scoring, "step", watched)
     return seen

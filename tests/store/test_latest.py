@@ -30,3 +30,11 @@ def test_latest_points_to_the_last_folder_wherever_it_is_moved(links, tmp_path):
 
 def test_any_other_path_is_itself(tmp_path):
     assert named_folder(tmp_path / "run") == tmp_path / "run"
+
+
+def test_a_folder_named_latest_is_left_alone(tmp_path, caplog):
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "run").mkdir()
+    point_latest(tmp_path / "run")
+    assert (tmp_path / "latest").is_dir() and not (tmp_path / "latest").is_symlink()
+    assert "latest: is a folder, not a link" in caplog.text
