@@ -249,11 +249,11 @@ class Reader:
 
     def shell(self, command):
         """Anything else, as it stands, but for what is meant as a place to fill in and folders that are there."""
+        command = re.sub(rf"({'|'.join(SUBSTITUTES)})\S+", self.small_model("llama"), command)
         _shell(self.filled_in(command), self.folder)
 
     def filled_in(self, command):
         """A command with what is there in place of what is meant as a place to fill in."""
-        command = re.sub(rf"({'|'.join(SUBSTITUTES)})\S+", self.small_model("llama"), command)
         return command.replace("SOURCE dataset/mine", "SOURCE.csv dataset/converted")
 
 
