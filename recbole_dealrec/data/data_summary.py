@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from recbole_dealrec.config import Config
 from recbole_dealrec.data.title import n_sharing
+
+if TYPE_CHECKING:
+    from recbole_dealrec.config import Config
 
 _UNITS = ((1e8, 1e11, 1), (1e11, 1e14, 1e3), (1e14, 1e17, 1e6), (1e17, 1e20, 1e9))  # from, to, ticks of a second
 
@@ -74,7 +76,7 @@ def span_text(first: float, last: float) -> str:
     return f"times {first:g} to {last:g}"
 
 
-def split_text(config: Config) -> str:
+def split_text(config: "Config") -> str:
     """Return in words how a configuration splits a dataset."""
     if files := config["benchmark_filename"]:
         return f"as the files say: {', '.join(files)}"

@@ -6,15 +6,14 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import colorama
-from colorama.ansitowin32 import StreamWrapper
-from recbole.utils import init_logger
 from tqdm import tqdm
 
-from recbole_dealrec.config import Config
 from recbole_dealrec.errors import InputError
+
+if TYPE_CHECKING:
+    from recbole_dealrec.config import Config
 
 # What is said here is shown; of the other loggers only warnings are, the rest goes to the log file.
 CONSOLE = logging.getLogger("recbole_dealrec")
@@ -22,7 +21,7 @@ WIDTH = 100
 _INDENT = " " * len("00:00:00 ")
 
 
-def start_logging(config: Config) -> None:
+def start_logging(config: "Config") -> None:
     """Start RecBole's logging to its file, and this package's to the terminal, after ending that of an earlier run.
 
     Args:
@@ -31,6 +30,11 @@ def start_logging(config: Config) -> None:
     Raises:
         InputError: the log file cannot be written.
     """
+    # A conversion shows a bar, and imports no PyTorch for it.
+    import colorama
+    from colorama.ansitowin32 import StreamWrapper
+    from recbole.utils import init_logger
+
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if getattr(handler, "of_recbole", False)]:
         root.removeHandler(handler)
@@ -68,7 +72,7 @@ def progress_bar(iterable: Iterable | None = None, shown: bool = True, **options
     return tqdm(iterable, leave=False, dynamic_ncols=True, disable=None if shown else True, **options)
 
 
-def shows_bars(config: Config) -> bool:
+def shows_bars(config: "Config") -> bool:
     """Return whether other packages are to show their progress bars, too."""
     return config["show_progress"] and sys.stderr.isatty()
 
