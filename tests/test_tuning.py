@@ -70,14 +70,14 @@ def test_the_best_by_validation_is_evaluated_and_scores_are_shared(keys, capsys)
     assert result["best_valid_score"] == min(trial["loss"] for trial in result["trials"].values())
     assert result["best_params"]["learning_rate"] == 0.05  # the other one learns nothing
     saved = Path(keys["checkpoint_dir"])
-    tested = {path.parent for path in saved.glob("movies-*/test_result.json")}
+    tested = {path.parent for path in saved.glob("ten-*/test_result.json")}
     assert tested == {Path(result["run_dir"])}
-    assert len(list(saved.glob("movies-*/surrogate.safetensors"))) == len(list(saved.glob("movies-*/effort.npy"))) == 1
-    assert len(list(saved.glob("movies-*/fine_tuning.json"))) == 4
+    assert len(list(saved.glob("ten-*/surrogate.safetensors"))) == len(list(saved.glob("movies-*/effort.npy"))) == 1
+    assert len(list(saved.glob("ten-*/fine_tuning.json"))) == 4
     assert read_json(Path(result["run_dir"]) / "result.json")["test_result"] == result["test_result"]
     objective_function({**keys, "lora_r": 2})
     for name in ("surrogate.safetensors", "influence.npy"):
-        assert len(list(saved.glob(f"movies-*/{name}"))) == 1
+        assert len(list(saved.glob(f"ten-*/{name}"))) == 1
     again = tune(file, config_dict=keys)
     assert again["trials"] == result["trials"]
 
