@@ -72,7 +72,7 @@ def test_the_best_by_validation_is_evaluated_and_scores_are_shared(keys, capsys)
     saved = Path(keys["checkpoint_dir"])
     tested = {path.parent for path in saved.glob("ten-*/test_result.json")}
     assert tested == {Path(result["run_dir"])}
-    assert len(list(saved.glob("ten-*/surrogate.safetensors"))) == len(list(saved.glob("movies-*/effort.npy"))) == 1
+    assert len(list(saved.glob("ten-*/surrogate.safetensors"))) == len(list(saved.glob("ten-*/effort.npy"))) == 1
     assert len(list(saved.glob("ten-*/fine_tuning.json"))) == 4
     assert read_json(Path(result["run_dir"]) / "result.json")["test_result"] == result["test_result"]
     objective_function({**keys, "lora_r": 2})
