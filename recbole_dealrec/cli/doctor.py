@@ -21,6 +21,8 @@ EXTRAS = {
     "gguf": "llm_path with a .gguf file",
     "goracs": "sampler GORACS",
     "rqvae": "semantic_id: rqvae",
+    "parquet": "files in Parquet",
+    "tracking": "log_with",
     "text": "text_encoder_path with a sentence-transformers model",
     "test": "the tests",
     "docs": "the site",
