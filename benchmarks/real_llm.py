@@ -2,10 +2,12 @@
 
     python benchmarks/real_llm.py --llm_path=FILE.gguf --checkpoint_dir=FOLDER --trials
     python benchmarks/real_llm.py --llm_path=FILE.gguf --checkpoint_dir=FOLDER
+    python benchmarks/real_llm.py --llm_path=FILE.gguf --checkpoint_dir=FOLDER --reweighted
 
 ``--trials`` tries learning rates with Random on the validation part; LEARNING_RATE is chosen from them, once for all
-samplers. Each finished run adds a row to results/ml-100k-smollm2-runs.csv and is not run again while the row is there;
-the page ml-100k-smollm2.md is made of the rows.
+samplers. ``--reweighted`` runs InfluenceOnly with the re-weighting and the yardsticks. Each finished run adds a row to
+results/ml-100k-smollm2-runs.csv and is not run again while the row is there; the page ml-100k-smollm2.md is made of the
+rows.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from scipy.stats import ttest_rel
 
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.report.answer import answer_rows
 from recbole_dealrec.store.files import atomic_path
 
 NAME = "ml-100k-smollm2"
@@ -46,6 +49,7 @@ QUESTIONS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", action="store_true", help="try learning rates on the validation part")
+    parser.add_argument("--reweighted", action="store_true", help="one run with its re-weighting and yardsticks")
     parser.add_argument("--page", action="store_true", help="write the page of the rows that are there")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
     parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
@@ -55,8 +59,10 @@ def main() -> None:
         for rate in RATES:
             try_rate(rate, keys)
         return
+    if arguments.reweighted:
+        write_reweighted(keys)
     table = comparison.Runs("BIGRec", "ml-100k", keys, NAME, VARIANTS, METRICS)
-    for place, seed in enumerate([] if arguments.page else arguments.seeds):
+    for place, seed in enumerate([] if arguments.page or arguments.reweighted else arguments.seeds):
         for name in [*arguments.samplers, *["untuned"] * (place == 0)]:
             table.run(name, seed)
     common.write(NAME, page(table))
@@ -72,6 +78,18 @@ def try_rate(rate: float, keys: dict[str, Any]) -> None:
     row = {"learning_rate": rate, **run["best_valid_result"], "seconds": run["seconds"]["fine-tuning"]}
     with atomic_path(file) as path:
         pd.concat([rows, pd.DataFrame([row])]).to_csv(path, index=False)
+
+
+def write_reweighted(keys: dict[str, Any]) -> None:
+    """Write the metrics of a run, of its re-weighting and of its yardsticks, with their standard errors."""
+    auto = {"grounding_popularity": "auto", "grounding_collaborative": "auto", "yardsticks": True, "untuned": False}
+    result = run_recbole_dealrec(sampler="InfluenceOnly", config_dict={**keys, **auto})
+    rows = [
+        {"name": row["name"], **row["test_result"]}
+        | {f"{metric}, standard error": error for metric, error in row["standard_error"].items()}
+        for row in answer_rows(result)
+    ]
+    pd.DataFrame(rows).to_csv(common.RESULTS / f"{NAME}-reweighted.csv", index=False)
 
 
 def page(table: comparison.Runs) -> str:

@@ -1,4 +1,4 @@
-"""Recommendations of a finished run, from Python and as ``python -m recbole_dealrec.recommend RUN_DIR``."""
+"""Recommendations of a finished run, from Python and as ``recbole-dealrec recommend RUN_DIR``."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence

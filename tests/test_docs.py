@@ -264,7 +264,7 @@ RULES = [
     (r"hf download ", Reader.fetch),
     (r"(llamafactory-cli|axolotl|vllm|curl) ", Reader.elsewhere),
     (r"torchrun |accelerate launch |python run_recbole_dealrec.py .*--nproc=", Reader.run_processes),
-    (r"(recbole-dealrec|python run_recbole_dealrec.py|python -m recbole_dealrec.tuning)\b", Reader.run_here),
+    (r"(recbole-dealrec|python run_recbole_dealrec.py)\b", Reader.run_here),
     (r"", Reader.shell),
 ]
 

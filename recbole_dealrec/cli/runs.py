@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -28,16 +27,16 @@ class Row(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the runs and comparisons; return the exit code."""
+    """Print the runs and comparisons, and return the exit code.
+
+    Raises:
+        InputError: as ``listed``.
+    """
     about = "The runs and comparisons of a folder, latest last."
     parser = argparse.ArgumentParser(prog="recbole-dealrec runs", allow_abbrev=False, description=about)
     parser.add_argument("--checkpoint_dir", default="saved", help="folder of the run folders (saved)")
     options = parser.parse_args(arguments)
-    try:
-        rows = listed(Path(options.checkpoint_dir).expanduser())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    rows = listed(Path(options.checkpoint_dir).expanduser())
     print(_aligned([Row(*Row._fields), *rows]))
     return 0
 

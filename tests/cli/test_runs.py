@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from recbole_dealrec import compare_samplers, run_recbole_dealrec
-from recbole_dealrec.cli.runs import listed, main
+from recbole_dealrec.cli.command import main as command
+from recbole_dealrec.cli.runs import listed
 from recbole_dealrec.store.files import read_json, write_json
 
 KEYS = {
@@ -48,7 +49,7 @@ def test_runs_and_comparisons_are_listed_by_date(small, tmp_path, monkeypatch, c
     means = compared["runs"].groupby("sampler")["ndcg@3"].mean()
     name, value = comparison.metrics.split(": ndcg@3 ")
     assert value == f"{means.max():.4f}" and means[name] == means.max()
-    assert main(["--checkpoint_dir", "kept"]) == 0
+    assert command(["runs", "--checkpoint_dir", "kept"]) == 0
     header, *printed = capsys.readouterr().out.splitlines()
     assert header.split() == ["date", "dataset", "model", "sampler", "seed", "metrics", "path"]
     assert [line.rpartition("  ")[2] for line in printed] == [f"kept/{Path(row.path).name}" for row in rows]
@@ -64,6 +65,6 @@ def test_the_index_loads_no_torch(small):
 
 def test_what_holds_no_run_is_named(tmp_path, capsys):
     for folder, message in ((tmp_path / "absent", "no such folder"), (tmp_path, "holds no run")):
-        assert main(["--checkpoint_dir", str(folder)]) == 2
+        assert command(["runs", "--checkpoint_dir", str(folder)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: checkpoint_dir '{folder}': {message}")

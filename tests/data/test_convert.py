@@ -14,9 +14,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recbole_dealrec.cli.command import main as command
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.data.convert import Columns, convert, text_file
-from recbole_dealrec.data.convert.__main__ import main
 from recbole_dealrec.data.convert.interactions import Interactions
 from recbole_dealrec.data.convert.writing import atomic_token
 from recbole_dealrec.errors import InputError
@@ -284,15 +284,15 @@ def test_given_columns_of_two_files(source, tmp_path, capsys):
     books = [{"nr": 7, "name": "Café", "Main genre": ["Crime", None, "Night"]}, {"nr": 8, "name": "Bar"}]
     (source / "books.jsonl").write_text("\n".join(map(json.dumps, books)))
     words = [str(source / "loans.csv"), str(tmp_path / "books"), f"--items={source}/books.jsonl"]
-    assert main(words) == 2
+    assert command(["convert", *words]) == 2
     error = capsys.readouterr().err
     assert "loans.csv: no column for the user (found Reader, Book nr, Out, Liked); name it by user_col" in error
     options = ["--user_col=Reader", "--item_col=Book nr", "--time_col=Out", "--title_col=name", "--rating_col=Liked"]
-    assert main([*words, *options]) == 2
+    assert command(["convert", *words, *options]) == 2
     error = capsys.readouterr().err
     assert "books.jsonl: no column for the item (found nr, name, Main genre); name it by item_col, behind" in error
     options[1] += ",nr"
-    assert main([*words, *options, "--text_cols=name,Main genre", "--encoding=latin-1"]) == 0
+    assert command(["convert", *words, *options, "--text_cols=name,Main genre", "--encoding=latin-1"]) == 0
     assert (tmp_path / "books" / "books.item").read_text().splitlines() == [
         "item_id:token\ttitle:token\tMain_genre:token", "7\tCafé\tCrime, Night", "8\tBar\t",
     ]  # fmt: skip
@@ -310,7 +310,7 @@ def test_given_columns_of_two_files(source, tmp_path, capsys):
     ],
 )
 def test_options_that_name_what_is_not_there(option, message, source, tmp_path, capsys):
-    assert main([str(write_csv(source)), str(tmp_path / "mine"), option]) == 2
+    assert command(["convert", str(write_csv(source)), str(tmp_path / "mine"), option]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -570,7 +570,7 @@ BROKEN = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_what_cannot_be_used_is_told_and_nothing_is_left(case, source, tmp_path, capsys):
     write, message = BROKEN[case]
-    assert main([str(write(source)), str(tmp_path / "data" / "mine")]) == 2
+    assert command(["convert", str(write(source)), str(tmp_path / "data" / "mine")]) == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
     assert not (tmp_path / "data").exists() or not list((tmp_path / "data").iterdir())
@@ -625,7 +625,7 @@ def test_a_folder_that_is_there_is_kept(source, tmp_path):
 
 def test_the_command_prints_what_it_wrote(source, tmp_path, capsys):
     folder = tmp_path / "mine"
-    assert main([str(write_csv(source)), str(folder), "--min_rating=4"]) == 0
+    assert command(["convert", str(write_csv(source)), str(folder), "--min_rating=4"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "mine: 2 users, 3 items, 4 interactions, 2014-05-13 to 2014-05-13",
         "  left out     1 rated below 4 interactions",

@@ -1,4 +1,4 @@
-"""Conversion of published or own data to atomic files: ``python -m recbole_dealrec.data.convert SOURCE FOLDER``."""
+"""Conversion of published or own data to atomic files: ``recbole-dealrec convert SOURCE FOLDER``."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,25 +1,24 @@
-"""Command line: python -m recbole_dealrec.data.convert SOURCE FOLDER [--min_rating=4 --core=5 --split]."""
+"""``convert``: published or own data as RecBole's atomic files."""
 
 import argparse
 import sys
 
 from recbole_dealrec.data.convert import Columns, convert
-from recbole_dealrec.errors import InputError
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Convert as the arguments say, print a summary or an error, and return the exit code."""
+def main(arguments: list[str]) -> int:
+    """Convert as the words say, print a summary, and return the exit code.
+
+    Raises:
+        InputError: as ``convert``.
+    """
     chosen = _parser().parse_args(arguments)
     texts = tuple(filter(None, (name.strip() for name in chosen.text_cols.split(","))))
     columns = Columns(chosen.user_col, chosen.item_col, chosen.time_col, chosen.title_col, chosen.rating_col, texts)
-    try:
-        summary = convert(
-            chosen.source, chosen.folder, chosen.min_rating, chosen.core, chosen.split, chosen.items, columns,
-            chosen.encoding,
-        )  # fmt: skip
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    summary = convert(
+        chosen.source, chosen.folder, chosen.min_rating, chosen.core, chosen.split, chosen.items, columns,
+        chosen.encoding,
+    )  # fmt: skip
     print(summary)
     print(f"{chosen.folder}: written; run it by --dataset={summary.name}")
     return 0
@@ -27,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m recbole_dealrec.data.convert",
+        prog="recbole-dealrec convert",
         description="Write published or own data as RecBole's atomic files.",
     )
     parser.add_argument("source", help="folder, or file of interactions: .csv, .jsonl, .parquet, ...; .gz too")
@@ -44,4 +43,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from recbole_dealrec.cli.command import main as command
+
+    sys.exit(command(["convert", *sys.argv[1:]]))
