@@ -13,6 +13,7 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
+from transformers.utils.logging import disable_progress_bar
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
@@ -20,6 +21,7 @@ from recbole_dealrec.data.catalogue import Catalogue
 from recbole_dealrec.distributed.fsdp import full_tensor
 from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.model.memory import in_fitting_parts
+from recbole_dealrec.store.console import shows_bars
 
 
 class LLMRecommender(SequentialRecommender, ABC):
@@ -41,6 +43,8 @@ class LLMRecommender(SequentialRecommender, ABC):
     def __init__(self, config: Config, dataset: SequentialDataset | Catalogue) -> None:
         super().__init__(config, dataset)
         self.config = config
+        if not shows_bars(config):
+            disable_progress_bar()  # that of transformers, before a model is built, loaded or written
 
     @classmethod
     def restored(cls, config: Config, dataset: SequentialDataset | Catalogue, folder: Path) -> "LLMRecommender":

@@ -17,7 +17,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import is_bitsandbytes_available
-from transformers.utils.logging import disable_progress_bar
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Prompt, PromptTemplate
@@ -29,7 +28,6 @@ from recbole_dealrec.model.bigrec.gguf import gguf_arguments, gguf_model_without
 from recbole_dealrec.model.bigrec.lora import add_lora
 from recbole_dealrec.model.checkpoint import LOAD_ERRORS, load_error, model_without_weights
 from recbole_dealrec.model.loss import vocabulary_size
-from recbole_dealrec.store.console import shows_bars
 
 # Real titles are shorter; the limit bounds the cost of training on and generating other texts.
 _MOST_TITLE_TOKENS = 512
@@ -102,8 +100,6 @@ def load_network(config: Config, path: str) -> PeftModel:
     Raises:
         InputError: the model cannot be loaded, or has no module named in ``lora_target_modules``.
     """
-    if not shows_bars(config):
-        disable_progress_bar()
     options = {
         "trust_remote_code": config["trust_remote_code"],
         "device_map": "cpu" if fsdp.is_requested() else config["llm_device_map"] or config["device"],

@@ -12,7 +12,6 @@ from safetensors.torch import load_model
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import T5Config, T5ForConditionalGeneration
-from transformers.utils.logging import disable_progress_bar
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.registry import MODELS
@@ -27,7 +26,6 @@ from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.model.tiger.semantic_id import catalogue_ids, check_semantic_id, id_text
 from recbole_dealrec.model.tiger.t5_decoder import PrefixDecoder
 from recbole_dealrec.model.tiger.text_embedding import check_text_encoder
-from recbole_dealrec.store.console import shows_bars
 
 _PAD = 0
 _SHAPE = ("num_layers", "num_heads", "d_model", "d_kv", "d_ff", "dropout_rate")
@@ -60,8 +58,6 @@ class TIGER(LLMRecommender):
 
     def __init__(self, config: Config, dataset: SequentialDataset | Catalogue, codes: np.ndarray | None = None) -> None:
         super().__init__(config, dataset)
-        if not shows_bars(config):
-            disable_progress_bar()
         self.codes = catalogue_ids(config, dataset.titles[1:]) if codes is None else codes
         sizes = self.codes.max(axis=0) + 1
         vocab_size = int(sizes.sum()) + 1

@@ -5,6 +5,7 @@ import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
 from recbole_dealrec.data import CandidateSamples, PromptTemplate, QueryDataLoader, load_splits
 from recbole_dealrec.errors import InputError
@@ -274,3 +275,16 @@ def test_a_scoring_batch_holds_the_fewer_samples_the_larger_the_vocabulary(bigre
         labels = int((batch["labels"] >= 0).sum(1).max()) * len(batch["labels"])
         assert len(batch["labels"]) == 1 or batch["input_ids"].numel() + labels * 400_000 / 65_536 <= 2000
     assert sum(small) == len(samples) and max(len(rows) for rows, _ in model.batches(samples)) < max(small)
+
+
+def test_transformers_draws_no_bar_without_a_terminal(bigrec, monkeypatch):
+    drawn, path_of = [], bigrec_module._llm_path
+
+    def watched(*arguments):
+        drawn.append(is_progress_bar_enabled())
+        return path_of(*arguments)
+
+    monkeypatch.setattr(bigrec_module, "_llm_path", watched)  # where the tiny LLM is built and written
+    enable_progress_bar()
+    bigrec("llama", show_progress=True)
+    assert drawn == [False]
