@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from recbole_dealrec.data.title import n_sharing
+from recbole_dealrec.store.console import WIDTH
 
 if TYPE_CHECKING:
     from recbole_dealrec.config import Config
@@ -61,7 +63,9 @@ class DataSummary:
         lines = {**self.notes, **parts, **({"split": self.split} if self.split else {})}
         span = f", {span_text(*self.span)}" if self.span else ""
         head = f"{self.name}: {self.users:,} users, {self.items:,} items, {self.interactions:,} interactions{span}"
-        return "\n".join([head, *(f"  {label:<12} {text}" for label, text in lines.items())])
+        starts = {f"  {label:<12} ": text for label, text in lines.items()}
+        shown = (fill(text, WIDTH, initial_indent=start, subsequent_indent=" " * 15) for start, text in starts.items())
+        return "\n".join([head, *shown])
 
 
 def span_text(first: float, last: float) -> str:

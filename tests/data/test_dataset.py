@@ -449,8 +449,8 @@ def test_what_was_read_is_said_once(ten, caplog, tmp_path):
         "  training     12 rows, 60.0%",
         "  validation   4 rows, 20.0%",
         "  test         4 rows, 20.0%",
-        "  split        of each user the last row is the test, the one before it the validation (eval_args); a user's "
-        "first row has no history and is no target",
+        "  split        of each user the last row is the test, the one before it the validation (eval_args);",
+        "               a user's first row has no history and is no target",
     ]
 
 
