@@ -7,7 +7,7 @@ from recbole_dealrec.compat import prepare_recbole, recbole_folder
 
 prepare_recbole()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 getLogger("bitsandbytes").setLevel(ERROR)  # PEFT imports it, and it warns of kernels that are faster on some CPUs
 

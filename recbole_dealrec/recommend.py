@@ -44,8 +44,9 @@ def recommend(
         histories: item tokens of each history as in the atomic files, oldest first.
         k: number of items, at most ``num_beams`` for TIGER with ``scoring: beam``.
         exclude_history: whether items of a history are left out of its ranking.
-        users: user tokens in place of ``histories``: all interactions of the data are a user's history, those of the
-            validation and test part included, of which the latest ``MAX_ITEM_LIST_LENGTH`` are kept.
+        users: user tokens, or their ids before a conversion, in place of ``histories``: all interactions of the data
+            are a user's history, those of the validation and test part included, of which the latest
+            ``MAX_ITEM_LIST_LENGTH`` are kept.
 
     Returns:
         ``k`` rows for each history, best first: ``history`` (int64, its place in ``histories``) or ``user``, ``rank``

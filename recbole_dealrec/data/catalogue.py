@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.candidates import CandidateSamples, Fields, rank_from_end
+from recbole_dealrec.data.convert.writing import atomic_token
 from recbole_dealrec.data.dataset import SequentialDataset, Splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.run_folder import RunFolder
@@ -156,15 +157,20 @@ def save_histories(splits: Splits, folder: Path) -> None:
 def read_histories(folder: Path, users: list[str]) -> list[list[str]]:
     """Return the item tokens of users, oldest first, that ``save_histories`` wrote.
 
+    Args:
+        folder: the catalogue's folder.
+        users: user tokens, or ids that the converter percent-encoded, as they were before.
+
     Raises:
         InputError: a user is unknown.
     """
-    wanted = set(users)
+    wanted = {*users, *map(atomic_token, users)}
     found = {row["user"]: row["history"] for row in _lines(folder / _HISTORIES) if row["user"] in wanted}
-    for user in users:
-        if user not in found:
+    tokens = [user if user in found else atomic_token(user) for user in users]
+    for user, token in zip(users, tokens, strict=True):
+        if token not in found:
             raise InputError(f"no user '{user}' with two items or more in the data of this run; give a history instead")
-    return [found[user] for user in users]
+    return [found[token] for token in tokens]
 
 
 def _latest_histories(splits: Splits) -> Iterator[tuple[int, np.ndarray]]:

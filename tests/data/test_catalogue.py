@@ -66,6 +66,14 @@ def test_the_targets_of_a_query_stand_behind_its_history(split, tmp_path):
         read_histories(tmp_path, ["u1", "u9"])
 
 
+def test_users_are_named_by_their_token_or_by_the_id_that_was_encoded(tmp_path):
+    rows = [{"user": user, "history": [item]} for user, item in (("ann%20b", "i1"), ("ann", "i2"), ("50%25", "i3"))]
+    (tmp_path / "histories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert read_histories(tmp_path, ["ann b", "ann", "ann%20b", "50%"]) == [["i1"], ["i2"], ["i1"], ["i3"]]
+    with pytest.raises(InputError, match="no user 'b ann' with"):
+        read_histories(tmp_path, ["ann b", "b ann"])
+
+
 def test_a_catalogue_is_written_once(ten, tmp_path):
     folder, splits = RunFolder(tmp_path / "run"), load_splits(ten())
     keep_catalogue(folder, splits)
