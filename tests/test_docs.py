@@ -274,7 +274,11 @@ def extras():
     return project["optional-dependencies"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def marked(page):
+    return pytest.param(page, marks=[pytest.mark.slow] * (page.parent != ROOT), id=page.relative_to(ROOT).as_posix())
+
+
+@pytest.mark.parametrize("page", [marked(page) for page in PAGES])
 def test_the_code_of_a_page_runs(page, reader):
     for block in blocks_of(page):
         try:

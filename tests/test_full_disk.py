@@ -13,6 +13,8 @@ from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 2, "n_fewshot": 24,
     "surrogate_epochs": 2, "surrogate_eval_step": 1, "hessian_samples": 64, "tiny_steps": 20, "epochs": 2,

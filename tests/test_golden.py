@@ -20,6 +20,8 @@ from recbole_dealrec import compare_samplers
 from recbole_dealrec.config.registry import SAMPLERS as REGISTRY
 from recbole_dealrec.store.files import read_json
 
+pytestmark = pytest.mark.slow
+
 FILE = Path(__file__).with_name("golden.json")
 SAMPLERS = sorted(REGISTRY)
 KEYS = {

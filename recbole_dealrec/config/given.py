@@ -138,7 +138,7 @@ def surrogate_keys(surrogate_model: str | None) -> frozenset[str]:
     file = model_file(surrogate_model)
     model_keys = read_yaml(file) if file.is_file() else ()
     training = recbole_names("utils/argument_list.py")["training_arguments"]
-    return frozenset({*training, "eval_batch_size", "valid_metric", "metrics", *model_keys})
+    return frozenset({*training, "warmup_steps", "eval_batch_size", "valid_metric", "metrics", *model_keys})
 
 
 @cache

@@ -158,8 +158,7 @@ class Problem:
     def gauss_newton_product(self, batch: _Batch, direction: dict[str, Tensor]) -> Tensor:
         """Compute J^T L J times a direction, flat; J is the outputs' Jacobian, L the losses' Hessian by the outputs."""
         outputs, tangent = self._outputs_and_tangent(batch, direction)
-        loss_gradient = lambda values: self.outputs.loss_gradient(values, batch.targets)  # noqa: E731
-        product = self._derivatives.jvp(loss_gradient, (outputs,), (tangent,))[1]
+        product = self.outputs.loss_curvature(outputs, tangent)
         pull_back = self._derivatives.vjp(lambda parameters: self._outputs(parameters, batch), self.parameters)[1]
         return solver.ravel(pull_back(product)[0])[0]
 

@@ -34,6 +34,10 @@ class Logits(nn.Module):
         """Return the gradient of each sample's loss by its outputs; it can be differentiated again."""
         return outputs.softmax(dim=-1) - nn.functional.one_hot(targets, outputs.shape[-1])
 
+    def loss_curvature(self, outputs: Tensor, direction: Tensor) -> Tensor:
+        """Return the Hessian of each sample's loss by its outputs, diag(p) - p p^T, times a direction, [B, n_items]."""
+        return _softmax_curvature(outputs, direction)
+
 
 class LastHidden(Logits):
     """Last hidden state, [B, d], and its full-softmax loss under fixed item embeddings.
@@ -49,9 +53,43 @@ class LastHidden(Logits):
         expected = [(chunk @ items.T).softmax(dim=-1) @ items for chunk in row_chunks(outputs, len(items))]
         return torch.cat(expected) - items[targets]
 
+    def loss_curvature(self, outputs: Tensor, direction: Tensor) -> Tensor:
+        """Return the Hessian of each sample's loss by its outputs times a direction, both [B, d].
+
+        It is E^T (diag(p) - p p^T) E, with E the item embeddings; logits are computed in chunks and not kept.
+        """
+        items = self.surrogate.item_embedding.weight.detach()
+        chunks = zip(row_chunks(outputs, len(items)), row_chunks(direction, len(items)), strict=True)
+        return torch.cat([_softmax_curvature(chunk @ items.T, along @ items.T) @ items for chunk, along in chunks])
+
 
 class _StopForward(Exception):
     """Ends a forward pass before its unneeded rest."""
+
+
+class LastPosition(LastHidden):
+    """Last hidden state of SASRec; the last layer, whose other outputs are not used, computes it alone.
+
+    Keys and values need all positions. Query, attention's output and feed-forward layer need the last one.
+    """
+
+    def forward(self, inputs: Interaction) -> Tensor:
+        layer = _last_layer(self.surrogate)
+        attention, last = layer.multi_head_attention, inputs[self.surrogate.ITEM_SEQ_LEN] - 1
+        at_last = lambda values: self.surrogate.gather_indexes(values, last)[:, None]  # noqa: E731
+        mask_at_last = lambda mask: mask[torch.arange(len(mask)), :, last, None]  # noqa: E731
+        expanded = lambda output: output.expand(-1, inputs[self.surrogate.ITEM_SEQ].shape[1], -1)  # noqa: E731
+        handles = [
+            layer.register_forward_pre_hook(lambda _, given: (given[0], mask_at_last(given[1]))),
+            attention.query.register_forward_pre_hook(lambda _, given: (at_last(given[0]),)),
+            attention.LayerNorm.register_forward_pre_hook(lambda _, given: (at_last(given[0]),)),
+            layer.register_forward_hook(lambda _, given, output: expanded(output)),  # the model gathers the last one
+        ]
+        try:
+            return super().forward(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 class AfterAttention(LastHidden):
@@ -59,10 +97,6 @@ class AfterAttention(LastHidden):
 
     Everything before them is computed once, without derivatives.
     """
-
-    @property
-    def _layer(self) -> TransformerLayer:
-        return self.surrogate.trm_encoder.layer[-1]
 
     def inputs(self, batch: Interaction) -> tuple[Tensor, Tensor]:
         """Return the last attention's context and residual, [B, d] each."""
@@ -73,7 +107,8 @@ class AfterAttention(LastHidden):
             if len(seen) == 2:
                 raise _StopForward
 
-        modules = self._layer, self._layer.multi_head_attention.dense
+        layer = _last_layer(self.surrogate)
+        modules = layer, layer.multi_head_attention.dense
         handles = [module.register_forward_pre_hook(record) for module in modules]
         try:
             super().forward(batch)
@@ -87,8 +122,9 @@ class AfterAttention(LastHidden):
 
     def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         context, residual = inputs
-        attention = self._layer.multi_head_attention
-        return self._layer.feed_forward(attention.LayerNorm(attention.dense(context) + residual))
+        layer = _last_layer(self.surrogate)
+        attention = layer.multi_head_attention
+        return layer.feed_forward(attention.LayerNorm(attention.dense(context) + residual))
 
 
 def outputs_of(surrogate: nn.Module, chosen: Collection[str]) -> Logits:
@@ -101,7 +137,17 @@ def outputs_of(surrogate: nn.Module, chosen: Collection[str]) -> Logits:
         last_layer = f"trm_encoder.layer.{len(surrogate.trm_encoder.layer) - 1}."
         if all(name.startswith(tuple(last_layer + part for part in _AFTER_ATTENTION)) for name in chosen):
             return AfterAttention(surrogate)
+        return LastPosition(surrogate)
     return LastHidden(surrogate)
+
+
+def _softmax_curvature(logits: Tensor, direction: Tensor) -> Tensor:
+    probabilities = logits.softmax(dim=-1)
+    return probabilities * (direction - (probabilities * direction).sum(dim=-1, keepdim=True))
+
+
+def _last_layer(surrogate: nn.Module) -> TransformerLayer:
+    return surrogate.trm_encoder.layer[-1]
 
 
 def chosen_parameters(surrogate: nn.Module, patterns: Sequence[str] | None) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """Few-shot fine-tuning of a language model in RecBole's training loop."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,7 +11,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils.memory import clear_device_cache
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
-from torch.optim.lr_scheduler import LambdaLR
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields, QueryDataLoader, SpareBatch
@@ -51,7 +49,6 @@ class LLMTrainer(SafetensorsTrainer):
         AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
         self.accelerator = Accelerator(mixed_precision=config["mixed_precision"], cpu=self.device.type == "cpu")
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
-        self.scheduler = None
         self._reweighted = JoinedCollector(config)
         self._sharded = fsdp.is_sharded(model.network)
         self._micro_batch_size = config["micro_batch_size"]
@@ -63,8 +60,6 @@ class LLMTrainer(SafetensorsTrainer):
         self.model.load(path)
 
     def fit(self, train_data, *args, **kwargs):
-        total = max(self.epochs, 1) * len(train_data)
-        self.scheduler = LambdaLR(self.optimizer, partial(rate_share, warmup=self.config["warmup_steps"], total=total))
         if processes.world_size() > 1:
             torch.manual_seed(self.config["seed"] + processes.rank())  # another dropout in each process
         return super().fit(train_data, *args, **kwargs)
@@ -74,7 +69,6 @@ class LLMTrainer(SafetensorsTrainer):
         return {
             **super().state(train_data, epoch),
             "optimizer": self._optimizer_state(),
-            "scheduler": self.scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
         }
 
@@ -84,7 +78,6 @@ class LLMTrainer(SafetensorsTrainer):
             for name, value in values.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
                     values[name] = fsdp.shard_like(parameter, value)
-        self.scheduler.load_state_dict(state["scheduler"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -221,7 +214,6 @@ class LLMTrainer(SafetensorsTrainer):
         if self.clip_grad_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
         self.optimizer.step()
-        self.scheduler.step()
         self.optimizer.zero_grad()
         return sum(processes.gather(step_loss))
 
@@ -267,17 +259,3 @@ class LLMTrainer(SafetensorsTrainer):
                 total, count = total + float(losses.sum()), count + len(rows)
         total, count = map(sum, zip(*processes.gather((total, count)), strict=True))
         return total / count
-
-
-def rate_share(step: int, warmup: int, total: int) -> float:
-    """Return the share of the peak learning rate at an optimiser step: a linear rise, then a linear fall.
-
-    Every step changes the weights: the share is above 0 at the first and the last one, and 1 at the end of the rise.
-
-    Args:
-        step: number of the step, from 0.
-        warmup: steps of the rise, at most all.
-        total: number of steps.
-    """
-    rise = max(1, min(warmup, total))
-    return min((step + 1) / rise, (total - step) / (total + 1 - rise))

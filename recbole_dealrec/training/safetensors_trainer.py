@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer, trainer
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import Fields
@@ -35,6 +37,7 @@ def unheard(*values: Any) -> None:
 class SafetensorsTrainer(Trainer):
     """Train with RecBole's trainer; the best weights are saved as safetensors, never as pickle.
 
+    The learning rate follows ``rate_share`` over all epochs, with ``warmup_steps`` and ``learning_rate`` as its peak.
     The state of training is saved in the run folder before each epoch. Interrupted training resumes from it and gives
     the same result, if the number of processes is the same. With a ``callback_fn``, which may have a state of its own,
     nothing is saved and training starts from the beginning.
@@ -56,6 +59,8 @@ class SafetensorsTrainer(Trainer):
         with _without_tensorboard():
             super().__init__(config, model)
         self.tensorboard = _EpochEnd(lambda: on_epoch(asdict(self.curve)))
+        self.scheduler: LambdaLR | None = None
+        self.optimizer.register_step_post_hook(self._advance_rate)
         self.eval_collector = JoinedCollector(config)
         self.evaluator = QueryEvaluator(config)
         self.folder, self.name = folder, name
@@ -67,11 +72,18 @@ class SafetensorsTrainer(Trainer):
         self.curve = TrainingCurve()
 
     def fit(self, train_data, *args, saved: bool = True, callback_fn=None, **kwargs):
+        total = max(self.epochs, 1) * len(train_data)
+        share = partial(rate_share, warmup=self.config["warmup_steps"], total=total)
+        self.scheduler = LambdaLR(self.optimizer, share)
         self._saves_state = saved and callback_fn is None
         if self._saves_state and self.folder.has(self._state_file):
             self._set_state(torch.load(self.folder / self._state_file, self.device, weights_only=True), train_data)
             CONSOLE.info(f"{self.name}: training goes on with {self._epoch_name(self.start_epoch)}")
         return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
+
+    def _advance_rate(self, *_: Any) -> None:
+        if self.scheduler:  # none outside ``fit``
+            self.scheduler.step()
 
     def summary(self) -> dict[str, Any]:
         """Return ``best_valid_result`` and, as plain values, the ``curve`` of a training that has ended."""
@@ -83,6 +95,7 @@ class SafetensorsTrainer(Trainer):
             "epoch": epoch,
             "weights": self._weights(),
             "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
             "best": (self.best_valid_score, self.cur_step, self.best_valid_result),
             "random": processes.gather(random_state(train_data.generator)),
             "curve": asdict(self.curve),
@@ -93,6 +106,7 @@ class SafetensorsTrainer(Trainer):
         self.start_epoch = state["epoch"]
         self._set_weights(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
         self.best_valid_score, self.cur_step, self.best_valid_result = state["best"]
         set_random_state(state["random"][processes.rank() % len(state["random"])], train_data.generator)
         self.curve = TrainingCurve(**state["curve"])
@@ -199,3 +213,17 @@ def _without_tensorboard() -> Iterator[None]:
         yield
     finally:
         trainer.get_tensorboard = opened
+
+
+def rate_share(step: int, warmup: int, total: int) -> float:
+    """Return the share of the peak learning rate at an optimiser step: a linear rise, then a linear fall.
+
+    Every step changes the weights: the share is above 0 at the first and the last one, and 1 at the end of the rise.
+
+    Args:
+        step: number of the step, from 0.
+        warmup: steps of the rise, at most all.
+        total: number of steps.
+    """
+    rise = max(1, min(warmup, total))
+    return min((step + 1) / rise, (total - step) / (total + 1 - rise))

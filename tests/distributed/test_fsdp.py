@@ -25,6 +25,8 @@ from recbole_dealrec.store.run_folder import UNFINISHED
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 
+pytestmark = pytest.mark.slow
+
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 1, "n_fewshot": 13,

@@ -20,6 +20,8 @@ from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import Pipeline
 from recbole_dealrec.store.files import read_json
 
+pytestmark = pytest.mark.slow
+
 LONG = 600  # seconds; a busy machine takes its time
 SCRIPT = Path(__file__).parents[2] / "run_recbole_dealrec.py"
 KEYS = {

@@ -41,7 +41,7 @@ def test_ccs_cuts_the_hardest_and_takes_of_every_stratum():
 
 
 def test_ccs_has_the_cut_of_its_authors(movies_path):
-    for name, ratio in (("CCS", 0.3), ("DEALRec", 0.1)):
+    for name, ratio in (("CCS", 0.3), ("DEALRec", 0.0)):
         keys = {"data_path": str(movies_path), "sampler": name}
         assert Config("BIGRec", "movies", config_dict=keys)["hard_prune_ratio"] == ratio
 

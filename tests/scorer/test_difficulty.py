@@ -1,5 +1,7 @@
 """What the surrogate makes of each sample, against one sample at a time."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -186,11 +188,12 @@ def train(movies, tmp_path):
 def test_a_trajectory_is_the_loss_after_each_evaluation(train):
     config, splits, run = train
     samples = CandidateSamples.from_dataset(splits.train, samples_per_user=1)
-    watched = []
+    watched, after = [], []
     found = LossTrajectoryScorer(lambda watch: watched.append(run(2, watch)), config).score(samples)
     assert found.dtype == np.float32 and found.shape == (200, 2)
-    for epochs in (1, 2):
-        surrogate = run(epochs).eval()  # trained with nobody watching
+    run(2, lambda surrogate: after.append(deepcopy(surrogate)))
+    for epochs, surrogate in enumerate([after[0], run(2)], 1):  # the last one trained with nobody watching
+        surrogate.eval()
         with torch.no_grad():
             logits = surrogate.full_sort_predict(samples.interaction(config, np.arange(200)))
         expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(samples.item_id), reduction="none")

@@ -18,7 +18,7 @@ from recbole_dealrec.model.surrogate import softmax_loss
 from recbole_dealrec.model.surrogate import surrogate as surrogate_module
 from recbole_dealrec.model.surrogate.surrogate import EveryPosition, build_surrogate
 from recbole_dealrec.scorer import InfluenceScorer, solver
-from recbole_dealrec.scorer.surrogate_loss import AfterAttention, LastHidden, Logits, outputs_of
+from recbole_dealrec.scorer.surrogate_loss import AfterAttention, LastHidden, LastPosition, Logits, outputs_of
 
 SMALL = {"surrogate_hidden_size": 4, "surrogate_n_layers": 1, "surrogate_inner_size": 8}
 SIZES = {
@@ -185,20 +185,36 @@ def test_in_chunks_of_logits_against_dense_linear_algebra(
         (["*.1.multi_head_attention.dense.weight"], AfterAttention),
         (["*.1.multi_head_attention.dense.*", "*.1.multi_head_attention.LayerNorm.*", "*.1.feed_forward.*"],
          AfterAttention),
-        (["*.1.multi_head_attention.value.weight"], LastHidden),
-        (["*.0.feed_forward.*", "*.1.feed_forward.*"], LastHidden),
+        (["*.1.multi_head_attention.value.weight"], LastPosition),
+        (["*.1.multi_head_attention.query.*", "*.1.multi_head_attention.key.*", "LayerNorm.*"], LastPosition),
+        (["*.0.feed_forward.*", "*.1.feed_forward.*"], LastPosition),
         (["item_embedding.weight", "*.1.feed_forward.*"], Logits),
     ],
 )  # fmt: skip
 def test_each_form_of_the_outputs_against_dense_linear_algebra(
     patterns, form, curvature, problem, fixed_lambda, tight_cg
 ):
-    config, samples, _, surrogate = problem(
-        build=build_surrogate, surrogate_n_layers=2, influence_parameters=patterns
-    )
+    config, samples, _, surrogate = problem(build=build_surrogate, surrogate_n_layers=2, influence_parameters=patterns)
     named = [(name, p) for name, p in surrogate.named_parameters() if any(fnmatchcase(name, it) for it in patterns)]
     assert type(outputs_of(surrogate, [name for name, _ in named])) is form
     assert_equal_to_dense(config, samples, surrogate, curvature, 1e-6, [parameter for _, parameter in named])
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_the_last_layer_is_computed_at_the_last_position_alone(n_layers, problem):
+    config, samples, _, surrogate = problem(build=build_surrogate, surrogate_n_layers=n_layers)
+    widths = []
+    for layer in surrogate.trm_encoder.layer:
+        layer.feed_forward.register_forward_hook(lambda module, given, output: widths.append(output.shape[1]))
+    batch = samples.interaction(config, np.arange(len(samples)), trim=True)
+    surrogate.eval()
+    expected = LastHidden(surrogate)(batch)
+    longest = int(samples.item_length.max())
+    assert longest > 1 and widths == [longest] * n_layers
+    widths.clear()
+    torch.testing.assert_close(LastPosition(surrogate)(batch), expected)
+    assert widths == [longest] * (n_layers - 1) + [1]
+    torch.testing.assert_close(LastHidden(surrogate)(batch), expected)  # no hook is left
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
@@ -261,9 +277,7 @@ def test_several_surrogates_are_averaged(problem):
     ],
 )
 def test_parameter_patterns(patterns, words, problem, fixed_lambda):
-    config, samples, _, surrogate = problem(
-        hessian_solver="exact", influence_parameters=patterns
-    )
+    config, samples, _, surrogate = problem(hessian_solver="exact", influence_parameters=patterns)
     parameters = [p for name, p in surrogate.named_parameters() if any(word in f"\n{name}" for word in words)]
     assert len(parameters) == {ATTENTION: 1, "item_embedding.weight": 1}.get(patterns[0], 3)
     assert_equal_to_dense(config, samples, surrogate, "hessian", 1e-8, parameters)
@@ -278,9 +292,7 @@ def test_patterns_that_match_nothing_name_the_parameters(problem):
 @pytest.mark.parametrize("curvature", ["hessian", "gauss_newton"])
 @pytest.mark.parametrize("rows", [1, 6])
 def test_batch_size_does_not_matter(curvature, rows, problem, fixed_lambda, tight_cg, monkeypatch):
-    config, samples, _, surrogate = problem(
-        curvature=curvature, hessian_damping=8.0, influence_parameters=[ATTENTION]
-    )
+    config, samples, _, surrogate = problem(curvature=curvature, hessian_damping=8.0, influence_parameters=[ATTENTION])
     whole = InfluenceScorer(surrogate, config).score(samples)
     monkeypatch.setattr(surrogate_module, "_LOGITS_PER_BATCH", rows * surrogate.n_items - 1 + rows % 2)
     assert_scores(InfluenceScorer(surrogate, config).score(samples), whole, 1e-10)

@@ -72,9 +72,7 @@ def logistic_hessian(parameters, x):
 def test_logistic_regression(method, error):
     loss, parameters, (x, _) = logistic()
     v = {"weight": vector(6, 3), "bias": vector(1, 4)}
-    found = inverse_hvp(
-        loss, parameters, v, method, damping=0.05, tolerance=1e-10, scale=0.6, recursion_depth=250
-    )
+    found = inverse_hvp(loss, parameters, v, method, damping=0.05, tolerance=1e-10, scale=0.6, recursion_depth=250)
     expected = dense(logistic_hessian(parameters, x), torch.cat([v["weight"], v["bias"]]), 0.05)
     assert list(found) == ["weight", "bias"]
     assert relative_error(torch.cat([found["weight"], found["bias"]]), expected) < error
@@ -106,9 +104,7 @@ def test_lissa_is_exact_where_all_batches_have_one_hessian():
 @pytest.mark.parametrize("scale", [3.0, 8.0])
 def test_the_scale_of_lissa_does_not_move_its_fixed_point(scale):
     matrix, v = spd_matrix(8, 0), vector(8)
-    found = inverse_hvp(
-        quadratic(matrix), vector(8, 5), v, "lissa", damping=0.5, scale=scale, recursion_depth=500
-    )
+    found = inverse_hvp(quadratic(matrix), vector(8, 5), v, "lissa", damping=0.5, scale=scale, recursion_depth=500)
     assert relative_error(found, dense(matrix, v, 0.5)) < 1e-10
 
 
@@ -325,6 +321,18 @@ def test_largest_eigenvalue_to_its_default_tolerance():
     found = [solver.largest_eigenvalue(lambda u: matrix @ u, vector(200), seed) for seed in range(5)]
     assert found == pytest.approx([expected] * 5, rel=0.05)
     assert found[0] == solver.largest_eigenvalue(lambda u: matrix @ u, vector(200), 0)
+
+
+def test_a_start_near_the_largest_eigenvector_saves_products():
+    matrix = spd_matrix(200, 0, low=0.0, high=3.0)
+    near = torch.linalg.eigh(matrix)[1][:, -3:].sum(dim=1)
+    products = []
+
+    def counted(number):
+        return lambda u: products.append(number) or matrix @ u
+
+    found = [solver.largest_eigenvalue(counted(number), start, 0) for number, start in enumerate((vector(200), near))]
+    assert products.count(1) < products.count(0) and found[1] > 0.95 * float(torch.linalg.eigvalsh(matrix)[-1])
 
 
 def test_the_largest_eigenvalue_of_nothing_is_zero():

@@ -13,7 +13,8 @@ from recbole_dealrec.scorer import EffortScorer
 from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.store.step import records, step
-from recbole_dealrec.training.llm_trainer import LLMTrainer, rate_share
+from recbole_dealrec.training.llm_trainer import LLMTrainer
+from recbole_dealrec.training.safetensors_trainer import rate_share
 
 FINE_TUNING = {
     "epochs": 2, "train_batch_size": 4, "micro_batch_size": 4, "learning_rate": 0.01, "warmup_steps": 1,
@@ -114,7 +115,6 @@ def test_samples_of_similar_length_share_a_forward_pass(trainer, monkeypatch):
         return calculate(part)
 
     monkeypatch.setattr(run.model, "calculate_loss", watched)
-    run.scheduler = torch.optim.lr_scheduler.ConstantLR(run.optimizer)
     run._step(batch)
     assert seen == sorted(lengths)
 

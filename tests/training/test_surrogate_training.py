@@ -6,6 +6,7 @@ import torch
 
 from recbole_dealrec.data import load_splits
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.model.surrogate import surrogate_loader
 from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import records, step
@@ -60,6 +61,18 @@ def test_a_finished_training_has_its_curve(training):
     kept = one.folder.read_json("surrogate.json")
     assert len(kept["curve"]["train_loss"]) == 4 and kept["curve"]["valid_epoch"] == [0, 1, 2, 3]
     assert max(kept["curve"]["valid_result"]["ndcg@2"]) == kept["best_valid_result"]["ndcg@2"]
+
+
+def test_the_learning_rate_rises_and_falls_to_the_last_step(ten, tmp_path):
+    config = ten(**KEYS, surrogate_warmup_steps=3)
+    one = SurrogateTraining(config, load_splits(config), RunFolder(tmp_path), 0)
+    rates = []
+    one._trainer.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    one.fit()
+    total = len(rates)
+    assert total == 4 * len(surrogate_loader(one.config, one.splits.train, one.model)) == 8
+    falling = [0.01 * (total - step) / (total - 2) for step in range(2, total)]
+    assert rates == pytest.approx([0.01 / 3, 0.02 / 3, *falling])
 
 
 def test_a_training_that_diverges_names_the_learning_rate(training):

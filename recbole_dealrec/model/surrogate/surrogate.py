@@ -23,7 +23,7 @@ from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate.softmax_loss import softmax_cross_entropy
 
-_STEPS = 10_000  # Games is best after 1,400 steps, ml-100k after 200
+_STEPS = 1_000  # Games needs 700 steps of 128 sequences, ml-100k 400 of 32
 _LEAST_EPOCHS = 4  # two evaluations to choose from
 _LENGTH_PARTS = 4
 _LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
@@ -131,7 +131,9 @@ def surrogate_loader(config: Config, dataset: SequentialDataset, model: Sequenti
 def settle_epochs(
     configs: Sequence[Config], surrogate: Config, dataset: SequentialDataset, model: SequentialRecommender
 ) -> None:
-    """Give ``surrogate_epochs: auto`` its number, the epochs that 10,000 optimiser steps make, from 4 to 200.
+    """Give ``surrogate_epochs: auto`` its number, the epochs that 1,000 optimiser steps make, from 4 to 200.
+
+    They are a multiple of ``surrogate_eval_step``, so that the last epoch, with the lowest learning rate, is evaluated.
 
     Args:
         configs: configurations that differ in keys of the selection alone.
@@ -142,7 +144,8 @@ def settle_epochs(
     if configs[0]["surrogate_epochs"] == "auto":
         n_batches = len(surrogate_loader(surrogate, dataset, model))
         for config in configs:
-            config.settle(surrogate_epochs=min(max(_STEPS // n_batches, _LEAST_EPOCHS), MOST_EPOCHS))
+            epochs = min(max(_STEPS // n_batches, _LEAST_EPOCHS), MOST_EPOCHS)
+            config.settle(surrogate_epochs=max(epochs - epochs % config["surrogate_eval_step"], 1))
 
 
 def surrogate_batches(

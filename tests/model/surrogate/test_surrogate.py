@@ -259,8 +259,9 @@ def test_epochs_that_are_left_to_the_package_stay_within_its_steps(ten, monkeypa
     epochs, given, other = (config["surrogate_epochs"] for config in configs)
     n_batches = len(surrogate_loader(surrogate, train, model))
     assert given == 3 and other == epochs == configs[0].surrogate()["epochs"]
-    assert epochs in (4, 200) or epochs * n_batches <= steps < (epochs + 1) * n_batches
-    assert (steps, epochs) in ((1, 4), (10_000, 200)) or 4 < epochs < 200
+    assert surrogate["eval_step"] == 2 and epochs % 2 == 0  # the last epoch is evaluated
+    assert epochs in (4, 200) or epochs * n_batches <= steps < (epochs + 2) * n_batches
+    assert (steps, epochs) in ((1, 4), (10_000, 200)) or 4 <= epochs < 200
 
 
 def test_surrogates_are_counted_for_people():
