@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recbole.utils import get_trainer, init_seed
+from recbole.utils import init_seed
 from safetensors.torch import load_file, save_file
 
 from recbole_dealrec.config import Config
@@ -19,6 +19,8 @@ from recbole_dealrec.data import CandidateSamples, Splits, load_splits, train_lo
 from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.store.files import atomic_path
+from recbole_dealrec.store.run_folder import RunFolder
+from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
 
 def main() -> None:
@@ -66,7 +68,7 @@ def surrogate(config: Config, splits: Splits, users: np.ndarray, seed: int, file
         samples = CandidateSamples.from_dataset(splits.train)
         rows = covering_rows(splits.train)
         data = train_loader(own, splits.train, rows[np.isin(samples.user_id[rows], users)])
-        trainer = get_trainer(own["MODEL_TYPE"], own["model"])(own, model)
+        trainer = SafetensorsTrainer(own, model, RunFolder(file.parent), file.name)
         trainer.fit(data, verbose=False, saved=False)
         with atomic_path(file) as path:
             save_file({name: value.cpu() for name, value in model.state_dict().items()}, path)

@@ -23,7 +23,7 @@ from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate.softmax_loss import softmax_cross_entropy
 
-_STEPS = 1_000  # Games needs 700 steps of 128 sequences, ml-100k 400 of 32
+_STEPS = 1_000  # Games needs 700 steps of 128 sequences, ml-100k 450 of 32
 _LEAST_EPOCHS = 4  # two evaluations to choose from
 _LENGTH_PARTS = 4
 _LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32

@@ -1,0 +1,92 @@
+"""Which learning rates train a surrogate best in the fewest steps? By the validation part.
+
+    python benchmarks/surrogate_schedule.py --dataset ml-100k
+    python benchmarks/surrogate_schedule.py --dataset games --data_path FOLDER
+
+Each finished training adds a row to benchmarks/results/<dataset>-surrogate-schedule-runs.csv and is not run again while
+the row is there; the page <dataset>-surrogate-schedule.md is made of the rows. The test part is not read.
+"""
+
+import argparse
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+from unittest import mock
+
+import common
+import pandas as pd
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import load_splits
+from recbole_dealrec.store.files import atomic_path
+from recbole_dealrec.store.run_folder import RunFolder
+from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
+from recbole_dealrec.training.surrogate_training import SurrogateTraining
+
+CONSTANT = "constant"  # the rate of RecBole's trainer
+DEFAULT = "default"
+# Rate, epochs and steps of the rise; the first is what the package did before there was a schedule.
+TRIED = {
+    "ml-100k": [(CONSTANT, 0.001, 8, 0), (DEFAULT, 0.004, 6, 200), ("", 0.004, 4, 200), ("", 0.003, 5, 200)],
+    "games": [(CONSTANT, 0.001, 6, 0), (DEFAULT, 0.005, 2, 200), ("", 0.003, 3, 300), ("", 0.003, 2, 250)],
+}
+COLUMNS = ["schedule", "rate", "epochs", "warm-up steps"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="ml-100k", choices=TRIED)
+    parser.add_argument("--data_path")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
+    arguments = parser.parse_args()
+    name = f"{arguments.dataset}-surrogate-schedule"
+    file = common.RESULTS / f"{name}-runs.csv"
+    for seed in arguments.seeds:
+        for tried in TRIED[arguments.dataset]:
+            row = dict(zip([*COLUMNS, "seed"], [*tried, seed], strict=True))
+            rows = pd.read_csv(file, keep_default_na=False) if file.exists() else pd.DataFrame(columns=list(row))
+            if not (rows[list(row)] == pd.Series(row)).all(axis=1).any():
+                row |= trained(arguments.dataset, arguments.data_path, seed, *tried)
+                with atomic_path(file) as path:
+                    pd.concat([rows, pd.DataFrame([row])]).to_csv(path, index=False)
+                common.write(name, page(arguments.dataset, pd.read_csv(file, keep_default_na=False)))
+
+
+def trained(
+    dataset: str, data_path: str | None, seed: int, schedule: str, rate: float, epochs: int, warmup: int
+) -> dict[str, Any]:
+    """Train a surrogate, evaluated after each second epoch and the last one, and return what it cost and reached."""
+    keys = {"data_path": data_path} if data_path else {}
+    keys |= {"surrogate_learning_rate": rate, "surrogate_epochs": epochs, "surrogate_warmup_steps": warmup}
+    keys |= {"seed": seed, "show_progress": False, "surrogate_eval_step": 2 - epochs % 2}
+    config = Config("BIGRec", dataset, config_dict=keys)
+    constant = mock.patch.object(SafetensorsTrainer, "_advance_rate") if schedule == CONSTANT else nullcontext()
+    with TemporaryDirectory() as folder, constant:
+        training = SurrogateTraining(config, load_splits(config), RunFolder(Path(folder)), 0)
+        start = perf_counter()
+        training.fit()
+        seconds = perf_counter() - start
+        training.finish()
+        result = training.folder.read_json("surrogate.json")
+    return {"seconds": seconds, "ndcg@10": result["best_valid_result"]["ndcg@10"]}
+
+
+def page(dataset: str, rows: pd.DataFrame) -> str:
+    cells = [
+        [*key, len(part), common.spread(part["ndcg@10"]), common.spread(part["seconds"], 0)]
+        for key, part in rows.groupby(COLUMNS, sort=False)
+    ]
+    return f"""# Surrogates by their learning rate, {dataset}
+
+{common.header()}. SASRec, NDCG@10 of its best
+evaluation on the validation part, mean and standard deviation over seeds; the seconds include the evaluations. The rates of
+all but the first row rise and fall linearly.
+
+{common.table([*COLUMNS, "seeds", "ndcg@10", "seconds"], cells)}
+"""
+
+
+if __name__ == "__main__":
+    main()
