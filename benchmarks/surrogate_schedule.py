@@ -81,8 +81,8 @@ def page(dataset: str, rows: pd.DataFrame) -> str:
     return f"""# Surrogates by their learning rate, {dataset}
 
 {common.header()}. SASRec, NDCG@10 of its best
-evaluation on the validation part, mean and standard deviation over seeds; the seconds include the evaluations. The rates of
-all but the first row rise and fall linearly.
+evaluation on the validation part, mean and standard deviation over seeds; the seconds include the evaluations. The
+rates of all but the first row rise and fall linearly.
 
 {common.table([*COLUMNS, "seeds", "ndcg@10", "seconds"], cells)}
 """
