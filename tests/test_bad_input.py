@@ -141,7 +141,10 @@ COMMAND_LINES = {
     "a dataset outside": (["-d", "../ml-100k"], "dataset '../ml-100k': a dataset is named by its folder alone"),
     "a dataset above": (["-d", ".."], "dataset '..': a dataset is named by its folder alone"),
     "no title column": (["--title_field=name"], "no column 'name' (found item_id, movie_title, release_year, class)"),
-    "too few candidates": (["--n_fewshot=9000"], "n_fewshot is 9000, but only 8487 of 9430 candidate samples"),
+    "too few candidates": (
+        ["--hard_prune_ratio=0.1", "--n_fewshot=9000"],
+        "n_fewshot is 9000, but only 8487 of 9430 candidate samples",
+    ),
     "no such model": (["--llm_path=./nowhere/at/all"], "llm_path './nowhere/at/all': no such file or folder"),
     "unknown key": (["--n_fewshots=5"], "unknown configuration key 'n_fewshots'; did you mean 'n_fewshot'?"),
     "ratio of one": (["--hard_prune_ratio=1"], "'hard_prune_ratio' has to be a number in [0, 1), not 1"),
