@@ -145,7 +145,8 @@ def settle_epochs(
         n_batches = len(surrogate_loader(surrogate, dataset, model))
         for config in configs:
             epochs = min(max(_STEPS // n_batches, _LEAST_EPOCHS), MOST_EPOCHS)
-            config.settle(surrogate_epochs=max(epochs - epochs % config["surrogate_eval_step"], 1))
+            step = max(config["surrogate_eval_step"], 1)
+            config.settle(surrogate_epochs=max(epochs - epochs % step, step))
 
 
 def surrogate_batches(

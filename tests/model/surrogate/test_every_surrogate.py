@@ -92,4 +92,4 @@ def test_a_surrogate_is_right_or_refused_at_the_start(name, configured, tmp_path
         problem = tried_problem(surrogate, config, samples)
         along, curved = problem.directional_derivatives(samples, x), Curvature(problem, samples).product(x)
     np.testing.assert_allclose(along, (single @ x).detach(), rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(curved, second, rtol=1e-3, atol=1e-3 * float(second.abs().max()))
+    torch.testing.assert_close(curved, second, rtol=1e-3, atol=1e-4 * float(second.abs().max()) + 1e-9)

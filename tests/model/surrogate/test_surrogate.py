@@ -264,6 +264,15 @@ def test_epochs_that_are_left_to_the_package_stay_within_its_steps(ten, monkeypa
     assert (steps, epochs) in ((1, 4), (10_000, 200)) or 4 <= epochs < 200
 
 
+@pytest.mark.parametrize(("eval_step", "epochs"), [(0, 4), (3, 3), (5, 5), (300, 300)])
+def test_the_last_of_the_epochs_that_are_left_to_the_package_is_evaluated(ten, monkeypatch, eval_step, epochs):
+    config = ten(surrogate_eval_step=eval_step, MAX_ITEM_LIST_LENGTH=8, **SIZES["SASRec"])
+    surrogate, train = config.surrogate(), load_splits(config).train
+    monkeypatch.setattr(surrogate_module, "_STEPS", 1)
+    settle_epochs([config], surrogate, train, build_surrogate(surrogate, train))
+    assert config["surrogate_epochs"] == epochs
+
+
 def test_surrogates_are_counted_for_people():
     names = ["surrogate", "surrogate 1", "surrogate 2", "influence", "mean of the surrogates"]
     shown = ["surrogate 1 of 3", "surrogate 2 of 3", "surrogate 3 of 3", "influence", "mean of the surrogates"]
