@@ -213,7 +213,7 @@ def explained(table: Runs) -> str:
         "two-sided paired t tests over the seeds, corrected by Holm's method over all samplers and both metrics, apart "
         f"against Random and against TargetFrequency, the free draw. {yardsticks}Surrogates of the rows were trained "
         f"in {SURROGATE_EPOCHS.get(table.config['dataset'])} epochs at a constant rate of 0.001, the default then. The "
-        "configuration below has the present default, with which the yardsticks of Games were measured."
+        "configuration below has the present default, with which the yardsticks of Games were measured. "
     )
 
 
