@@ -208,12 +208,17 @@ That of DEALRec; the other samplers differ in the keys of `properties/sampler/` 
 
 def explained(table: Runs) -> str:
     yardsticks = "Below stand yardsticks, which cost seconds, on the same queries. " if table.yardsticks() else ""
+    epochs = SURROGATE_EPOCHS.get(table.config["dataset"])
+    surrogates = (
+        f"Surrogates of the rows were trained in {epochs} epochs at a constant rate of 0.001, the default then. The "
+        "configuration below has the present default, with which the yardsticks of Games were measured. "
+        if epochs
+        else ""
+    )
     return (
         "Means and standard deviations over seeds, on all test queries, over the full catalogue. The p values are of "
         "two-sided paired t tests over the seeds, corrected by Holm's method over all samplers and both metrics, apart "
-        f"against Random and against TargetFrequency, the free draw. {yardsticks}Surrogates of the rows were trained "
-        f"in {SURROGATE_EPOCHS.get(table.config['dataset'])} epochs at a constant rate of 0.001, the default then. The "
-        "configuration below has the present default, with which the yardsticks of Games were measured. "
+        f"against Random and against TargetFrequency, the free draw. {yardsticks}{surrogates}"
     )
 
 

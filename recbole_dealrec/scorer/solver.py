@@ -210,8 +210,8 @@ def largest_eigenvalue(
 ) -> float:
     """Estimate a symmetric operator's largest absolute eigenvalue by power iteration to a change of ``tolerance``.
 
-    The iteration begins with the direction of ``start``, to which a random one is added, as it may be 0 or an
-    eigenvector. The mean gradient as ``start`` lies near the largest eigenvectors and saves a third of the products.
+    It begins with the sum of ``start`` and a random vector, both of unit length, since ``start`` may be 0 or an
+    eigenvector. The mean gradient as ``start`` lies near the largest eigenvectors, which saves products.
     """
     generator = torch.Generator().manual_seed(seed)
     u = torch.randn(start.numel(), generator=generator, dtype=start.dtype).to(start.device)

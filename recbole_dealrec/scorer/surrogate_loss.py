@@ -77,7 +77,7 @@ class LastPosition(LastHidden):
         layer = _last_layer(self.surrogate)
         attention, last = layer.multi_head_attention, inputs[self.surrogate.ITEM_SEQ_LEN] - 1
         at_last = lambda values: self.surrogate.gather_indexes(values, last)[:, None]  # noqa: E731
-        mask_at_last = lambda mask: mask[torch.arange(len(mask)), :, last, None]  # noqa: E731
+        mask_at_last = lambda mask: mask[torch.arange(len(mask), device=mask.device), :, last, None]  # noqa: E731
         expanded = lambda output: output.expand(-1, inputs[self.surrogate.ITEM_SEQ].shape[1], -1)  # noqa: E731
         handles = [
             layer.register_forward_pre_hook(lambda _, given: (given[0], mask_at_last(given[1]))),
