@@ -38,12 +38,12 @@ CHOSEN = {
         "InfluenceOnly": {"hard_prune_ratio": 0},
         "EffortOnly": {"hard_prune_ratio": 0},
     },
-    # The rows were measured with what was the default then.
-    **dict.fromkeys(
-        [("BIGRec", "ml-100k"), ("BIGRec", "games")],
-        {name: {"hard_prune_ratio": 0.1} for name in ("DEALRec", "InfluenceOnly", "EffortOnly")},
-    ),
 }
+# Keys of rows that were measured with what was the default then.
+FORMER = dict.fromkeys(
+    [("BIGRec", "ml-100k"), ("BIGRec", "games")],
+    {name: {"hard_prune_ratio": 0.1} for name in ("DEALRec", "InfluenceOnly", "EffortOnly")},
+)
 # Rows of their own for a sampler with further keys; they run with all seeds.
 VARIANTS = {
     ("TIGER", "games"): {"DEALRec (influence_on: valid)": ("DEALRec", {"influence_on": "valid"})},
@@ -115,19 +115,22 @@ class Runs:
         self.name = name or f"{dataset}-{model}".lower()
         self.file = common.RESULTS / f"{self.name}-runs.csv"
         self.chosen = CHOSEN.get((model, dataset), {})
+        self.former = FORMER.get((model, dataset), {})
         self.variants = VARIANTS.get((model, dataset), {}) if variants is None else variants
         self.full = FULL.get((model, dataset), {})
         self.paper = PAPER.get((model, dataset), {})
         self.metrics = list(metrics)
         self.run_keys = {"model": model, "dataset": dataset}
-        self.config = Config(
-            model, dataset, config_dict={**keys, "sampler": "DEALRec", **self.chosen.get("DEALRec", {})}
-        )
+        self.config = Config(model, dataset, config_dict={**keys, "sampler": "DEALRec", **self.own_keys("DEALRec")})
         self._keys = keys
         self.splits = load_splits(self.config)
         self.samples = CandidateSamples.from_dataset(self.splits.train, self.config["samples_per_user"])
         parts = {"valid": self.splits.valid, "test": self.splits.test}
         self.queries = {name: QueryDataLoader(part.config, part).positives for name, part in parts.items()}
+
+    def own_keys(self, sampler: str) -> dict[str, Any]:
+        """Configuration keys of one sampler beside those of all."""
+        return self.former.get(sampler, {}) | self.chosen.get(sampler, {})
 
     def rows(self) -> pd.DataFrame:
         """The rows so far, by seed within each sampler."""
@@ -142,7 +145,7 @@ class Runs:
         if ((rows["sampler"] == name) & (rows["seed"] == seed)).any():
             return
         sampler, further = self.variants.get(name, (name, self.full if name == "Full" else {}))
-        keys = {**self._keys, **self.chosen.get(sampler, {}), **further}
+        keys = {**self._keys, **self.own_keys(sampler), **further}
         run = compare_samplers([sampler], [seed], config_dict=keys, **self.run_keys)["runs"].iloc[0].to_dict()
         result = read_json(Path(run.pop("run_dir")) / "result.json")
         targets = self.samples.item_id[result["selected"]]
@@ -223,14 +226,19 @@ def explained(table: Runs) -> str:
 
 
 def chosen_keys(table: Runs) -> str:
-    if not table.chosen:
-        return "All samplers have their defaults."
-    keys = "; ".join(f"{name}: {listed(keys)}" for name, keys in table.chosen.items())
     page = f"{table.name}-first-trials.md"
-    return (
-        f"Chosen on the validation part with one seed, by [{page}]({page}) as it was first measured: {keys}; the rest "
-        "are defaults."
-    )
+    sentences = [
+        f"Chosen on the validation part with one seed, by [{page}]({page}) as it was first measured: "
+        f"{by_sampler(table.chosen)}."
+        if table.chosen
+        else "",
+        f"Measured with what was the default then: {by_sampler(table.former)}." if table.former else "",
+    ]
+    return " ".join([*filter(None, sentences), "All other keys have their defaults."])
+
+
+def by_sampler(keys: dict[str, dict[str, Any]]) -> str:
+    return "; ".join(f"{sampler}: {listed(own)}" for sampler, own in keys.items())
 
 
 def schedule(runs: pd.DataFrame) -> str:

@@ -287,6 +287,18 @@ def test_the_code_of_a_page_runs(page, reader):
             raise AssertionError(f"{page.name}, line {block.line}: {type(error).__name__}: {error}") from error
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.relative_to(ROOT).as_posix())
+        for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])
+    ],
+)
+def test_the_files_that_a_page_links_to_are_there(page):
+    links = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
 def test_the_architecture_names_what_is_there():
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     changes = text.split("## Where do I change")[1].split("\n## ")[0]
