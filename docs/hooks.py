@@ -24,9 +24,9 @@ _LINK = re.compile(r"\[([^\]]+)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 def _pages_outside() -> dict[str, str]:
     """Page, or plain file, of each file that lies outside docs/, by its path in the repository."""
     pages = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-    pages["benchmarks/README.md"] = "results/index.md"
+    pages["benchmarks/README.md"] = "lab/index.md"
     results = sorted(ROOT.glob("benchmarks/results/*"))
-    return pages | {file.relative_to(ROOT).as_posix(): f"results/{file.name}" for file in results}
+    return pages | {file.relative_to(ROOT).as_posix(): f"lab/{file.name}" for file in results}
 
 
 PAGES = _pages_outside()
@@ -34,9 +34,9 @@ _SOURCES = {page: source for source, page in PAGES.items()}
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Put the pages of results where the navigation has ``results``."""
-    results = sorted(page for page in _SOURCES if page.startswith("results/") and page.endswith(".md"))
-    config.nav = [{"Results": results} if entry == {"Results": "results"} else entry for entry in config.nav]
+    """Put the pages of benchmarks/ where the navigation has ``lab``."""
+    lab = sorted(page for page in _SOURCES if page.startswith("lab/") and page.endswith(".md"))
+    config.nav = [{"Lab": lab} if entry == {"Lab": "lab"} else entry for entry in config.nav]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
