@@ -27,7 +27,7 @@ from recbole_dealrec.scorer import InfluenceScorer, solver
 from recbole_dealrec.scorer.influence import Curvature, Problem
 from recbole_dealrec.store.run_folder import read_json, write_json
 
-MATRIX = ["trm_encoder.layer.1.multi_head_attention.dense.weight"]  # what the released code takes
+MATRIX = ["trm_encoder.layer.1.multi_head_attention.dense.weight"]  # as in the released code
 HESSIAN_DAMPINGS = (0.1, 0.3, 1.0)  # relative to the largest eigenvalue; lower ones leave it indefinite
 GAUSS_NEWTON_DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
 DAMPINGS = {"hessian": HESSIAN_DAMPINGS, "gauss_newton": GAUSS_NEWTON_DAMPINGS}
@@ -80,21 +80,21 @@ class Experiment:
         self.valid = CandidateSamples.from_dataset(splits.valid)
 
     def full(self, seed: int) -> torch.nn.Module:
-        """Surrogate of all users."""
+        """Return the surrogate of all users."""
         file = self.arguments.folder / f"full-{seed}.safetensors"
         return surrogate(self.config, self.splits, self.users, seed, file)
 
     def changes(self, risk: str, seed: int) -> list[float]:
-        """Rise of a loss when the surrogate is trained on each half; kept in the folder."""
+        """Return the rise of a loss when the surrogate is trained on each half; stored in the folder."""
         return self.kept(f"change-{risk}-{seed}", lambda: self._changes(LOSSES[risk], seed))
 
     def scores(self, name: str, seed: int, keys: dict) -> list[float]:
-        """Influence of the candidates by one surrogate, with other values of some keys; kept in the folder."""
+        """Return the candidates' influence by one surrogate, with other values of some keys; stored in the folder."""
         scorer = InfluenceScorer(self.full(seed), self.with_keys(**keys))
         return self.kept(name, lambda: scorer.score(self.candidates).tolist())
 
     def left_out(self) -> np.ndarray:
-        """Whether each half leaves out each user, [halves, users]."""
+        """Return whether each half leaves out each user, [halves, users]."""
         return np.array([~np.isin(self.users, half) for half in self.halves])
 
     def _changes(self, loss: Callable, seed: int) -> list[float]:
@@ -112,14 +112,14 @@ class Experiment:
         return read_json(file)
 
     def with_keys(self, **keys) -> Config:
-        """The configuration with other values."""
+        """Return the configuration with other values."""
         for key, value in keys.items():
             self.config[key] = value
         return self.config
 
 
 def solvers(experiment: Experiment) -> Iterator[str]:
-    """Solutions on one matrix against a dense solve in double precision."""
+    """Compare solutions on one matrix with a dense solve in double precision."""
     config = experiment.with_keys(influence_parameters=MATRIX, curvature="hessian")
     problem, samples = Problem(experiment.full(0), config), experiment.candidates
     v = problem.mean_gradient(samples)
@@ -151,7 +151,7 @@ def solvers(experiment: Experiment) -> Iterator[str]:
 def methods(curvature: Curvature, v: Tensor, damping: float) -> Iterator[tuple[str, Callable[[], Tensor]]]:
     product = curvature.product
     yield "v alone, no Hessian", lambda: v
-    yield "cg", lambda: solver.conjugate_gradients(product, v, damping, tolerance=1e-3, max_iterations=100).x
+    yield "cg", lambda: solver.Krylov(product, v).solve(damping, tolerance=1e-3, max_products=100).x
     yield "exact", lambda: solver.dense_solve(product, v, damping).x
     for seed in range(3):
         curvature.problem.config["seed"] = seed
@@ -161,7 +161,7 @@ def methods(curvature: Curvature, v: Tensor, damping: float) -> Iterator[tuple[s
 
 
 def retraining(experiment: Experiment) -> Iterator[str]:
-    """Linear datamodeling score: summed influence of the removed users against the losses after retraining."""
+    """Measure the linear datamodeling score: summed influence of removed users against losses after retraining."""
     seeds = range(experiment.arguments.seeds)
     changes = {risk: np.array([experiment.changes(risk, seed) for seed in seeds]) for risk in LOSSES}
     yield (
@@ -202,7 +202,7 @@ def lds_rows(experiment: Experiment, changes: dict[str, np.ndarray]) -> Iterator
 
 
 def correlations(predicted: np.ndarray, change: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Spearman, and the partial one that holds the counts fixed."""
+    """Return Spearman, and the partial one for fixed counts."""
     ranks = spearmanr(np.column_stack([predicted, change, counts])).statistic
     with_change, with_counts, change_counts = ranks[0, 1], ranks[0, 2], ranks[1, 2]
     unexplained = np.sqrt(max((1 - with_counts**2) * (1 - change_counts**2), 1e-12))
@@ -210,7 +210,7 @@ def correlations(predicted: np.ndarray, change: np.ndarray, counts: np.ndarray) 
 
 
 def train_loss(experiment: Experiment, model: EveryPosition) -> float:
-    """Mean loss over all training samples."""
+    """Return the mean loss over all training samples."""
     total, count = 0.0, 0
     for batch in surrogate_loader(experiment.config.surrogate(), experiment.splits.train, model):
         targets = int(batch[model.ITEM_SEQ_LEN].sum())
@@ -219,7 +219,7 @@ def train_loss(experiment: Experiment, model: EveryPosition) -> float:
 
 
 def valid_loss(experiment: Experiment, model: EveryPosition) -> float:
-    """Mean loss over all validation samples."""
+    """Return the mean loss over all validation samples."""
     batch = experiment.valid.interaction(experiment.config, np.arange(len(experiment.valid)))
     logits = model.full_sort_predict(batch)
     return float(torch.nn.functional.cross_entropy(logits, batch[model.POS_ITEM_ID]))
@@ -229,13 +229,13 @@ LOSSES = {"training": train_loss, "validation": valid_loss}
 
 
 def reliability(change: np.ndarray) -> float:
-    """Of the mean over seeds, by the formula of Spearman and Brown from the correlations of the single seeds."""
+    """Return the reliability of the mean over seeds, by Spearman and Brown's formula from correlations of seeds."""
     single = mean(spearmanr(one, other).statistic for one, other in combinations(change, 2))
     return len(change) * single / (1 + (len(change) - 1) * single)
 
 
 class Forecast:
-    """Predicted change of the risk for each half, by the surrogate of one seed; kept in the folder.
+    """Predicted change of the risk for each half, by the surrogate of one seed; stored in the folder.
 
     The gradients of the samples left out are summed before the product with the solution, not after: the same number.
     """
@@ -246,13 +246,13 @@ class Forecast:
         self.samples = CandidateSamples.from_dataset(experiment.splits.train)
 
     def with_curvature(self, name: str, patterns: list[str] | None, curvature: str) -> list:
-        """Damping, risk and prediction for each half, for all dampings and risks."""
+        """Return damping, risk and prediction for each half, for all dampings and risks."""
         file = f"forecast-{self.seed}-{name.replace(' ', '-')}-{curvature}"
         keys = {"influence_parameters": patterns, "curvature": curvature}
         return self.experiment.kept(file, lambda: list(self._with_curvature(keys)))
 
     def without_curvature(self, risk: str) -> list[float]:
-        """By the gradients of the encoder alone."""
+        """Return the predictions from the gradients of the encoder alone."""
         file = f"forecast-{self.seed}-none-{risk}"
         return self.experiment.kept(file, lambda: self._without_curvature(risk).tolist())
 
@@ -266,7 +266,7 @@ class Forecast:
 
     @cached_property
     def user_gradients(self) -> Tensor:
-        """Summed gradient of each user's samples, [users, parameters]."""
+        """Return the summed gradient of each user's samples, [users, parameters]."""
         return torch.stack([user_gradient(self.whole, self.samples, user) for user in self.experiment.users])
 
     @cached_property
@@ -276,12 +276,12 @@ class Forecast:
 
     @cached_property
     def gradients(self) -> Tensor:
-        """Summed gradient of what each half leaves out, over the number of samples, [halves, parameters]."""
+        """Return the summed gradient of what each half leaves out, over the number of samples, [halves, parameters]."""
         left_out = torch.from_numpy(self.experiment.left_out()).to(self.user_gradients)
         return left_out @ self.user_gradients / len(self.samples)
 
     def _own(self, problem: Problem) -> Tensor:
-        """Whether each parameter of all is one of the problem's."""
+        """Return whether each parameter belongs to the problem."""
         parameters = self.whole.parameters.items()
         return torch.cat([torch.full((values.numel(),), name in problem.parameters) for name, values in parameters])
 
@@ -289,9 +289,10 @@ class Forecast:
         problem = Problem(self.model, self.experiment.with_keys(**keys))
         own = self._own(problem)
         curvature = Curvature(problem, problem.curvature_samples(self.samples))
-        largest = solver.largest_eigenvalue(curvature.product, self.risks["train"][own], seed=0)
-        for damping, (risk, v) in product(DAMPINGS[keys["curvature"]], self.risks.items()):
-            x = damped_solution(curvature, v[own], damping * largest)
+        spaces = {risk: solver.Krylov(curvature.product, v[own]) for risk, v in self.risks.items()}
+        largest = spaces["train"].largest_eigenvalue()
+        for damping, (risk, space) in product(DAMPINGS[keys["curvature"]], spaces.items()):
+            x = damped_solution(space, damping * largest)
             yield damping, risk, (self.gradients[:, own] @ x).tolist()
 
     def _without_curvature(self, risk: str) -> Tensor:
@@ -304,16 +305,16 @@ def user_gradient(problem: Problem, samples: CandidateSamples, user: int) -> Ten
     return problem.mean_gradient(own) * len(own)
 
 
-def damped_solution(curvature: Curvature, v: Tensor, damping: float) -> Tensor:
-    """By conjugate gradients, to the few digits that an order needs; NaN where the curvature is indefinite."""
+def damped_solution(space: solver.Krylov, damping: float) -> Tensor:
+    """Solve by conjugate gradients, to the few digits that a ranking needs; NaN if the curvature is indefinite."""
     try:
-        return solver.conjugate_gradients(curvature.product, v, damping, tolerance=1e-2, max_iterations=100).x
+        return space.solve(damping, tolerance=1e-2, max_products=100).x
     except solver.IndefiniteCurvatureError:
-        return torch.full_like(v, torch.nan)
+        return torch.full_like(space.v, torch.nan)
 
 
 def seeds(experiment: Experiment) -> Iterator[str]:
-    """Agreement of the scores of surrogates that differ by their seeds."""
+    """Measure the agreement of the scores of surrogates with different seeds."""
     n_models = experiment.arguments.full
     n_candidates = len(experiment.candidates)
     yield f"{n_candidates} candidates, {n_models} surrogates; means over {PARTINGS} pairs of averages that share none."
@@ -330,7 +331,7 @@ def seeds(experiment: Experiment) -> Iterator[str]:
 
 
 def between_averages(scores: np.ndarray, count: int) -> str:
-    """Mean Spearman and overlap between averages of ``count`` surrogates that share none, over random partings."""
+    """Return mean Spearman and overlap between averages of ``count`` different surrogates, over random splits."""
     random = np.random.default_rng(0)
     parted = (random.permutation(len(scores))[: 2 * count].reshape(2, count) for _ in range(PARTINGS))
     each = [agreement(*(scores[part].mean(axis=0) for part in parts)) for parts in parted]
@@ -342,7 +343,7 @@ def cosine(one: Tensor, other: Tensor) -> float:
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Spearman, and the share that the highest scores of both have in common."""
+    """Return Spearman, and the share that the highest scores of both have in common."""
     highest = [set(np.argsort(-scores, kind="stable")[:TOP]) for scores in (one, other)]
     return float(spearmanr(one, other).statistic), len(highest[0] & highest[1]) / TOP
 

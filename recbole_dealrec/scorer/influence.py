@@ -192,7 +192,8 @@ class Problem:
             return self._solve_with_enough_damping(Curvature(self, self.curvature_samples(samples), progress), v)
 
     def _solve_with_enough_damping(self, curvature: "Curvature", v: Tensor) -> Tensor:
-        largest = solver.largest_eigenvalue(curvature.product, v, self.config["seed"])
+        krylov = solver.Krylov(curvature.product, v)
+        largest = krylov.largest_eigenvalue()
         if not (torch.isfinite(v).all() and math.isfinite(largest)):
             raise InputError(
                 "influence: gradient and curvature of the surrogate's loss are not finite, as after a training that "
@@ -204,7 +205,7 @@ class Problem:
         getLogger().info(f"largest eigenvalue of the curvature {largest:.3e}, damping {damping:.3e}")
         for _ in range(_MOST_DAMPING_DOUBLINGS):
             try:
-                solution = self._solve_with_damping(curvature, v, damping)
+                solution = self._solve_with_damping(curvature, krylov, damping)
                 break
             except solver.IndefiniteCurvatureError as error:
                 getLogger().warning(f"the curvature is indefinite ({error}); the damping is doubled")
@@ -216,14 +217,14 @@ class Problem:
         getLogger().info(f"sampling error of the curvature along the solution {error:.2e}")
         return solution.x
 
-    def _solve_with_damping(self, curvature: "Curvature", v: Tensor, damping: float) -> solver.Solution:
+    def _solve_with_damping(self, curvature: "Curvature", krylov: solver.Krylov, damping: float) -> solver.Solution:
         method = self.config["hessian_solver"]
         if method == "cg":
-            return solver.conjugate_gradients(curvature.product, v, damping, tolerance=1e-3, max_iterations=100)
+            return krylov.solve(damping, tolerance=1e-3, max_products=100)
         if method == "exact":
-            return solver.dense_solve(curvature.product, v, damping)
+            return solver.dense_solve(curvature.product, krylov.v, damping)
         scale, depth, repeats = (self.config[f"lissa_{key}"] for key in ("scale", "depth", "repeats"))
-        return solver.lissa(curvature.single_sample_product(), v, damping, scale, depth, repeats)
+        return solver.lissa(curvature.single_sample_product(), krylov.v, damping, scale, depth, repeats)
 
     def curvature_samples(self, samples: CandidateSamples) -> CandidateSamples:
         """Draw the ``hessian_samples`` samples on which the curvature is computed."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from scipy.linalg import eigh_tridiagonal
+from torch import Tensor
 from torch.func import grad, jvp
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
@@ -108,7 +109,7 @@ def inverse_hvp(
         return sum(product(part, vector) for part in parts) / len(parts)
 
     if method == "cg":
-        solution = conjugate_gradients(matvec, flat_v, damping, tolerance, max_iterations)
+        solution = Krylov(matvec, flat_v).solve(damping, tolerance, max_iterations)
     elif method == "exact":
         solution = dense_solve(matvec, flat_v, damping)
     elif method == "lissa":
@@ -136,29 +137,72 @@ def report(solution: Solution, method: str) -> None:
         getLogger().warning(f"{text}: not converged; raise the damping or the number of iterations")
 
 
-def conjugate_gradients(matvec: MatVec, v: Tensor, damping: float, tolerance: float, max_iterations: int) -> Solution:
-    """Solve by conjugate gradients on H + damping * I, from zero.
+class Krylov:
+    """The space of v, H v, H² v, ..., in which conjugate gradients solve; it grows by one product with H at a time.
 
-    Raises:
-        IndefiniteCurvatureError: a search direction has negative curvature.
+    Lanczos' process keeps an orthonormal basis, [products + 1, P], and H in this basis, a tridiagonal matrix. The
+    largest eigenvalue and the solutions for all dampings come from the same products.
     """
-    x, r = torch.zeros_like(v), v.clone()
-    p, rr, target = r.clone(), r @ r, tolerance * v.norm()
-    iterations = 0
-    while rr.sqrt() > target and iterations < max_iterations:
-        product = matvec(p) + damping * p
-        iterations += 1
-        curvature = p @ product
-        if curvature <= 0:
-            quotient = float(curvature / (p @ p))
-            raise IndefiniteCurvatureError(f"negative curvature {quotient:.3e} with damping {damping:.3e}")
-        step = rr / curvature
-        x += step * p
-        r -= step * product
-        rr, previous = r @ r, rr
-        p = r + (rr / previous) * p
-    residual = _relative_norm(rr.sqrt(), v)
-    return Solution(x, residual, iterations, residual <= tolerance)
+
+    def __init__(self, matvec: MatVec, v: Tensor) -> None:
+        self.v = v
+        self._matvec, self._norm = matvec, float(v.norm())
+        self._basis = v[None] / (self._norm or 1.0)
+        self._diagonal: list[float] = []
+        self._beside: list[float] = []  # one more than the matrix has: it leads out of the space
+
+    def largest_eigenvalue(self, tolerance: float = 1e-2, max_products: int = 30) -> float:
+        """Return the largest absolute eigenvalue of H that v has a part in, 0 for v = 0, and nan if not finite.
+
+        Args:
+            tolerance: of the eigenvector's residual, relative to the eigenvalue; that of the eigenvalue is its square.
+            max_products: products with H after which the space does not grow.
+        """
+        while True:
+            values, vectors = self._eigen()
+            top = np.abs(values).argmax()
+            largest, residual = abs(values[top]), self._beside[-1] * abs(vectors[-1, top])
+            if not residual > tolerance * largest or len(self._diagonal) >= max_products:
+                return float(largest)
+            self._grow()
+
+    def solve(self, damping: float, tolerance: float, max_products: int) -> Solution:
+        """Solve (H + damping * I) x = v to a relative residual of ``tolerance``, as conjugate gradients do from zero.
+
+        Raises:
+            IndefiniteCurvatureError: H + damping * I is not positive definite.
+        """
+        while True:
+            values, vectors = self._eigen()
+            if values[0] + damping <= 0 < self._norm:
+                raise IndefiniteCurvatureError(f"smallest eigenvalue {values[0]:.3e} with damping {damping:.3e}")
+            place = vectors @ (vectors[0] / (values + damping)) if self._norm else vectors[0] * 0
+            residual = self._beside[-1] * abs(place[-1])
+            if not residual > tolerance or len(self._diagonal) >= max_products:
+                break
+            self._grow()
+        x = torch.from_numpy(place * self._norm).to(self._basis) @ self._basis[: len(place)]
+        return Solution(x, float(residual), len(self._diagonal), bool(residual <= tolerance))
+
+    def _eigen(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the eigenvalues of H in the basis, ascending, and its eigenvectors; nan if H is not finite."""
+        if not self._diagonal:
+            self._grow()
+        if not np.isfinite([*self._diagonal, *self._beside]).all():
+            return np.full(1, np.nan), np.full((1, 1), np.nan)
+        return eigh_tridiagonal(self._diagonal, self._beside[:-1])
+
+    def _grow(self) -> None:
+        last = self._basis[-1]
+        product = self._matvec(last)
+        self._diagonal.append(float(last @ product))
+        for _ in range(2):  # a second time, since rounding makes the first one inexact
+            product = product - (self._basis @ product) @ self._basis
+        rest = float(product.norm())
+        if rest <= 10 * torch.finfo(product.dtype).eps * max(map(abs, self._diagonal)):
+            rest = 0.0  # the space is closed under H
+        self._beside.append(rest)
+        self._basis = torch.cat([self._basis, product[None] / (rest or 1.0)])
 
 
 def lissa(stochastic: MatVec, v: Tensor, damping: float, scale: float, depth: int, repeats: int) -> Solution:
@@ -203,27 +247,6 @@ def dense_solve(matvec: MatVec, v: Tensor, damping: float) -> Solution:
     x = torch.cholesky_solve(v[:, None], factor)[:, 0]
     residual = _relative_norm((matrix @ x - v).norm(), v)
     return Solution(x, residual, n, residual <= 1e-2)
-
-
-def largest_eigenvalue(
-    matvec: MatVec, start: Tensor, seed: int, tolerance: float = 2e-2, max_iterations: int = 30
-) -> float:
-    """Estimate a symmetric operator's largest absolute eigenvalue by power iteration to a change of ``tolerance``.
-
-    It begins with the sum of ``start`` and a random vector, both of unit length, since ``start`` may be 0 or an
-    eigenvector. The mean gradient as ``start`` lies near the largest eigenvectors, which saves products.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    u = torch.randn(start.numel(), generator=generator, dtype=start.dtype).to(start.device)
-    u = u / u.norm() + nn.functional.normalize(start, dim=0)
-    value = 0.0
-    for _ in range(max_iterations):
-        u = u / u.norm()
-        u = matvec(u)
-        previous, value = value, float(u.norm())
-        if abs(value - previous) <= tolerance * value:
-            break
-    return value
 
 
 def _relative_norm(size: Tensor, reference: Tensor) -> float:

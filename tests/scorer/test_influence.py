@@ -60,18 +60,15 @@ def surrogate_of(config, train, scale, seed, build):
 @pytest.fixture
 def fixed_lambda(monkeypatch):
     """Makes damping absolute, in units of LAMBDA."""
-    monkeypatch.setattr(solver, "largest_eigenvalue", lambda *args, **kwargs: LAMBDA)
+    monkeypatch.setattr(solver.Krylov, "largest_eigenvalue", lambda krylov: LAMBDA)
 
 
 @pytest.fixture
 def tight_cg(monkeypatch):
     """Conjugate gradients to the last digits."""
-    solve = solver.conjugate_gradients
-
-    def tight(matvec, v, damping, **_):
-        return solve(matvec, v, damping, tolerance=1e-11, max_iterations=2000)
-
-    monkeypatch.setattr(solver, "conjugate_gradients", tight)
+    solve = solver.Krylov.solve
+    tight = lambda krylov, damping, **_: solve(krylov, damping, tolerance=1e-11, max_products=2000)  # noqa: E731
+    monkeypatch.setattr(solver.Krylov, "solve", tight)
 
 
 def chosen(surrogate, patterns=None):

@@ -307,36 +307,75 @@ def test_hessian_vector_product():
 
 @pytest.mark.parametrize("values", [[5.0, 1.0, 0.5], [1.0, -5.0, 0.5], [0.0, 0.0, 5.0]])
 def test_largest_eigenvalue_by_size(values):
-    basis = spd_matrix(3, 0)
-    _, basis = torch.linalg.eigh(basis)
+    _, basis = torch.linalg.eigh(spd_matrix(3, 0))
     matrix = basis @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ basis.T
-    found = solver.largest_eigenvalue(lambda u: matrix @ u, torch.zeros(3).double(), seed=0, tolerance=1e-6)
-    assert found == pytest.approx(5.0, rel=1e-4)
+    found = solver.Krylov(lambda u: matrix @ u, vector(3)).largest_eigenvalue(tolerance=1e-6)
+    assert found == pytest.approx(5.0, rel=1e-10)
 
 
-def test_largest_eigenvalue_to_its_default_tolerance():
-    matrix = spd_matrix(200, 0, low=0.0, high=3.0)
+@pytest.mark.parametrize("seed", range(5))
+def test_largest_eigenvalue_to_its_default_tolerance(seed):
+    matrix = spd_matrix(200, seed, low=0.0, high=3.0)
     matrix[0, 0] += 3
-    expected = float(torch.linalg.eigvalsh(matrix)[-1])
-    found = [solver.largest_eigenvalue(lambda u: matrix @ u, vector(200), seed) for seed in range(5)]
-    assert found == pytest.approx([expected] * 5, rel=0.05)
-    assert found[0] == solver.largest_eigenvalue(lambda u: matrix @ u, vector(200), 0)
+    found = solver.Krylov(lambda u: matrix @ u, vector(200, seed)).largest_eigenvalue()
+    assert found == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-3)
 
 
-def test_a_start_near_the_largest_eigenvector_saves_products():
-    matrix = spd_matrix(200, 0, low=0.0, high=3.0)
-    near = torch.linalg.eigh(matrix)[1][:, -3:].sum(dim=1)
+def test_the_largest_eigenvalue_is_found_within_some_products():
+    matrix = torch.diag(torch.linspace(1, 2, 300, dtype=torch.float64))
     products = []
-
-    def counted(number):
-        return lambda u: products.append(number) or matrix @ u
-
-    found = [solver.largest_eigenvalue(counted(number), start, 0) for number, start in enumerate((vector(200), near))]
-    assert products.count(1) < products.count(0) and found[1] > 0.95 * float(torch.linalg.eigvalsh(matrix)[-1])
+    krylov = solver.Krylov(lambda u: products.append(1) or matrix @ u, torch.ones(300).double())
+    assert 1.8 < krylov.largest_eigenvalue(tolerance=0.0, max_products=12) < 2.0 and len(products) == 12
 
 
-def test_the_largest_eigenvalue_of_nothing_is_zero():
-    assert solver.largest_eigenvalue(torch.zeros_like, vector(3), seed=0) == 0.0
+@pytest.mark.parametrize("start", [vector(3), torch.zeros(3).double()])
+def test_the_largest_eigenvalue_of_nothing_is_zero(start):
+    assert solver.Krylov(torch.zeros_like, start).largest_eigenvalue() == 0.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_largest_eigenvalue_of_what_is_not_finite_is_nan(value):
+    assert np.isnan(solver.Krylov(lambda u: value * u, vector(3)).largest_eigenvalue())
+
+
+@pytest.mark.parametrize("dampings", [(0.5, 0.01, 2.0), (0.01, 0.5)])
+def test_all_dampings_are_solved_by_the_same_products(dampings):
+    matrix, v = spd_matrix(60, 2), vector(60)
+    products = []
+    krylov = solver.Krylov(lambda u: products.append(1) or matrix @ u, v)
+    krylov.largest_eigenvalue()
+    solutions = [krylov.solve(damping, 1e-10, 100) for damping in dampings]
+    for damping, solution in zip(dampings, solutions, strict=True):
+        assert relative_error(solution.x, dense(matrix, v, damping)) < 1e-9 and solution.converged
+    assert len(products) == max(solution.iterations for solution in solutions) <= 60
+
+
+@pytest.mark.parametrize("products", [1, 2, 5, 9])
+def test_the_iterates_are_those_of_conjugate_gradients(products):
+    matrix, v = spd_matrix(40, 4), vector(40)
+    found = solver.Krylov(lambda u: matrix @ u, v).solve(0.1, 0.0, products)
+    expected, *_ = conjugate_gradients(matrix + 0.1 * torch.eye(40).double(), v, products)
+    assert relative_error(found.x, expected) < 1e-10 and found.iterations == products
+    residual = (matrix @ found.x + 0.1 * found.x - v).norm() / v.norm()
+    assert found.residual == pytest.approx(float(residual), rel=1e-6)
+
+
+def conjugate_gradients(matrix, v, iterations):
+    """The textbook's algorithm (Hestenes and Stiefel, 1952)."""
+    x, r, p = torch.zeros_like(v), v, v
+    for _ in range(iterations):
+        step = (r @ r) / (p @ matrix @ p)
+        x, rest = x + step * p, r - step * matrix @ p
+        r, p = rest, rest + (rest @ rest) / (r @ r) * p
+    return x, r, p
+
+
+def test_single_precision_of_a_matrix_of_many_scales():
+    matrix = torch.diag(torch.logspace(-6, 0, 500))
+    v = vector(500).float()
+    krylov = solver.Krylov(lambda u: matrix @ u, v)
+    found = krylov.solve(0.1 * krylov.largest_eigenvalue(), 1e-4, 100)
+    assert relative_error(found.x.double(), dense(matrix.double(), v.double(), 0.1)) < 1e-3 and found.iterations < 20
 
 
 def test_ravel_and_back():

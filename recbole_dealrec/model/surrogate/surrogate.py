@@ -11,8 +11,9 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from recbole.data.transform import construct_transform
 from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.model.layers import FeedForward
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.config.configuration import MOST_EPOCHS
@@ -26,6 +27,7 @@ from recbole_dealrec.model.surrogate.softmax_loss import softmax_cross_entropy
 _STEPS = 1_000  # Games needs 700 steps of 128 sequences, ml-100k 450 of 32
 _LEAST_EPOCHS = 4  # two evaluations to choose from
 _LENGTH_PARTS = 4
+_WORTH_PARTS = 0.75  # of the positions of the whole batch; each part has a cost of its own
 _LOGITS_PER_BATCH = 8_000_000  # 32 MB of float32
 _ITEMS_PER_BATCH = 12_800  # of histories, padding included; larger batches do not fit into the CPU's cache
 
@@ -54,7 +56,7 @@ class SurrogateFiles:
 
 
 def surrogate_labels(names: Iterable[str]) -> dict[str, str]:
-    """Return what people read for names of steps: "surrogate 1 of 3" for one of several surrogates, else the name."""
+    """Return the displayed names of steps: "surrogate 1 of 3" for one of several surrogates, else the name."""
     names = list(names)
     steps = [step for step in (SurrogateFiles(number).step for number in range(len(names))) if step in names]
     shown = {step: f"surrogate {number} of {len(steps)}" for number, step in enumerate(steps, 1)}
@@ -78,8 +80,7 @@ class EveryPosition:
             self._every_position = False
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
-        # A few parts of rows of similar length have far less padding than the batch.
-        parts = interaction[self.ITEM_SEQ_LEN].argsort().chunk(_LENGTH_PARTS)
+        parts = _parts_of_similar_length(interaction[self.ITEM_SEQ_LEN])
         outputs, targets = zip(*(self._outputs_and_targets(interaction, rows) for rows in parts), strict=True)
         return softmax_cross_entropy(torch.cat(outputs), self.item_embedding.weight, torch.cat(targets))
 
@@ -91,6 +92,14 @@ class EveryPosition:
         targets = targets.scatter(1, length[:, None] - 1, interaction[self.POS_ITEM_ID][rows, None])
         counted = targets > 0
         return self.position_outputs(item_seq, length)[counted], targets[counted]
+
+
+def _parts_of_similar_length(lengths: Tensor) -> Sequence[Tensor]:
+    """Return the rows of a batch in several parts, if these have far less padding, or in one; each sorted by length."""
+    rows = lengths.argsort()
+    parts = rows.chunk(_LENGTH_PARTS)
+    padded = sum(len(part) * int(lengths[part[-1]]) for part in parts)
+    return parts if padded < _WORTH_PARTS * len(rows) * int(lengths[rows[-1]]) else [rows]
 
 
 def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRecommender:
@@ -112,7 +121,7 @@ def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRec
 
 
 def restored_surrogate(config: Config, catalogue: Catalogue, file: Path) -> SequentialRecommender:
-    """Return a surrogate with the weights in a file, which ranks; ``config`` is ``Config.surrogate``."""
+    """Return a surrogate with the weights in a file, for ranking; ``config`` is ``Config.surrogate``."""
     surrogate = _built(config, catalogue)
     surrogate.load_state_dict(load_file(file, device=str(config["device"])))
     return surrogate
@@ -124,19 +133,19 @@ def surrogate_loader(config: Config, dataset: SequentialDataset, model: Sequenti
         return train_loader(config, dataset, covering_rows(dataset))
     if config["transform"] == "mask_itemseq":
         return train_loader(config, _with_target(dataset), covering_rows(dataset))
-    getLogger().info(f"{config['model']} is trained on a row per prefix: its outputs are not one per position")
+    getLogger().info(f"{config['model']} is trained on a row per prefix, as it has no output per position")
     return train_loader(config, dataset, np.arange(len(dataset)))
 
 
 def settle_epochs(
     configs: Sequence[Config], surrogate: Config, dataset: SequentialDataset, model: SequentialRecommender
 ) -> None:
-    """Give ``surrogate_epochs: auto`` its number, the epochs that 1,000 optimiser steps make, from 4 to 200.
+    """Set ``surrogate_epochs: auto`` to the number of epochs with 1,000 optimiser steps, from 4 to 200.
 
     They are a multiple of ``surrogate_eval_step``, so that the last epoch, with the lowest learning rate, is evaluated.
 
     Args:
-        configs: configurations that differ in keys of the selection alone.
+        configs: configurations that differ only in keys of the selection.
         surrogate: configuration of their surrogate.
         dataset: training part.
         model: the untrained surrogate.
@@ -166,9 +175,17 @@ def surrogate_batches(
 def _built(config: Config, dataset: SequentialDataset | Catalogue) -> SequentialRecommender:
     construct_transform(config)  # adds keys to the configuration that masked models read
     try:
-        return config.model_class(config, dataset).to(config["device"])
+        return _with_fused_gelu(config.model_class(config, dataset)).to(config["device"])
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError) as error:
         raise InputError(f"surrogate_model '{config['model']}' cannot be built as configured: {error}") from error
+
+
+def _with_fused_gelu(model: SequentialRecommender) -> SequentialRecommender:
+    """Replace RecBole's GELU by PyTorch's; the values are the same, in one operation instead of five."""
+    for module in model.modules():
+        if isinstance(module, FeedForward) and module.intermediate_act_fn == module.gelu:
+            module.intermediate_act_fn = nn.functional.gelu
+    return model
 
 
 def _with_target(dataset: SequentialDataset) -> SequentialDataset:
@@ -200,7 +217,7 @@ def _check_logits(name: str, model: SequentialRecommender, batch: Interaction) -
     except (RuntimeError, IndexError) as error:
         raise InputError(f"surrogate_model '{name}' cannot rank this dataset's items: {error}") from error
     if (scores >= 0).all() and torch.allclose(scores.sum(dim=-1), torch.ones_like(scores[:, 0]), atol=1e-4):
-        raise InputError(f"surrogate_model '{name}' ranks by probabilities; influence needs logits, take another")
+        raise InputError(f"surrogate_model '{name}' ranks by probabilities; influence needs logits, use another")
 
 
 @torch.no_grad()
@@ -215,5 +232,5 @@ def _predicts_every_position(model: EveryPosition, batch: Interaction) -> bool:
         outputs = model.position_outputs(sequence, length)
         scores = outputs[torch.arange(len(outputs)), half - 1] @ model.item_embedding.weight.T
         return torch.allclose(expected, scores, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-    except (AttributeError, TypeError, RuntimeError, IndexError):  # a model of another signature or output shape
+    except (AttributeError, TypeError, RuntimeError, IndexError):  # another signature or output shape
         return False
