@@ -1,8 +1,8 @@
-"""Titles by the package's beam search, and by transformers' generate confined by prefix_allowed_tokens_fn.
+"""Compare the package's beam search with transformers' generate, restricted by prefix_allowed_tokens_fn.
 
     python benchmarks/beam_search.py [--dataset games --data_path PATH] [--num_beams 4 10 20] [--batches 4]
 
-Both write titles of the catalogue for the same test queries, by turns, with the tiny language model before
+Both generate titles of the catalogue for the same test queries, in turn, with the tiny language model before
 fine-tuning. Any configuration key can follow. Prints a table and writes it to benchmarks/results/beam-search.md.
 """
 
@@ -29,10 +29,10 @@ Titles = list[list[tuple[int, ...]]]
 
 
 class Writers:
-    """Ways to write the likeliest titles of a batch.
+    """Ways to generate the likeliest titles for a batch.
 
     Args:
-        llm: recommender whose network writes.
+        llm: recommender whose network generates.
     """
 
     def __init__(self, llm: BIGRec) -> None:

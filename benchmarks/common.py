@@ -1,4 +1,4 @@
-"""What the benchmarks share: a line about the machine, Markdown tables, and the files of results."""
+"""Functions of all benchmarks: a line about the machine, Markdown tables, and the files of results."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def header() -> str:
-    """Date, machine and versions, a sentence without its full stop."""
+    """Return date, machine and versions as a sentence without a full stop."""
     devices = [f"{platform.machine()}, {torch.get_num_threads()} threads on {os.cpu_count()} CPUs"]
     if torch.cuda.is_available():
         devices.append(torch.cuda.get_device_name())
@@ -25,19 +25,19 @@ def header() -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Markdown table; numbers that are not whole have four decimals, for another form pass text."""
+    """Return a Markdown table; numbers that are not whole have four decimals; pass text for another form."""
     lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def spread(values: pd.Series, decimals: int = 4) -> str:
-    """Mean and, of several values, standard deviation."""
+    """Return the mean and, for several values, the standard deviation."""
     deviation = f" ± {values.std():.{decimals}f}" if len(values) > 1 else ""
     return f"{values.mean():.{decimals}f}{deviation}"
 
 
 def write(name: str, text: str) -> None:
-    """Print a result and keep it in ``results/<name>.md``."""
+    """Print a result and write it to ``results/<name>.md``."""
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text.rstrip("\n") + "\n", encoding="utf-8")

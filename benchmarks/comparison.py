@@ -1,12 +1,12 @@
-"""All samplers side by side, with all that has to be known to run them again: table 2 of the DEALRec paper.
+"""Compare all samplers, with everything needed to run them again: table 2 of the DEALRec paper.
 
     python benchmarks/comparison.py --model TIGER --dataset games --data_path PATH --checkpoint_dir FOLDER
 
 DEALRec, its ablations, Random and CCS run with all seeds, the other samplers with the first three, fine-tuning on all
-candidates with the first. Any configuration key can follow and holds for all samplers; keys that a sampler alone has
-stand in CHOSEN. Each finished run adds a row to benchmarks/results/<dataset>-<model>-runs.csv and is not run again
+candidates with the first. Any configuration key can follow and is used for all samplers; keys of a single sampler are
+in CHOSEN. Each finished run adds a row to benchmarks/results/<dataset>-<model>-runs.csv and is not run again
 while the row is there, so the table can be measured in parts, on several machines; the page <dataset>-<model>.md is
-made of the rows.
+built from the rows.
 """
 
 import argparse
@@ -39,12 +39,12 @@ CHOSEN = {
         "EffortOnly": {"hard_prune_ratio": 0},
     },
 }
-# Keys of rows that were measured with what was the default then.
+# Keys of rows that were measured with the default of that time.
 FORMER = dict.fromkeys(
     [("BIGRec", "ml-100k"), ("BIGRec", "games")],
     {name: {"hard_prune_ratio": 0.1} for name in ("DEALRec", "InfluenceOnly", "EffortOnly")},
 )
-# Rows of their own for a sampler with further keys; they run with all seeds.
+# Separate rows for a sampler with further keys; they run with all seeds.
 VARIANTS = {
     ("TIGER", "games"): {"DEALRec (influence_on: valid)": ("DEALRec", {"influence_on": "valid"})},
 }
@@ -92,14 +92,14 @@ def main() -> None:
 
 
 class Runs:
-    """The table's rows, kept in a file of results.
+    """The table's rows, stored in a file of results.
 
     Args:
         model: recommender that is fine-tuned.
         dataset: name of the dataset.
         keys: configuration keys of all runs.
-        name: of the file; None is ``<dataset>-<model>``.
-        variants: sampler and further keys of rows of their own, by name; None takes those of VARIANTS.
+        name: name of the file; None means ``<dataset>-<model>``.
+        variants: sampler and further keys of separate rows, by name; None means VARIANTS.
         metrics: columns of the page.
     """
 
@@ -129,18 +129,18 @@ class Runs:
         self.queries = {name: QueryDataLoader(part.config, part).positives for name, part in parts.items()}
 
     def own_keys(self, sampler: str) -> dict[str, Any]:
-        """Configuration keys of one sampler beside those of all."""
+        """Return the configuration keys of one sampler in addition to those of all."""
         return self.former.get(sampler, {}) | self.chosen.get(sampler, {})
 
     def rows(self) -> pd.DataFrame:
-        """The rows so far, by seed within each sampler."""
+        """Return the rows so far, by seed within each sampler."""
         if not self.file.is_file():
             return pd.DataFrame(columns=["sampler", "seed"])
         order = {name: place for place, name in enumerate([*MAIN, *self.variants, *OTHERS, "Full"])}
         return pd.read_csv(self.file).sort_values(["sampler", "seed"], key=lambda column: column.replace(order))
 
     def run(self, name: str, seed: int) -> None:
-        """Add the row of one run of a sampler or variant, unless it is there."""
+        """Add the row of one run of a sampler or variant, unless it exists."""
         rows = self.rows()
         if ((rows["sampler"] == name) & (rows["seed"] == seed)).any():
             return
@@ -157,12 +157,12 @@ class Runs:
             pd.concat([self.rows(), pd.DataFrame([run])]).to_csv(file, index=False)
 
     def yardsticks(self) -> list[dict[str, Any]]:
-        """The rows that ``yardsticks.py`` has measured on this dataset."""
+        """Return the rows that ``yardsticks.py`` has measured on this dataset."""
         file = common.RESULTS / f"{self.config['dataset']}-yardsticks.csv"
         return pd.read_csv(file).to_dict("records") if file.is_file() else []
 
     def popularity(self, targets: np.ndarray) -> dict[str, float]:
-        """Recall@10 on each part of recommending to everybody the ten most frequent of these targets."""
+        """Return Recall@10 on each part if all users get the ten most frequent of these targets."""
         return {part: recall_of_popularity(positives, targets) for part, positives in self.queries.items()}
 
 
@@ -256,7 +256,7 @@ def listed(keys: dict[str, Any]) -> str:
 
 
 def metrics_table(table: Runs) -> str:
-    """Each sampler's metrics, its p values and the paper's figures, and below them the yardsticks."""
+    """Return each sampler's metrics, its p values and the paper's figures, and below them the yardsticks."""
     runs = table.rows()
     by_seed = {name: part.set_index("seed") for name, part in runs.groupby("sampler", sort=False)}
     references = [name for name in REFERENCES if name in by_seed]
@@ -280,7 +280,7 @@ def metrics_table(table: Runs) -> str:
 
 
 def p_values(by_seed: dict[str, pd.DataFrame], reference: str) -> dict[tuple[str, str], float]:
-    """The p values of all other samplers against one, corrected together, by sampler and metric."""
+    """Return the p values of all other samplers against one, corrected together, by sampler and metric."""
     p = {}
     for name in [name for name in by_seed if name not in (reference, *UNTESTED)]:
         pair = by_seed[name].join(by_seed[reference], how="inner", rsuffix=" of the other")

@@ -1,10 +1,10 @@
-"""What the effort score costs, against a plain forward pass over the same batches and a loop over single samples.
+"""Measure the cost of the effort score, against a forward pass over the same batches and a loop over single samples.
 
     python benchmarks/effort_cost.py [--sizes 256x4 512x8 1024x12] [--samples N] [--threads 1] [--data_path PATH]
 
 Llamas with random weights (the cost does not depend on their values), of sizes HIDDENxLAYERS, read prompts of ml-100k,
-or of Games where PATH holds its folder. On a GPU they are in bfloat16, one of 7 billion parameters is added, and the
-whole cost of DEALRec, scoring included, is set against fine-tuning on all samples. Prints tables and writes them to
+or of Games if PATH contains its folder. On a GPU they are in bfloat16, one of 7 billion parameters is added, and the
+whole cost of DEALRec, including scoring, is compared with fine-tuning on all samples. Prints tables and writes them to
 benchmarks/results/effort-cost.md. On the CPU, memory is read from /proc, which is Linux.
 """
 
@@ -46,7 +46,7 @@ MEMORY = ["size", "effort", "model", "forward", "hooks", "graph", "effort", "to 
 
 
 def variants(model: PeftModel) -> dict[str, Callable[[list[Batch]], object]]:
-    """What is measured, by name; each takes the batches."""
+    """Return what is measured, by name; each function receives the batches."""
     last, everything = (chosen_parameters(model, choice) for choice in ("last", "all"))
     return {
         "forward": partial(forward, model),
@@ -63,7 +63,7 @@ def forward(model: PeftModel, batches: list[Batch]) -> None:
 
 
 def norms_alone(model: PeftModel, batches: list[Batch]) -> list[float]:
-    """A forward and a backward pass for one sample in ``ALONE``, without padding."""
+    """Return the gradient norms of one sample in ``ALONE``, each by its own passes without padding."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     norms = []
     for batch in batches:
@@ -76,7 +76,7 @@ def norms_alone(model: PeftModel, batches: list[Batch]) -> list[float]:
 
 
 def clock(run: Callable[[], object]) -> float:
-    """Seconds of a call, the work it leaves to a GPU included."""
+    """Return the seconds of a call, including its work on a GPU."""
     if CUDA:
         torch.cuda.synchronize()
     start = perf_counter()
@@ -87,7 +87,7 @@ def clock(run: Callable[[], object]) -> float:
 
 
 def timings(model: PeftModel, batches: list[Batch]) -> dict[str, np.ndarray]:
-    """Seconds of each variant, one for each repetition; all variants run in turn in each of them."""
+    """Return the seconds of each variant in each repetition; each repetition runs all variants in turn."""
     runs = variants(model)
     for run in runs.values():
         run(batches[:1])
@@ -98,14 +98,14 @@ def timings(model: PeftModel, batches: list[Batch]) -> dict[str, np.ndarray]:
 
 
 def peak_memory(model: PeftModel, batches: list[Batch], variant: str) -> int:
-    """Most bytes that a variant takes, above the loaded model, on the largest batch."""
+    """Return the most bytes that a variant uses, in addition to the loaded model, on the largest batch."""
     batch, run = largest(batches), variants(model)[variant]
     if CUDA:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         run([batch])
         return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = resident("VmRSS")
     run([batch])
     return resident("VmHWM") - before
@@ -119,7 +119,7 @@ def resident(entry: str) -> int:
 def peak_in_new_process(arguments: argparse.Namespace, size: str, variant: str) -> int:
     options = ["--sizes", size, "--samples", str(arguments.samples), "--threads", str(arguments.threads)]
     options += ["--data_path", arguments.data_path] if arguments.data_path else []
-    # With a fixed threshold the allocator gives all large blocks back, and the peak is that of live tensors.
+    # With a fixed threshold the allocator returns all large blocks, and the peak is that of live tensors.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     command = [sys.executable, __file__, "--peak", variant, *options]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -127,7 +127,7 @@ def peak_in_new_process(arguments: argparse.Namespace, size: str, variant: str) 
 
 
 def kept_for_backward(model: PeftModel, batches: list[Batch], choice: str) -> int:
-    """Bytes that autograd keeps of the effort pass over the largest batch, the model's own tensors apart."""
+    """Return the bytes that autograd keeps of the effort pass over the largest batch, without the model's tensors."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -143,7 +143,7 @@ def kept_for_backward(model: PeftModel, batches: list[Batch], choice: str) -> in
 
 
 def hooks_need(model: PeftModel, batches: list[Batch], choice: str) -> int:
-    """Bytes of the inputs and output gradients of the chosen matrices, for all tokens of the largest batch."""
+    """Return the bytes of the chosen matrices' inputs and output gradients, for all tokens of the largest batch."""
     parameters = dict(model.named_parameters())
     chosen = [parameters[name] for name in chosen_parameters(model, choice)]
     return largest(batches)["labels"].numel() * sum(sum(matrix.shape) * matrix.element_size() for matrix in chosen)
@@ -154,13 +154,13 @@ def largest(batches: list[Batch]) -> Batch:
 
 
 def shared_tokens(model: PeftModel, batches: list[Batch]) -> int:
-    """Tokens that belong to a prefix that the samples of a batch share."""
+    """Return the number of tokens in a prefix that the samples of a batch share."""
     prefixes = [(len(batch["labels"]), split_prefix(batch, longest_split(model))[0]) for batch in batches]
     return sum(size * prefix["input_ids"].shape[1] for size, prefix in prefixes if prefix)
 
 
 def step_seconds(bench: Bench, folder: Path) -> float:
-    """Seconds of an optimiser step of fine-tuning, by the package's trainer."""
+    """Return the seconds of an optimiser step of fine-tuning, with the package's trainer."""
     trainer, size = LLMTrainer(bench.config, bench.llm, RunFolder(folder), "adapter"), bench.config["train_batch_size"]
     for steps in (1, STEPS):
         data = train_loader(bench.config, bench.train, bench.candidates.rows[: steps * size])
@@ -169,7 +169,7 @@ def step_seconds(bench: Bench, folder: Path) -> float:
 
 
 def effort_seconds(bench: Bench, choice: str) -> float:
-    """Seconds of the effort score of a sample, tokenisation included."""
+    """Return the seconds of the effort score of a sample, including tokenisation."""
     bench.config["effort_parameters"] = choice
     scorer = EffortScorer(bench.llm, bench.config)
     samples = bench.candidates[np.random.default_rng(0).permutation(len(bench.candidates))[:SCORED]]
@@ -257,7 +257,7 @@ def memory_rows(arguments: argparse.Namespace, size: str, model: PeftModel, batc
 
 
 def whole_cost(bench: Bench, folder: Path) -> str:
-    """Hours of DEALRec and of fine-tuning on all samples, for the network that is loaded."""
+    """Return the hours of DEALRec and of fine-tuning on all samples, for the loaded network."""
     effort = {choice: effort_seconds(bench, choice) for choice in ("last", "all")}
     step, size = step_seconds(bench, folder), bench.config["train_batch_size"]
     few, full = (EPOCHS * math.ceil(n / size) * step for n in (bench.config["n_fewshot"], len(bench.candidates)))

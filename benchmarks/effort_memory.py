@@ -1,10 +1,10 @@
-"""What effort keeps in memory: the peak beside what its backward pass and hooks need.
+"""Measure the memory of effort: the peak, and what its backward pass and hooks need.
 
     python benchmarks/effort_memory.py --llm_path=FILE.gguf --checkpoint_dir=FOLDER
 
-Needed are what autograd saves for the backward pass of the batch and what the hooks keep of it: inputs and output
-gradients of LoRA's modules, for the shared prefix of each sample. Each budget is measured in a process of its own,
-because the memory that a process has had is not always given back.
+The needed memory is what autograd saves for the backward pass of the batch and what the hooks keep: inputs and output
+gradients of LoRA's modules, for the shared prefix of each sample. Each budget is measured in a separate process,
+because a process does not always release its memory.
 """
 
 import argparse
@@ -58,7 +58,7 @@ what the backward pass and the hooks need, with what was there before (libraries
 
 
 def measure(keys: Mapping[str, object], budget: int) -> list:
-    """Row of a budget: the batch's size, memory before, needed and at the peak."""
+    """Return the row of a budget: the batch's size, memory before, needed and at the peak."""
     config = configure(
         "BIGRec", "ml-100k", None, {"samples_per_user": 1, "show_progress": False, **keys, "tokens_per_batch": budget}
     )
@@ -79,7 +79,7 @@ def measure(keys: Mapping[str, object], budget: int) -> list:
 
 
 def saved_mib(network: torch.nn.Module, batch: Mapping[str, Tensor]) -> float:
-    """What autograd saves for the backward pass, weights left out."""
+    """Return the MiB that autograd saves for the backward pass, without weights."""
     sizes: dict[int, int] = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
 
@@ -99,7 +99,7 @@ def saved_mib(network: torch.nn.Module, batch: Mapping[str, Tensor]) -> float:
 
 
 def hooks_mib(network: torch.nn.Module, batch: Mapping[str, Tensor]) -> float:
-    """Inputs and output gradients of LoRA's matrices at all tokens; of the inputs that two modules share, one."""
+    """Return the MiB of inputs and output gradients of LoRA's matrices at all tokens; shared inputs count once."""
     tokens = batch["input_ids"].numel()
     widths = [
         value.shape[0] + (value.shape[1] if "lora_B" in name else 0)

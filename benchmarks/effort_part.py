@@ -1,4 +1,4 @@
-"""What does effort on a part cost and change? Selection and few-shot result at several ratios, against all scored.
+"""What does effort on a part cost and change? Selection and few-shot result at several ratios, against scoring all.
 
     python benchmarks/effort_part.py [--dataset ml-100k] [--ratios 0.05 0.1 0.25] [--seeds 2020 2021 2022] [--key=value]
 
@@ -38,7 +38,7 @@ as a yardstick, the same share for a second draw, with the next seed, from the v
 
 
 class Run(NamedTuple):
-    """result.json of a run, its configuration, its scores.csv and the Spearman it logged (NaN if none)."""
+    """A run's result.json, its configuration, its scores.csv and the Spearman that it logged (NaN if none)."""
 
     result: dict[str, Any]
     config: dict[str, Any]
@@ -47,7 +47,7 @@ class Run(NamedTuple):
 
 
 class LoggedSpearman(logging.Filter):
-    """Lets all records pass and keeps the held-out Spearman; RecBole's logging would not start beside a handler."""
+    """Let all records pass and keep the held-out Spearman; with a handler, RecBole's logging would not start."""
 
     value = float("nan")
 
@@ -102,7 +102,7 @@ def row(part: Run, full: Run) -> list:
 
 
 def true_spearman(part: Run, full: Run) -> float:
-    """Spearman of predicted and true effort over the samples that the language model did not score."""
+    """Return Spearman of predicted and true effort over the samples that the language model did not score."""
     n, config = len(part.scores), part.config
     scored = stratified_part(part.scores["influence"], part_size(n, config["effort_sample_ratio"]), config["seed"])
     rest = np.delete(np.arange(n), scored)

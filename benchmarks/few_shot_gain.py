@@ -1,4 +1,4 @@
-"""Does few-shot fine-tuning pay on the default run? ml-100k, several seeds, against no fine-tuning and chance.
+"""Does few-shot fine-tuning help in the default run? ml-100k, several seeds, against no fine-tuning and chance.
 
     python benchmarks/few_shot_gain.py [--seeds 2020 2021 2022] [--sampler DEALRec] [--key=value]
 
@@ -15,7 +15,7 @@ import common
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.config.command_line import parse_command_line
 
-ITEMS = 1682  # of ml-100k; each query has one positive, so a random ranking finds it in the first ten with 10 / ITEMS
+ITEMS = 1682  # of ml-100k; each query has one positive; a random ranking has it in the first ten with 10 / ITEMS
 METRICS = ("recall@10", "ndcg@10")
 
 
@@ -29,7 +29,7 @@ def main() -> None:
         for seed in arguments.seeds:
             keys = {"checkpoint_dir": folder, "show_progress": False, **parse_command_line(rest), "seed": seed}
             tuned = run_recbole_dealrec(sampler=arguments.sampler, config_dict=keys)
-            # Without an epoch the selection changes nothing, so the cheapest sampler will do.
+            # Without an epoch the selection has no effect, so the cheapest sampler is used.
             plain = run_recbole_dealrec(sampler="Random", config_dict={**keys, "epochs": 0})
             seconds = sum(tuned["seconds"].values())
             rows.append((seed, *results(tuned), *results(plain), seconds))

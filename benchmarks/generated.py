@@ -1,4 +1,4 @@
-"""Generated data of a real dataset's shape, for machines that do not have it."""
+"""Generated data with the shape of a real dataset, for machines without that dataset."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ USERS, ITEMS, VALID = 45_774, 17_331, 4_000
 
 
 def write_games_like(folder: Path, users: int = USERS, items: int = ITEMS, valid: int = VALID) -> Path:
-    """Atomic files in ``folder/games`` with as many users and items as Games, or fewer; returns ``folder``.
+    """Write atomic files to ``folder/games`` with as many users and items as Games, or fewer; return ``folder``.
 
     Histories have a geometric length of mean 5.5, items a Zipf-like popularity. The first ``valid`` users are those of
-    the validation and of the test part.
+    the validation and the test part.
     """
     random = np.random.default_rng(0)
     target = folder / "games"

@@ -1,16 +1,16 @@
-"""Everything that needs a GPU, in the order of its value, in as many calls as it takes.
+"""Measure everything that needs a GPU, most important first, in as many calls as necessary.
 
     python benchmarks/gpu.py --llm PATH --games PATH [--parts a b c d] [--seconds N]
 
 a. Are effort, influence, beam search and a run of each model right on this device?
-b. Samples a second and peak memory of effort, fine-tuning and beam search, from 135 million to 8 billion parameters.
-c. What a selection gains and costs in all, on Games, against no, other and full fine-tuning.
+b. Samples per second and peak memory of effort, fine-tuning and beam search, from 135 million to 8 billion parameters.
+c. Gain and whole cost of a selection, on Games, against no, other and full fine-tuning.
 d. From b: the whole cost of DEALRec against fine-tuning on all candidates.
 
-Each row is kept as it comes, in benchmarks/results/gpu-*.csv, and is not measured again; one that failed is, with its
-error until then. A part runs in a process of its own, so that what breaks one leaves the others. After --seconds, from
-the start of the process, the call ends with what it has. Rows of a GPU make the page gpu.md. --smoke does all of it on
-the CPU with a tiny Llama and made-up data, in a folder that --out names.
+Each row is written to benchmarks/results/gpu-*.csv when it is measured, and is not measured again. A row that failed
+has its error and is measured again. Each part runs in a separate process, so that a crash does not affect the others.
+After --seconds, from the start of the process, the call ends with what it has. The page gpu.md is built from the rows
+of a GPU. --smoke does everything on the CPU with a tiny Llama and generated data, in the folder --out.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def rows_of(arguments: argparse.Namespace, part: str, seconds: float = 0.0) -> R
 
 
 def measure(arguments: argparse.Namespace, part: str, seconds: float) -> list[str]:
-    """Measure what there is time for; returns the names of the rows that are left: without seconds, all absent ones."""
+    """Measure rows while there is time; return the names of the rows that are left (without seconds, all absent)."""
     rows = rows_of(arguments, part, seconds)
     MEASURED[part](setup(arguments), rows)
     if seconds and rows.left_out:
@@ -90,7 +90,7 @@ def measure(arguments: argparse.Namespace, part: str, seconds: float) -> list[st
 
 
 def run_part(arguments: argparse.Namespace, part: str, deadline: Deadline) -> None:
-    """A part in a process of its own, which is ended where it takes longer than there is time."""
+    """Run a part in a separate process, and end it if it takes more than the time that is left."""
     rows = rows_of(arguments, part)
     seconds = deadline.left()
     command = [sys.executable, __file__, *sys.argv[1:], "--inside", part, "--seconds", str(seconds)]
@@ -106,7 +106,7 @@ def run_part(arguments: argparse.Namespace, part: str, deadline: Deadline) -> No
 
 
 def computed_costs(arguments: argparse.Namespace, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rows of part d, from those of the others; computed anew each time."""
+    """Return the rows of part d, computed from those of the other parts each time."""
     rows = rows_of(arguments, "d")
     promise = rows_of(arguments, "c").find("DEALRec")
     surrogates = promise["selection, s"] - promise["effort, s"] if promise else 0.0

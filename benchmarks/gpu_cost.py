@@ -1,4 +1,4 @@
-"""Part d of gpu.py: what DEALRec costs with its scores counted, against fine-tuning on all; arithmetic on part b."""
+"""Part d of gpu.py: cost of DEALRec, including its scores, against fine-tuning on all; computed from part b."""
 
 from itertools import product
 
@@ -11,12 +11,12 @@ RATIOS = (1.0, 0.1)
 
 
 def whole_cost(effort: float, tuning: float, epochs: int, ratio: float, surrogates: float = 0.0) -> Row:
-    """Hours of DEALRec and of fine-tuning on all candidates.
+    """Return the hours of DEALRec and of fine-tuning on all candidates.
 
     Args:
-        effort: samples a second of the effort score.
-        tuning: samples a second of fine-tuning.
-        epochs: of fine-tuning on all candidates; on the few samples there are ``FEW_EPOCHS``.
+        effort: samples per second of the effort score.
+        tuning: samples per second of fine-tuning.
+        epochs: epochs of fine-tuning on all candidates; the few samples get ``FEW_EPOCHS``.
         ratio: ``effort_sample_ratio``, the share of candidates that the language model scores.
         surrogates: seconds of surrogates and influence.
     """
@@ -35,9 +35,9 @@ def whole_cost(effort: float, tuning: float, epochs: int, ratio: float, surrogat
 
 
 def cost_rows(rates: pd.DataFrame, surrogates: float) -> list[Row]:
-    """A row for each model, choice of ``effort_parameters`` and of ``effort_sample_ratio``, and number of epochs.
+    """Return a row for each model, ``effort_parameters``, ``effort_sample_ratio`` and number of epochs.
 
-    The rates are the fastest measured ones, whichever batch they had.
+    The rates are the fastest measured ones, for any batch size.
     """
     rows = []
     for model, part in rates[rates["error"].isna()].groupby("model", sort=False):
@@ -54,5 +54,5 @@ def cost_rows(rates: pd.DataFrame, surrogates: float) -> list[Row]:
 
 
 def fastest(rates: pd.DataFrame, what: str) -> float:
-    """Samples a second of what begins so, 0 if it was not measured."""
+    """Return samples per second of the fastest row whose name begins so, 0 if there is none."""
     return max(rates.loc[rates["what"].str.startswith(what), "samples/s"], default=0.0)

@@ -1,4 +1,4 @@
-"""The page of gpu.py, made from its rows: the answer first, then a table for each part, with its command."""
+"""The page of gpu.py, built from its rows: the answer first, then a table for each part, with its command."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ LLAMA = "Llama-3.1-8B"
 
 
 def page(tables: dict[str, pd.DataFrame]) -> str:
-    """Markdown of the rows of all parts.
+    """Return the rows of all parts as Markdown.
 
     Args:
         tables: rows by part, ``a`` to ``d``; a part without rows may be empty.
@@ -86,7 +86,7 @@ those of the table above, if it has DEALRec, else not counted; validations and t
 
 
 def answer(good: dict[str, pd.DataFrame]) -> str:
-    """What the rows say, in a sentence for each part that has them."""
+    """Return what the rows show, in a sentence for each part that has rows."""
     sentences = [right_answer(good["a"]), promise_answer(good["c"]), cost_answer(good["d"])]
     return " ".join(filter(None, sentences)) or "Rates only so far."
 
@@ -132,7 +132,7 @@ def cost_answer(rows: pd.DataFrame) -> str:
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the promise as it names them, in whichever order they came."""
+    """Return the rows of the promise in the order of its list."""
     names = [gpu_promise.POPULAR, *gpu_promise.RUNS, "Full"]
     return rows.sort_values("row", key=lambda column: column.map(names.index))
 
@@ -157,13 +157,13 @@ def failures(tables: dict[str, pd.DataFrame]) -> str:
 
 
 def frame_table(rows: pd.DataFrame, columns: Sequence[str]) -> str:
-    """Markdown of those of the columns that the rows have."""
+    """Return those of the columns that the rows have, as Markdown."""
     shown = [name for name in columns if name in rows and rows[name].notna().any()]
     return common.table(shown, [[cell(row[name]) for name in shown] for row in rows.to_dict("records")])
 
 
 def cell(value: object) -> str:
-    """A number with four digits, whole ones without a point; nothing for what is not there."""
+    """Return a number with four digits, a whole one without a point; an empty text for a missing value."""
     if isinstance(value, float):
         if pd.isna(value):
             return ""

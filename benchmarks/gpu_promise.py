@@ -1,4 +1,4 @@
-"""Part c of gpu.py: what a selection gains, and what it costs in all, with the language model and Games."""
+"""Part c of gpu.py: gain and whole cost of a selection, with the language model and Games."""
 
 from functools import partial
 from typing import Any
@@ -11,15 +11,15 @@ from popularity import recall_of_popularity
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader
 
-# Beside the package's defaults; not tuned.
+# In addition to the package's defaults; not tuned.
 KEYS = {
     "llm_dtype": "bfloat16", "mixed_precision": "bf16", "grounding": "trie", "num_beams": 10, "learning_rate": 5e-4,
     "epochs": 20, "eval_step": 2, "stopping_step": 3, "tokens_per_batch": 32_768, "micro_batch_size": 128,
     "eval_batch_size": 512, "n_test": 2000, "yardsticks": False,
     "grounding_popularity": 0, "grounding_collaborative": 0,
 }  # fmt: skip
-FULL_EPOCHS = 10  # most that fine-tuning on all candidates gets
-# Row: sampler, keys of its own, seconds it probably takes on a large GPU.
+FULL_EPOCHS = 10  # maximum for fine-tuning on all candidates
+# Row: sampler, its own keys, probable seconds on a large GPU.
 RUNS = {
     "untuned": ("Random", {"epochs": 0}, 40),
     "Random": ("Random", {}, 60),
@@ -43,12 +43,12 @@ def measure(setup: Setup, rows: Rows) -> None:
 
 
 def keys(setup: Setup) -> dict[str, Any]:
-    """Keys of all runs."""
+    """Return the keys of all runs."""
     return {**setup.keys, **KEYS, **({"epochs": 2} if setup.small else {})}
 
 
 def run(setup: Setup, sampler: str, own: dict[str, Any]) -> Row:
-    """A whole run; its cost is that of all steps but loading the language model and the evaluation."""
+    """Run all steps; the cost is that of all steps except loading the language model and the evaluation."""
     result = run_recbole_dealrec(sampler=sampler, dataset="games", config_dict={**keys(setup), **own})
     seconds = dict(result["seconds"])
     evaluation = seconds.pop("evaluation")
@@ -77,31 +77,31 @@ def run(setup: Setup, sampler: str, own: dict[str, Any]) -> Row:
 
 
 def run_full(setup: Setup, epochs: int) -> Row:
-    """Fine-tuning on all candidates for at most ``epochs``; whether its validation loss might have gone on falling."""
+    """Fine-tune on all candidates for at most ``epochs``; say whether the validation loss might fall further."""
     row = run(setup, "Full", {"epochs": epochs, "eval_step": 1})
     cut = epochs < FULL_EPOCHS and row["best epoch"] == row["epochs"] == epochs
     return {**row, "epochs allowed by the time": epochs, "cut": cut}
 
 
 def popularity(setup: Setup) -> Row:
-    """One list for everybody: the items that are most often targets of the validation part."""
+    """Evaluate one list for all users: the items that are most often targets of the validation part."""
     queries = test_queries(setup)
     targets = CandidateSamples.from_dataset(setup.splits.valid).item_id
     return {"recall@10": recall_of_popularity(queries, targets), "test queries": len(queries), "whole cost, s": 0.0}
 
 
 def test_queries(setup: Setup) -> list[np.ndarray]:
-    """Positive items of the test queries that a run is evaluated on."""
+    """Return the positive items of the test queries that a run is evaluated on."""
     config = setup.config(**keys(setup))
     return QueryDataLoader(config, setup.splits.test, config["n_test"]).positives
 
 
 def epoch_seconds(random: Row, candidates: int) -> float:
-    """Of an epoch over all candidates, from the row of Random; its validations are in it."""
+    """Return the seconds of an epoch over all candidates, from the row of Random, including its validations."""
     return candidates * random["fine-tuning, s"] / (random["samples"] * random["epochs"])
 
 
 def affordable_epochs(random: Row, candidates: int, left: float) -> int:
-    """Epochs over all candidates that end in time with their evaluation, ``FULL_EPOCHS`` at most."""
+    """Return how many epochs over all candidates end in time, with their evaluation; at most ``FULL_EPOCHS``."""
     rest = left - (random["row seconds"] - random["fine-tuning, s"])
     return min(FULL_EPOCHS, int(0.9 * rest / epoch_seconds(random, candidates)))

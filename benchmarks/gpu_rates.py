@@ -1,4 +1,4 @@
-"""Part b of gpu.py: samples a second and peak memory of effort, fine-tuning and beam search, by model."""
+"""Part b of gpu.py: samples per second and peak memory of effort, fine-tuning and beam search, by model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,7 +19,7 @@ from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.scorer.effort import chosen_parameters
 from recbole_dealrec.scorer.gradient_norm import gradient_norms
 
-# The largest batch that is tried of each kind; halved until it fits.
+# The largest batch of each kind; it is halved until it fits.
 TOKENS, STEP, QUERIES = 32_768, 128, 64
 SCORED = 384  # samples whose effort is timed
 SHAPES = {
@@ -53,10 +53,10 @@ def measure(setup: Setup, rows: Rows) -> None:
 
 
 class Rates:
-    """Measurements of one network after the other, all on the same prompts of Games.
+    """Measurements of several networks in turn, all on the same prompts of Games.
 
-    Token ids are those of ``setup.llm``'s tokenizer, whichever network reads them; its own network comes first, the
-    others have random weights in the shape of the model they are named after.
+    Token ids are those of ``setup.llm``'s tokenizer for all networks. Its own network comes first; the others have
+    random weights and the shape of the model that they are named after.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -76,7 +76,7 @@ class Rates:
         }  # fmt: skip
 
     def row(self, model: str, what: str, run: Callable[[], Row]) -> Row:
-        """What ``run`` gives for a model, which is loaded unless it is."""
+        """Return what ``run`` returns for a model; load the model if necessary."""
         if self._loaded != model:
             self._load(model)
         network = self.llm.network
@@ -90,14 +90,14 @@ class Rates:
 
     @cached_property
     def samples(self) -> CandidateSamples:
-        """Random candidates, the shortest histories first."""
+        """Return random candidates, the shortest histories first."""
         candidates = self.setup.candidates
         count = min(SCORED, len(candidates))
         drawn = candidates[np.random.default_rng(0).choice(len(candidates), count, replace=False)]
         return drawn[np.argsort(self.llm.encoder.estimated_lengths(drawn), kind="stable")]
 
     def effort(self, choice: str, budget: int) -> Row:
-        """The effort score in batches of at most ``budget`` tokens; tokenisation is not counted."""
+        """Measure the effort score in batches of at most ``budget`` tokens, without tokenisation."""
         llm, names = self.llm, chosen_parameters(self.llm.network, choice)
 
         def run(tokens: int) -> Row:
@@ -112,7 +112,7 @@ class Rates:
         return fitting(run, budget)
 
     def fine_tuning(self, checkpointing: bool) -> Row:
-        """An optimiser step on ``STEP`` samples, in micro batches as large as fit; the second one is timed."""
+        """Measure the second optimiser step on ``STEP`` samples, in the largest micro batches that fit."""
         llm, network = self.llm, self.llm.network
         few = self.samples[np.arange(0, len(self.samples), max(1, len(self.samples) // STEP))[:STEP]]
         histories = [few.history(row) for row in range(len(few))]
@@ -137,7 +137,7 @@ class Rates:
             return fitting(run, STEP)
 
     def beams(self) -> Row:
-        """Titles of the catalogue by a beam search with a trie, for as many queries at a time as fit."""
+        """Measure the beam search for titles with a trie, for as many queries at a time as fit."""
         llm, end = self.llm, self.llm.tokenizer.eos_token_id
         trie = title_trie(llm, llm.network.config.vocab_size)
         queries = self.samples[np.linspace(0, len(self.samples) - 1, QUERIES).astype(np.int64)]
@@ -157,13 +157,13 @@ class Rates:
         llm, shapes = self.llm, {**SHAPES, **SMALL_SHAPES}
         self._loaded = None
         if model in shapes:
-            llm.network = None  # makes room
+            llm.network = None  # frees memory
             llm.network = random_network(llm, shapes[model])
         self._loaded = model
 
 
 def random_network(llm: BIGRec, shape: PretrainedConfig) -> torch.nn.Module:
-    """A model of this shape in bfloat16 with LoRA, made on the device."""
+    """Return a model of this shape in bfloat16 with LoRA, created on the device."""
     torch.manual_seed(0)
     with llm.device:
         base = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Part a of gpu.py: is what the package computes on this device right?"""
+"""Part a of gpu.py: are the package's results on this device right?"""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.scorer import InfluenceScorer
 from recbole_dealrec.scorer.gradient_norm import gradient_norms
 
-SAMPLES = 64  # whose effort is compared, one of them in ``ALONE`` with a backward pass of its own
+SAMPLES = 64  # whose effort is compared; one in ``ALONE`` of them also gets a separate backward pass
 INFLUENCES = 1024
 QUERIES = 8
 
@@ -33,7 +33,7 @@ def measure(setup: Setup, rows: Rows) -> None:
 
 
 def effort_error(setup: Setup, dtype: str) -> Row:
-    """Effort of batches against a backward pass for each sample; ranks of the samples against those in float32."""
+    """Compare effort of batches with a backward pass for each sample, and the samples' ranks with those in float32."""
     norms, alone = effort_norms(setup, dtype)
     row = {"samples": len(alone), "largest relative difference": relative(norms[0], alone)}
     if dtype != "float32":
@@ -42,7 +42,7 @@ def effort_error(setup: Setup, dtype: str) -> Row:
 
 
 def effort_norms(setup: Setup, dtype: str) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Effort of the samples that have a backward pass of their own and of all, and the former by these passes."""
+    """Return effort of the samples with a separate backward pass and of all, and that from the separate passes."""
     llm = setup.recommender(llm_dtype=dtype)
     batches = [batch for _, batch in llm.batches(setup.candidates[:SAMPLES])]
     with gradient_norms(llm.network) as norms_of:
@@ -52,7 +52,7 @@ def effort_norms(setup: Setup, dtype: str) -> tuple[tuple[np.ndarray, np.ndarray
 
 
 def influence_difference(setup: Setup) -> Row:
-    """Influence on this device against that on the CPU, by the same surrogate with random weights."""
+    """Compare influence on this device with that on the CPU, for the same surrogate with random weights."""
     config = setup.config(hessian_samples=64)
     torch.manual_seed(0)
     surrogate = build_surrogate(config.surrogate(), setup.splits.train)
@@ -65,7 +65,7 @@ def influence_difference(setup: Setup) -> Row:
 
 
 def beam_difference(setup: Setup) -> Row:
-    """Titles and their log-likelihoods on this device against those on the CPU."""
+    """Compare titles and their log-likelihoods on this device with those on the CPU."""
     (tokens, scores), (tokens_there, scores_there) = (written_titles(setup, use_gpu) for use_gpu in (True, False))
     same = (tokens == tokens_there).all(-1)
     return {
@@ -83,7 +83,7 @@ def written_titles(setup: Setup, use_gpu: bool) -> tuple[np.ndarray, np.ndarray]
 
 
 def small_run(setup: Setup, model: str) -> Row:
-    """A run from surrogates to metrics, on made-up data."""
+    """Run all steps from surrogates to metrics, on generated data."""
     own = {"llm_path": setup.llm, "num_beams": BEAMS, "grounding": "trie"} if model == "BIGRec" else SMALL_TIGER
     folder = setup.checkpoint_dir / "small"
     paths = {"data_path": small_games(folder), "checkpoint_dir": str(folder)}

@@ -1,4 +1,4 @@
-"""Rows of measurements: kept as they come, measured once, and begun only where they will probably end in time."""
+"""Rows of measurements: stored immediately, measured once, and started only if they will probably end in time."""
 
 import traceback
 from collections.abc import Callable
@@ -21,13 +21,13 @@ Row = dict[str, Any]
 
 
 class Deadline:
-    """So many seconds from the start of this process, whose imports take some of them."""
+    """A number of seconds from the start of this process, including its imports."""
 
     def __init__(self, seconds: float) -> None:
         self._end = psutil.Process().create_time() + seconds
 
     def left(self) -> float:
-        """Seconds that are left."""
+        """Return the seconds that are left."""
         return self._end - time()
 
 
@@ -35,14 +35,14 @@ class Rows:
     """The rows of one part, in a CSV file.
 
     Each has a name, what was measured, the device, date and versions, the seconds it took, and the error of a
-    measurement that failed; such a row is tried again by a later call.
+    measurement that failed; a later call measures such a row again.
 
     Args:
         file: the CSV file.
         deadline: when the call has to end.
 
     Attributes:
-        left_out: names of the rows that were not begun, for want of time.
+        left_out: names of the rows that were not started, because time was too short.
     """
 
     def __init__(self, file: Path, deadline: Deadline) -> None:
@@ -51,17 +51,17 @@ class Rows:
         self.left_out: list[str] = []
 
     def table(self) -> pd.DataFrame:
-        """The rows so far."""
+        """Return the rows so far."""
         return pd.read_csv(self.file) if self.file.is_file() else pd.DataFrame(columns=["row", "error"])
 
     def find(self, name: str) -> Row | None:
-        """The row of this name, if its measurement succeeded."""
+        """Return the row of this name, if its measurement succeeded."""
         table = self.table()
         found = table[(table["row"] == name) & table["error"].isna()]
         return None if found.empty else found.iloc[0].to_dict()
 
     def add(self, name: str, measure: Callable[[], Row], expected: float) -> None:
-        """Measure a row, unless it is there or ``expected``, its probable seconds, are more than are left."""
+        """Measure a row, unless it exists or its probable seconds, ``expected``, are more than the seconds left."""
         if self.find(name):
             return
         if self.deadline.left() < expected:
@@ -71,7 +71,7 @@ class Rows:
         try:
             with peak_memory() as peaks:
                 row, error = measure(), None
-        except Exception as failure:  # whatever it is must not cost the other rows
+        except Exception as failure:  # no error may stop the other rows
             traceback.print_exc()
             row, error = {}, f"{type(failure).__name__}: {failure}"
         clear_device_cache(garbage_collection=True)
@@ -79,13 +79,13 @@ class Rows:
         self.put({"row": name, "peak MiB": held, **row, "row seconds": round(seconds, 1), "error": error})
 
     def put(self, row: Row) -> None:
-        """Keep a row, in place of an older one of its name."""
+        """Store a row, and replace an older one of its name."""
         row = {**row, "device": device_name(), "machine": common.header()}
         print(row, flush=True)
         self.replace([*(old for old in self.table().to_dict("records") if old["row"] != row["row"]), row])
 
     def replace(self, rows: list[Row]) -> None:
-        """Keep these rows and no others."""
+        """Store these rows and no others."""
         if not rows:
             self.file.unlink(missing_ok=True)
             return
@@ -98,22 +98,22 @@ def device_name() -> str:
 
 
 def timed(run: Callable[[], object], samples: int) -> Row:
-    """Samples a second and peak memory of a call that works on ``samples``; what a GPU holds, else the process."""
+    """Return samples per second and peak memory (of a GPU, else of the process) of a call on ``samples``."""
     with peak_memory() as peaks:
         seconds = clock(run)
     return {"samples": samples, "samples/s": samples / seconds, "peak MiB": peak(peaks())}
 
 
 def peak(memory: dict[str, float]) -> float:
-    """The figure of ``peak_memory`` that matters on this device."""
+    """Return the value of ``peak_memory`` that matters on this device."""
     return memory.get("gpu", memory["resident"])
 
 
 def fitting(run: Callable[[int], Row], size: int) -> Row:
-    """What ``run`` gives for ``size``, or the first of its halves that fits into memory, and which that was.
+    """Return ``run`` of ``size``, or of the first of its halves that fits into memory, and that size.
 
     Raises:
-        Exception: what ``run`` raises, of memory only for 1.
+        Exception: any error of ``run``, but out of memory only for size 1.
     """
     while True:
         try:

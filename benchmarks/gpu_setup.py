@@ -1,4 +1,4 @@
-"""What the parts of gpu.py measure: the language model, Games, and small stand-ins for both."""
+"""Inputs of the parts of gpu.py: the language model, Games, and small replacements for both."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,13 +27,13 @@ SMALL_TIGER = {"t5_num_layers": 1, "t5_num_heads": 2, "t5_d_model": 32, "t5_d_kv
 
 @dataclass(frozen=True)
 class Setup:
-    """A language model and the folder that holds ``games/``.
+    """A language model and the folder that contains ``games/``.
 
     Attributes:
         llm: ``llm_path``.
         games: ``data_path``.
         checkpoint_dir: folder of run folders.
-        small: whether they are stand-ins, so that everything else is small, too.
+        small: whether they are replacements, so that everything else is small, too.
     """
 
     llm: str
@@ -43,7 +43,7 @@ class Setup:
 
     @classmethod
     def smoke(cls, folder: Path) -> "Setup":
-        """Random data and a Llama with random weights in ``folder``, made unless they are there."""
+        """Return a setup with random data and a Llama with random weights in ``folder``; write them if absent."""
         games, llm = small_games(folder), folder / "llm"
         if not llm.is_dir():
             keys = {"data_path": games, "llm_path": str(llm)}  # the prompt is not that of the tiny model
@@ -53,12 +53,12 @@ class Setup:
         return cls(str(llm), games, folder / "saved", small=True)
 
     def config(self, model: str = "BIGRec", **keys: Any) -> Config:
-        """Configuration of the recommender on Games."""
+        """Return the configuration of the recommender on Games."""
         return Config(model, "games", config_dict={**self.keys, **keys})
 
     @property
     def keys(self) -> dict[str, Any]:
-        """Configuration keys of everything that is run."""
+        """Return the configuration keys of all runs."""
         own = {
             "llm_path": self.llm, "data_path": self.games, "checkpoint_dir": str(self.checkpoint_dir),
             "show_progress": False, "state": "WARNING", "topk": [10, 20],
@@ -66,7 +66,7 @@ class Setup:
         return {**own, **(SMALL if self.small else {})}
 
     def about(self, seconds: float) -> float:
-        """Seconds that something probably takes, of those with the real things on a large GPU."""
+        """Return the probable seconds of a measurement, given those with the real inputs on a large GPU."""
         return seconds / 10 if self.small else seconds
 
     @cached_property
@@ -78,7 +78,7 @@ class Setup:
         return CandidateSamples.from_dataset(self.splits.train, self.config()["samples_per_user"])
 
     def recommender(self, **keys: Any) -> BIGRec:
-        """The language model with LoRA's matrices drawn, the same ones for any dtype and device."""
+        """Return the language model with random LoRA matrices, the same for any dtype and device."""
         llm = BIGRec(self.config(**keys), self.splits.train).eval()
         generator = torch.Generator().manual_seed(0)
         for parameter in llm.network.parameters():
@@ -88,20 +88,20 @@ class Setup:
 
 
 def small_games(folder: Path) -> str:
-    """Data in the form of Games that a run takes seconds for, made unless it is there; the ``data_path``."""
+    """Write small data in the form of Games, unless they exist; return the ``data_path``."""
     if not (folder / "games" / "games.item").is_file():
         write_games_like(folder, users=160, items=60, valid=80)
     return str(folder)
 
 
 def title_trie(llm: BIGRec, vocab_size: int) -> TokenTrie:
-    """All titles of the catalogue, as the language model's tokenizer writes them."""
+    """Return the trie of all titles of the catalogue, in tokens of the language model's tokenizer."""
     titles = [llm.encoder.response(item) for item in range(1, llm.n_items)]
     return TokenTrie(titles, vocab_size).to(llm.device)
 
 
 def written(llm: BIGRec, batch: dict[str, Tensor], trie: TokenTrie) -> tuple[Tensor, Tensor]:
-    """The likeliest titles for the prompts of a batch, and their log-likelihoods."""
+    """Return the likeliest titles for the prompts of a batch, and their log-likelihoods."""
     end = llm.tokenizer.eos_token_id
     return beam_search(
         llm.network, batch["input_ids"], batch["attention_mask"], num_beams=BEAMS, max_new_tokens=trie.depth,

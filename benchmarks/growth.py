@@ -1,11 +1,11 @@
-"""What does the effort of new data cost? Scored with the cache of the dataset before it grew, against from nothing.
+"""What does the effort of new data cost? Scored with the cache of the smaller dataset, against without a cache.
 
     python benchmarks/growth.py [--dataset ml-100k] [--data_path FOLDER] [--key=value]
 
-Any configuration key can follow. Three versions of the dataset are made by time: without the last 10 % and the last 1 %
-of the interactions, and whole. The candidates of the whole one are scored from nothing, with the scores of each of the
-others in the cache, and with their own. The language model is the same throughout, as a checkpoint would be: the
-tiny one of the smallest version, unless llm_path names another. Writes benchmarks/results/growth.md.
+Any configuration key can follow. There are three versions of the dataset, split by time: without the last 10 % of the
+interactions, without the last 1 %, and whole. The candidates of the whole one are scored without a cache, with the
+scores of each of the others in the cache, and with their own. The language model is the same for all, like a
+checkpoint: the tiny one of the smallest version, unless llm_path names another. Writes benchmarks/results/growth.md.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from recbole_dealrec.model.bigrec.tiny import tiny_llm
 from recbole_dealrec.scorer import EffortCache, EffortScorer
 from recbole_dealrec.scorer.effort_cache import sample_keys
 
-NAME = "growing"  # of the versions; RecBole has one place alone for ml-100k
+NAME = "growing"  # of the versions; RecBole has a fixed place for ml-100k
 GROWTHS = (0.1, 0.01)
 WHOLE = 0.0
 
@@ -61,19 +61,19 @@ class Version:
         self.llm = BIGRec(self.config, splits.train)
 
     def seconds(self, cache: Path) -> float:
-        """Of a pass that reads and writes the cache."""
+        """Return the seconds of a pass that reads and writes the cache."""
         start = perf_counter()
         EffortScorer(self.llm, self.config, EffortCache(cache)).score(self.samples)
         return perf_counter() - start
 
     def keys(self) -> list[bytes]:
-        """What the score of each candidate is known by."""
+        """Return the cache key of each candidate's score."""
         keys = sample_keys(self.llm, self.llm.fingerprint(), self.samples, self.config["effort_parameters"])
         return [bytes(key) for key in keys]
 
 
 def row(whole: Version, before: Version | None, cache: Path) -> list[str]:
-    """Scores that are known of those of the whole dataset, and the seconds of a pass, once ``before`` was scored."""
+    """Return how many scores of the whole dataset are known after ``before`` was scored, and the seconds of a pass."""
     scored = set()
     if before:
         before.seconds(cache)
@@ -83,7 +83,7 @@ def row(whole: Version, before: Version | None, cache: Path) -> list[str]:
 
 
 def write_versions(dataset: str, keys: dict[str, Any], folder: Path) -> dict[float, Path]:
-    """Data path of the dataset without each of the last shares of its interactions."""
+    """Return the data path of the dataset without each of the last shares of its interactions."""
     config = Config("BIGRec", dataset, config_dict=keys)
     source = Path(config["data_path"])
     separator = config["field_separator"]
@@ -102,7 +102,7 @@ def write_versions(dataset: str, keys: dict[str, Any], folder: Path) -> dict[flo
 
 
 def checkpoint(keys: dict[str, Any], data_path: Path) -> dict[str, Any]:
-    """Keys for the tiny language model of one version, as a checkpoint for all."""
+    """Return the keys for the tiny language model of one version, as a checkpoint for all."""
     positions = 256  # of a prompt and of max_new_tokens
     own = {**keys, "data_path": str(data_path), "max_prompt_length": positions}
     config = Config("BIGRec", NAME, config_dict=own)

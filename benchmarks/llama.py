@@ -1,4 +1,4 @@
-"""A recommender around Llamas with random weights: what they cost does not depend on the weights' values."""
+"""A recommender with Llamas of random weights: their cost does not depend on the values of the weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from recbole_dealrec.model.bigrec.llm import add_lora
 from recbole_dealrec.model.bigrec.tiny_llama import create_model, save, train_tokenizer
 
 CUDA = torch.cuda.is_available()
-# A tokenizer trained on the titles needs so few tokens to take as many for a title as Llama's does with 32,000.
+# With so few tokens, a tokenizer trained on the titles needs as many per title as Llama's does with 32,000.
 TOKENS = 2000
 SAMPLES_OF_BATCH = 54  # Games, on average
 
@@ -35,7 +35,7 @@ class Bench:
 
     @classmethod
     def build(cls, data_path: str | None, folder: Path) -> "Bench":
-        """Prompts of Games if its folder is in ``data_path``, else of ml-100k; ``folder`` is for files."""
+        """Use prompts of Games if its folder is in ``data_path``, else of ml-100k; ``folder`` is for files."""
         dataset = "games" if data_path else "ml-100k"
         keys = {
             "llm_path": str(folder / "llm"), "checkpoint_dir": str(folder), "use_gpu": CUDA, "show_progress": False,
@@ -51,12 +51,12 @@ class Bench:
 
     def load(self, size: str) -> PeftModel:
         """Give the recommender a network of this size."""
-        self.llm.network = None  # makes room
+        self.llm.network = None  # frees memory
         self.llm.network = network(self.config, size)
         return self.llm.network
 
     def batches(self, count: int) -> list[Batch]:
-        """Full scoring batches of about ``count`` samples, at even distances in the order of their lengths."""
+        """Return full scoring batches of about ``count`` samples, at even distances in the order of their lengths."""
         order = np.argsort(self.llm.encoder.estimated_lengths(self.candidates), kind="stable")
         parts = np.array_split(order, max(1, round(count / SAMPLES_OF_BATCH)))
         blocks = [part[len(part) // 2 :][: 4 * SAMPLES_OF_BATCH] for part in parts]
@@ -64,7 +64,7 @@ class Bench:
 
 
 def network(config: Config, size: str) -> PeftModel:
-    """Llama of a size with LoRA, in evaluation mode, in the proportions of the one of 7 billion parameters, 4096x32."""
+    """Return a Llama of a size with LoRA, in evaluation mode, in the proportions of the one of 7 billion, 4096x32."""
     hidden, layers = map(int, size.split("x"))
     llama = LlamaConfig(
         vocab_size=max(TOKENS, hidden * 125 // 16), hidden_size=hidden, intermediate_size=hidden * 43 // 16,

@@ -1,4 +1,4 @@
-"""How good is one list for everybody? What a selection's targets alone, without any history, are worth."""
+"""How good is one list for all users? The value of a selection's targets alone, without any history."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def recall_of_popularity(queries: Sequence[np.ndarray], targets: np.ndarray, k: int = 10) -> float:
-    """Recall@k of recommending to everybody the ``k`` items that are most often targets; of equal ones the first ids.
+    """Return Recall@k if all users get the ``k`` items that are most often targets; of equal ones the first ids.
 
     Args:
         queries: positive items of each query.

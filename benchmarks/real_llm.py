@@ -1,4 +1,4 @@
-"""Does selection help a pretrained model? SmolLM2-135M on ml-100k, all samplers side by side.
+"""Does selection help a pretrained model? All samplers with SmolLM2-135M on ml-100k.
 
     python benchmarks/real_llm.py --llm_path=FILE.gguf --checkpoint_dir=FOLDER --trials
     python benchmarks/real_llm.py --llm_path=FILE.gguf --checkpoint_dir=FOLDER
@@ -6,8 +6,8 @@
 
 ``--trials`` tries learning rates with Random on the validation part; LEARNING_RATE is chosen from them, once for all
 samplers. ``--reweighted`` runs InfluenceOnly with the re-weighting and the yardsticks. Each finished run adds a row to
-results/ml-100k-smollm2-runs.csv and is not run again while the row is there; the page ml-100k-smollm2.md is made of the
-rows.
+results/ml-100k-smollm2-runs.csv and is not run again while the row is there; the page ml-100k-smollm2.md is built from
+the rows.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def try_rate(rate: float, keys: dict[str, Any]) -> None:
-    """Fine-tune with Random and add a row with the best validation loss, unless it is there."""
+    """Fine-tune with Random and add a row with the best validation loss, unless it exists."""
     file = common.RESULTS / f"{NAME}-trials.csv"
     rows = pd.read_csv(file) if file.is_file() else pd.DataFrame({"learning_rate": []})
     if rate in set(rows["learning_rate"]):
@@ -154,7 +154,7 @@ The tiny model's defaults do not hold for it. TargetFrequency, the free draw, se
 
 
 def answer(runs: pd.DataFrame) -> str:
-    """The questions of this page, answered by the paired differences of Recall@10."""
+    """Return answers to the questions of this page, from the paired differences of Recall@10."""
     told = [f"{question} {difference_text(runs, *pair)}." for question, pair in QUESTIONS.items()]
     for other in ("Random", FREE_DRAW):
         best = max(set(SAMPLERS[2:]) & set(runs["sampler"]), key=lambda name: mean_of(runs, name))
@@ -175,7 +175,7 @@ def mean_of(runs: pd.DataFrame, name: str) -> float:
 
 
 def difference_text(runs: pd.DataFrame, first: str, other: str) -> str:
-    """Difference of the means, its standard error, and what follows."""
+    """Return the difference of the means, its standard error, and the conclusion."""
     pairs = paired(runs, first, other, "recall@10")
     if len(pairs) < 2:
         told = f"{(pairs['first'] - pairs['other']).mean():+.4f} with one seed" if len(pairs) else "not measured"

@@ -2,8 +2,8 @@
 
     python benchmarks/retraining.py FOLDER [--dataset ml-100k] [--data_path PATH] [--halves 32] [--seeds 3] [--full 10]
 
-Every surrogate is kept in FOLDER as it is finished; the same command goes on where it stopped. Halves share their
-seeds, so that they differ by their users alone.
+Every finished surrogate is saved in FOLDER; the same command resumes where it stopped. Halves share their seeds, so
+that they differ only in their users.
 """
 
 import argparse
@@ -43,24 +43,24 @@ def main() -> None:
 
 
 def surrogate_config(dataset: str, data_path: str | None = None) -> Config:
-    """The package's defaults for the dataset."""
+    """Return the package's defaults for the dataset."""
     path = {} if data_path is None else {"data_path": data_path}
     return Config("BIGRec", dataset, config_dict={**path, "show_progress": False, "use_gpu": torch.cuda.is_available()})
 
 
 def users_of(splits: Splits) -> np.ndarray:
-    """Users who have training samples, int64, ascending."""
+    """Return the users who have training samples, int64, ascending."""
     return np.unique(CandidateSamples.from_dataset(splits.train).user_id)
 
 
 def halves(users: np.ndarray, count: int) -> list[np.ndarray]:
-    """Random halves of the users, always the same."""
+    """Return random halves of the users, always the same."""
     random = np.random.default_rng(0)
     return [np.sort(random.choice(users, len(users) // 2, replace=False)) for _ in range(count)]
 
 
 def surrogate(config: Config, splits: Splits, users: np.ndarray, seed: int, file: Path) -> torch.nn.Module:
-    """Surrogate trained on some users for ``surrogate_epochs``, or read if ``file`` is there."""
+    """Return a surrogate trained on some users for ``surrogate_epochs``; load it if ``file`` exists."""
     own = config.surrogate()
     init_seed(seed, own["reproducibility"])
     model = build_surrogate(own, splits.train)

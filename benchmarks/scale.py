@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py [--sizes 10000 100000 1000000] [--selection 10000000]
 
-Each figure comes from a process of its own, on the CPU. The models are small and their weights random: what is shown is
-how the cost grows, not how large it is on real ones. Prints tables and writes them to benchmarks/results/scale.md.
+Each figure comes from a separate process, on the CPU. The models are small and have random weights: the figures show
+how the cost grows, not how large it is for real models. Prints tables and writes them to benchmarks/results/scale.md.
 """
 
 import argparse
@@ -42,7 +42,7 @@ one size to the next: 1 is growth in proportion, 0 is none."""
 
 
 class Cost(NamedTuple):
-    """Seconds, and in MB: the candidates or scores that are given, what comes on top at the peak, and the whole."""
+    """Seconds, and in MB: the given candidates or scores, the additional memory at the peak, and the whole."""
 
     seconds: float
     given: float
@@ -98,12 +98,12 @@ def cost(compute: Callable[[], object], given: int) -> Cost:
 
 
 def peak() -> float:
-    """Most memory this process has held, MB."""
+    """Return the peak memory of this process, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def candidates(splits: Splits, n: int) -> CandidateSamples:
-    """Random histories and targets."""
+    """Return random histories and targets."""
     random = np.random.default_rng(0)
     length = random.integers(1, LONGEST + 1, n)
     items = random.integers(1, ITEMS + 1, (n, LONGEST))
@@ -117,7 +117,7 @@ def bytes_of(samples: CandidateSamples) -> int:
 
 
 def write_models(folder: Path) -> tuple[int, int]:
-    """Write a catalogue, its interactions and a small Llama; number of parameters of the surrogate and of the LLM."""
+    """Write a catalogue, its interactions and a small Llama; return the parameters of the surrogate and the LLM."""
     random = np.random.default_rng(0)
     words = ["".join(random.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(300)]
     titles = [" ".join(random.choice(words, random.integers(1, 4))) for _ in range(ITEMS)]
@@ -155,7 +155,7 @@ def table_rows(costs: dict[int, Cost]) -> list[list]:
     for size, now in costs.items():
         slopes = ["", ""]
         if before is not None:
-            # A megabyte is about what the process itself comes and goes by.
+            # The process itself varies by about a megabyte.
             ratios = now.seconds / before[1].seconds, max(now.added, 1) / max(before[1].added, 1)
             slopes = [f"{log(ratio) / log(size / before[0]):.2f}" for ratio in ratios]
         memory = [f"{value:.0f}" for value in now[1:]]

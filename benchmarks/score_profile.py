@@ -1,4 +1,4 @@
-"""Which samples score high? Rank correlations of scores with what is known of a sample, and means of the highest.
+"""Which samples score high? Rank correlations of scores with properties of a sample, and means of the highest.
 
     python benchmarks/score_profile.py --model TIGER --dataset games --checkpoint_dir FOLDER --seeds 2020 2021 2022
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def known_of(samples: CandidateSamples, splits: Splits) -> pd.DataFrame:
-    """Items of each sample's history, and how often its target is one in each part."""
+    """Return the number of items in each sample's history, and how often its target is a target of each part."""
     counts = {
         f"target in {name} part": np.bincount(
             CandidateSamples.from_dataset(getattr(splits, part)).item_id, minlength=splits.train.item_num
@@ -75,7 +75,7 @@ Means over the {n_fewshot} samples that score highest:
 
 
 def spreads(rows: list[dict], by: str, decimals: int) -> str:
-    """Table of each column over the seeds."""
+    """Return a table of each column over the seeds."""
     frame = pd.DataFrame(rows)
     groups = frame.groupby(by, sort=False)
     cells = [[name, *(common.spread(part[column], decimals) for column in part.columns[1:])] for name, part in groups]

@@ -1,8 +1,8 @@
-"""Does anything pile up? Runs back to back in one process on generated data.
+"""Does memory grow with the number of runs? Many runs in one process on generated data.
 
     python benchmarks/soak.py [--runs 200] [--models BIGRec TIGER]
 
-Every run is a whole one with its own seed: surrogate, influence, effort, selection, fine-tuning, evaluation, report.
+Every run has all steps and its own seed: surrogate, influence, effort, selection, fine-tuning, evaluation, report.
 Memory is the resident set after a garbage collection. Writes benchmarks/results/soak.md and ends with an error if the
 last run leaves more than 1.05 times the memory of the tenth, or more open files or threads.
 """
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def write_generated(folder: Path, users: int = 60, items: int = 40) -> None:
-    """Atomic files of sequences in which the next item is often the next number."""
+    """Write atomic files of sequences in which the next item is often the next number."""
     random = np.random.default_rng(0)
     rows = ["user_id:token\titem_id:token\ttimestamp:float"]
     for user in range(users):
@@ -62,7 +62,7 @@ def soak(runs: int, models: list[str]) -> Iterator[tuple[float, int, int]]:
     for number in range(runs):
         model = models[number % len(models)]
         keys = {**QUICK, **MODEL_KEYS[model], "data_path": os.getcwd(), "seed": number}
-        # Every other run is kept, so that reading from run folders and throwing them away are both done.
+        # Every second run is kept, so that run folders are both read and deleted.
         run_recbole_dealrec(model, "generated", config_dict=keys, saved=number % 4 < 2)
         gc.collect()
         yield resident_mb(), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))

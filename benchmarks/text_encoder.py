@@ -1,13 +1,13 @@
-"""Is a text encoder worth its download? TIGER's semantic IDs by TF-IDF and by encoders, on the validation part.
+"""Does a text encoder help? TIGER's semantic IDs by TF-IDF and by encoders, on the validation part.
 
     python benchmarks/text_encoder.py --dataset games --data_path PATH --checkpoint_dir FOLDER \\
         --encoder all-MiniLM-L6-v2=PATH
 
-Fine-tunes on the same random samples with the IDs of each encoder; the test part is never looked at. Metrics are on all
+Fine-tunes on the same random samples with the IDs of each encoder; the test part is not read. Metrics are on all
 validation queries, with the weights that were best on the queries that stopped training. Any configuration key can
-follow and holds for all runs. Each finished run adds a row to
+follow and is used for all runs. Each finished run adds a row to
 benchmarks/results/<dataset>-tiger-text-encoder-runs.csv and is not run again while the row is there; the page
-<dataset>-tiger-text-encoder.md is made of the rows. IDs that lie in FOLDER before the first run cost it no time.
+<dataset>-tiger-text-encoder.md is built from the rows. IDs that are in FOLDER before the first run cost no time.
 """
 
 import argparse
@@ -75,12 +75,12 @@ def main() -> None:
 
 
 def add_row(file: Path, encoder: str, dataset: str, keys: dict[str, Any]) -> None:
-    """Add the row of one run to the file, unless it is there."""
+    """Add the row of one run to the file, unless it exists."""
     rows = read_rows(file)
     if ((rows["encoder"] == encoder) & (rows["seed"] == keys["seed"])).any():
         return
     row = {"encoder": encoder, "seed": keys["seed"], **measured(dataset, keys)}
-    rows = read_rows(file).to_dict("records")  # again: the run took minutes
+    rows = read_rows(file).to_dict("records")  # read again, because the run took minutes
     with atomic_path(file) as path:
         pd.DataFrame([*rows, row]).to_csv(path, index=False)
 
@@ -90,7 +90,7 @@ def read_rows(file: Path) -> pd.DataFrame:
 
 
 def measured(dataset: str, keys: dict[str, Any]) -> dict[str, float]:
-    """Metrics of one run on the validation part, what its IDs are like, and what both cost."""
+    """Return metrics of one run on the validation part, properties of its IDs, and the cost of both."""
     config = configure("TIGER", dataset, None, keys)
     (job,) = prepare([config])
     splits, samples = job.splits, job.samples
@@ -119,7 +119,7 @@ def measured(dataset: str, keys: dict[str, Any]) -> dict[str, float]:
 
 @torch.no_grad()
 def validated(pipeline: Pipeline) -> dict[str, float]:
-    """Metrics of the best weights on all validation queries."""
+    """Return the metrics of the best weights on all validation queries."""
     config, llm = pipeline.config, pipeline.llm()
     trainer = LLMTrainer(config, llm, pipeline.folder, llm.weights_folder)
     init_seed(config["seed"], config["reproducibility"])
@@ -129,7 +129,7 @@ def validated(pipeline: Pipeline) -> dict[str, float]:
 
 
 def items_ranked(llm: LLMRecommender, valid: SequentialDataset, n_queries: int = LISTS, k: int = 10) -> int:
-    """Number of different items among the best ``k`` of each of some queries; ``k`` if all have the same list."""
+    """Return the number of different items in the best ``k`` of some queries; ``k`` if all have the same list."""
     llm.eval()
     queries = (interaction for interaction, *_ in QueryDataLoader(llm.config, valid, n_queries))
     lists = [llm.full_sort_predict(query).view(len(query), -1).topk(k).indices for query in queries]
@@ -179,7 +179,7 @@ Keys that are not defaults: {", ".join(f"`{key}: {config[key]}`" for key in KEYS
 
 
 def paired(differences: pd.Series) -> dict[str, float]:
-    """Mean of differences by seed, its standard error, p by a two-sided t test, and the mean that would have p 0.05."""
+    """Return the mean of differences by seed, its standard error, p (two-sided t test), and the mean with p 0.05."""
     known = differences.dropna()
     return {
         "seeds": len(known),
@@ -191,7 +191,7 @@ def paired(differences: pd.Series) -> dict[str, float]:
 
 
 def verdict(name: str, pair: dict[str, float]) -> str:
-    """Which of an encoder and TF-IDF to take, by how much, and how sure that is."""
+    """Return which of an encoder and TF-IDF is better, by how much, and with which p."""
     told = pair["p"] < 0.05
     taken = name if told and pair["difference"] > 0 else f"`{TFIDF}`, which needs no download"
     side = "above" if pair["difference"] > 0 else "below"

@@ -3,11 +3,11 @@
     python benchmarks/trials.py --model TIGER --dataset games --data_path FOLDER --checkpoint_dir FOLDER
     python benchmarks/trials.py --model BIGRec --dataset ml-100k --checkpoint_dir FOLDER
 
-Half of the users of the validation part, drawn once, serve as validation part: training stops by them, and a selection
-may use them. The other half is the test part of the trials, so that no key that sees validation targets is judged on
-them. The real test part is not read. Any configuration key can follow and holds for all trials. Each finished run adds
-a row to benchmarks/results/<dataset>-<model>-trials-runs.csv and is not run again while the row is there; the page
-<dataset>-<model>-trials.md is made of the rows.
+Half of the users of the validation part, drawn once, are the validation part: they stop training, and a selection may
+use them. The other half is the test part of the trials, so that no key that sees validation targets is judged on
+them. The real test part is not read. Any configuration key can follow and is used for all trials. Each finished run
+adds a row to benchmarks/results/<dataset>-<model>-trials-runs.csv and is not run again while the row is there; the page
+<dataset>-<model>-trials.md is built from the rows.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def held_out_data(model: str, dataset: str, keys: dict[str, Any]) -> Path:
 
 
 def benchmark_rows(part: SequentialDataset) -> pd.DataFrame:
-    """User, history and target of each row, as RecBole's benchmark files have them."""
+    """Return user, history and target of each row, as in RecBole's benchmark files."""
     samples, items = CandidateSamples.from_dataset(part), part.field2id_token[part.iid_field]
     histories = [
         " ".join(items[history[:length]])

@@ -1,4 +1,4 @@
-"""What costs seconds reaches on a dataset's test queries: the yardsticks that stand on the pages of comparisons.
+"""Measure the yardsticks on a dataset's test queries, for the pages of comparisons.
 
     python benchmarks/yardsticks.py --dataset games --data_path PATH --checkpoint_dir FOLDER
 

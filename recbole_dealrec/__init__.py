@@ -9,15 +9,15 @@ prepare_recbole()
 
 __version__ = "0.2.0"
 
-getLogger("bitsandbytes").setLevel(ERROR)  # PEFT imports it, and it warns of kernels that are faster on some CPUs
+getLogger("bitsandbytes").setLevel(ERROR)  # PEFT imports it, and it warns about faster kernels on some CPUs
 
 __all__ = ["compare_samplers", "recommend", "run_recbole_dealrec", "select_fewshot"]
 
 
 def __getattr__(name: str):
-    # What is asked for is imported then: it takes seconds, and not everyone who imports the package runs it.
+    # Import on first access: the import takes seconds, and not every use of the package needs it.
     if name in __all__:
-        recbole_folder()  # an error where RecBole is missing
+        recbole_folder()  # raises InputError if RecBole is missing
     if name == "recommend":
         return import_module("recbole_dealrec.recommend")  # a module that can be called
     if name in __all__:

@@ -1,4 +1,4 @@
-"""The command as ``python -m recbole_dealrec``."""
+"""Entry point of ``python -m recbole_dealrec``."""
 
 from recbole_dealrec.cli.command import main
 

@@ -1,4 +1,4 @@
-"""What lets RecBole 1.2.1 run on current NumPy, pandas and PyTorch, and this package on all transformers 5."""
+"""Compatibility of RecBole 1.2.1 with current NumPy, pandas and PyTorch, and of this package with transformers 5."""
 
 import importlib
 import importlib.util
@@ -32,22 +32,22 @@ def prepare_recbole() -> None:
 
 @cache
 def recbole_folder() -> Path:
-    """Return the folder of RecBole's package, which is not imported.
+    """Return the folder of the RecBole package without importing it.
 
     Raises:
         InputError: RecBole is not installed.
     """
     found = importlib.util.find_spec("recbole")
-    if found is None:  # from Python 3.12 on it is none of this package's dependencies
+    if found is None:  # on Python 3.12 and later it is not a dependency of this package
         raise InputError(f"RecBole is not installed: {RECBOLE_COMMAND}")
     return Path(found.origin).parent
 
 
 def recbole_names(module: str) -> dict[str, Any]:
-    """Return what a module of RecBole defines, without its package: that imports PyTorch.
+    """Return the names that a RecBole module defines, without importing its package, which imports PyTorch.
 
     Args:
-        module: path in RecBole's folder; the module has to import none of RecBole's.
+        module: path in RecBole's folder; the module must not import other RecBole modules.
     """
     return runpy.run_path(str(recbole_folder() / module))
 
@@ -65,8 +65,8 @@ def import_recbole_models() -> None:
 
 
 def cache_name(forward: Callable) -> str:
-    """Return the name of the cache among the arguments and outputs of a model of transformers.
+    """Return the name of the cache in the arguments and outputs of a transformers model.
 
-    It is ``cache`` since transformers 5.24, ``past_key_values`` before and in code that a checkpoint brings along.
+    It is ``cache`` since transformers 5.24, and ``past_key_values`` in older versions and in a checkpoint's own code.
     """
     return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"

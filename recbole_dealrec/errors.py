@@ -9,7 +9,7 @@ _LONGEST = 1000  # characters; a message may quote the content of a file
 class InputError(ValueError):
     """Invalid input, configuration or environment.
 
-    The message is one line that names the file, key or row and the remedy. Line breaks become blanks, other unprintable
+    The message is one line that names the file, key or row and the remedy. Line breaks become spaces, other unprintable
     characters are escaped, and the middle of a long message is left out.
     """
 
@@ -20,7 +20,7 @@ class InputError(ValueError):
 
 
 def closest(name: object, known: Iterable[object]) -> str:
-    """Return a question for the known name that is closest to an unknown one, whatever their case; empty if none is."""
+    """Return ``; did you mean ...?`` for the known name closest to another, ignoring case; empty if none is close."""
     names = {str(each).lower(): str(each) for each in sorted(known, key=str)}
     found = difflib.get_close_matches(str(name).lower(), names, n=1)
     return f"; did you mean '{names[found[0]]}'?" if found else ""

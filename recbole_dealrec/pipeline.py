@@ -48,7 +48,7 @@ class Job:
 
     Attributes:
         config: its configuration.
-        splits: training, validation and test part.
+        splits: training, validation and test parts.
         samples: candidate samples of the training part.
         sampler: the few-shot sampler.
     """
@@ -59,7 +59,7 @@ class Job:
     sampler: FewShotSampler
 
     def scoring(self, root: Path | None = None) -> Scoring:
-        """Return the scoring of this job, which jobs that differ in the selection alone can share.
+        """Return the scoring of this job; jobs that differ only in the selection can share it.
 
         Args:
             root: parent folder of all outputs; None for ``checkpoint_dir``.
@@ -91,17 +91,17 @@ def configure(
 ) -> Config:
     """Return the configuration of a run.
 
-    A key in ``config_dict`` wins over an argument, an argument over a file; what is not given has its default.
+    A key in ``config_dict`` overrides an argument, an argument overrides a file; any other key has its default.
 
     Args:
         model: recommender to fine-tune.
         dataset: name of the dataset's folder and files.
         config_file_list: YAML files of configuration keys.
-        config_dict: configuration keys that win over all files.
+        config_dict: configuration keys that override all files.
         sampler: few-shot sampler.
 
     Raises:
-        InputError: the configuration is invalid for any data and language model.
+        InputError: the configuration is invalid, regardless of the data and the language model.
     """
     arguments = {"model": model, "dataset": dataset, "sampler": sampler}
     keys = {**{name: value for name, value in arguments.items() if value is not None}, **config_dict}
@@ -116,8 +116,8 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
     """Load the data of runs, and check all their input before anything is computed.
 
     Args:
-        configs: configurations that differ in keys of the selection alone.
-        check_llm: whether to check the files of the language model, too.
+        configs: configurations that differ only in keys of the selection.
+        check_llm: whether to also check the files of the language model.
         last: the last step of the runs.
 
     Raises:
@@ -151,7 +151,7 @@ class Pipeline:
         job: the input of the run.
         scoring: scores and language model, shared with the runs of other samplers.
         folder: run folder.
-        on_epoch: called with the step and the curve of a training after each epoch.
+        on_epoch: called after each epoch of a training with its step and its curve.
     """
 
     def __init__(self, job: Job, scoring: Scoring, folder: RunFolder, on_epoch: OnEpoch = unheard) -> None:
@@ -231,7 +231,7 @@ class Pipeline:
         return self.folder.read_json("test_result.json")
 
     def measure_yardsticks(self) -> list[dict[str, Any]]:
-        """Return the rows of what costs seconds, on the same test queries, and of the model before fine-tuning."""
+        """Return the rows of the yardsticks and of the model before fine-tuning, on the same test queries."""
         if not self.config["yardsticks"]:
             return []
         if is_due(self.folder, YARDSTICKS, "yardsticks.json"):
@@ -276,7 +276,7 @@ class Pipeline:
         return result
 
     def curves(self) -> dict[str, Any]:
-        """Return losses and validation results of each training that has ended, by its step."""
+        """Return losses and validation results of each finished training, by step."""
         curve = self.folder.read_json("fine_tuning.json", {}).get("curve")
         surrogates = self.folder.read_json("surrogates.json", self.scoring.curves)
         return {FINE_TUNING: curve, **surrogates} if curve else surrogates

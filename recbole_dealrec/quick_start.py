@@ -55,18 +55,18 @@ def run_recbole_dealrec(
     saved: bool = True,
     last_step: str = LAST_STEPS[-1],
 ) -> dict[str, Any]:
-    """Score the candidate samples, select few, fine-tune the language model on them and evaluate it.
+    """Score the candidate samples, select a few, fine-tune the language model on them and evaluate it.
 
-    A key in ``config_dict`` wins over an argument, an argument over a file; what is not given has its default, for the
-    first three BIGRec, ml-100k and DEALRec. Surrogates and scores are stored beside the run folder and shared by all
-    runs with the same relevant keys.
+    A key in ``config_dict`` overrides an argument, an argument overrides a file. The first three arguments default to
+    BIGRec, ml-100k and DEALRec. Surrogates and scores are stored next to the run folder and shared by all runs with the
+    same relevant keys.
 
     Args:
         model: recommender to fine-tune.
         dataset: name of the dataset's folder and files.
         sampler: name of a few-shot sampler.
         config_file_list: YAML files of configuration keys.
-        config_dict: configuration keys that win over all files.
+        config_dict: configuration keys that override all files.
         saved: whether the outputs are kept; a run with an existing folder resumes after its finished steps.
         last_step: the last step to run: score, select, finetune or evaluate. A later call resumes after it.
 
@@ -107,20 +107,20 @@ def compare_samplers(
     result as ``run_recbole_dealrec``, and resumes after its finished steps.
 
     Args:
-        samplers: names of few-shot samplers, or a single one; None for the configured one. Beside several, with the
-            key ``yardsticks``, Random and TargetFrequency are compared, too: they cost nothing, and the others are
-            tested against them.
+        samplers: names of few-shot samplers, or a single one; None for the configured one. With several samplers and
+            the key ``yardsticks``, Random and TargetFrequency are added: they cost nothing, and the others are tested
+            against them.
         seeds: seeds, or a single one, each used for all samplers; None for the configured one.
         model: recommender to fine-tune.
         dataset: name of the dataset's folder and files.
         config_file_list: YAML files of configuration keys.
-        config_dict: configuration keys that win over all files; no ``sampler``, and no ``seed`` beside ``seeds``.
+        config_dict: keys that override all files; no ``sampler`` with ``samplers``, no ``seed`` with ``seeds``.
         last_step: the last step of each run: score, select, finetune or evaluate.
 
     Returns:
         ``runs`` (DataFrame, one row per run), ``table`` (DataFrame, see ``comparison_table``) and ``comparison_dir``,
         the folder with both as CSV, the table as LaTeX and ``report.html``; with a ``last_step`` before evaluate,
-        ``runs`` alone, without metrics. Metrics are unrounded.
+        only ``runs``, without metrics. Metrics are unrounded.
 
     Raises:
         InputError: invalid input or configuration, before anything is trained.
@@ -156,12 +156,12 @@ def select_fewshot(
     out. Surrogates and scores are kept only if a ``checkpoint_dir`` is given.
 
     Args:
-        interactions: DataFrame of pandas or polars with users, items and times; or path of a file, or of a folder with
-            titles too, as for ``recbole_dealrec.data.convert``. Times are numbers, datetimes or texts in ISO 8601, and
-            equal ones keep the order of the rows.
+        interactions: pandas or polars DataFrame with users, items and times; or path of a file, or of a folder that
+            also has titles, as for ``recbole_dealrec.data.convert``. Times are numbers, datetimes or ISO 8601 strings;
+            rows with equal times keep their order.
         items: DataFrame or path with items and titles; None if ``interactions`` has them. Items without a title are
             left out.
-        llm_path: Hugging Face id, folder or .gguf file of a causal language model; ``tiny`` is built here.
+        llm_path: Hugging Face id, folder or .gguf file of a causal language model; ``tiny`` builds a small one.
         user_col: column of users; None for a usual name, such as ``user_id``.
         item_col: column of items; None for a usual name, such as ``item_id``.
         time_col: column of times; None for a usual name, such as ``timestamp``.
@@ -172,9 +172,9 @@ def select_fewshot(
 
     Returns:
         A row for each selected sample: ``user``, ``history`` (list of items, oldest first) and ``target`` with the
-        values of ``interactions``, ``history_titles``, ``target_title``, the sampler's columns of ``scores.csv``
+        ids of ``interactions``, ``history_titles``, ``target_title``, the sampler's columns of ``scores.csv``
         (DEALRec: ``influence``, ``effort``, ``score``, ``group``), and the fields of ``fewshot.jsonl``:
-        ``instruction``, ``input``, ``output``, ``prompt`` and ``completion``; with ``chat_template``, ``messages`` too.
+        ``instruction``, ``input``, ``output``, ``prompt`` and ``completion``; ``messages`` with ``chat_template``.
 
     Raises:
         InputError: a column or a value is missing, an item has two titles, or a key is invalid.
@@ -218,14 +218,14 @@ def configure_comparison(
 
 
 def _each_named_once(key: str, values: Iterable | str | int | None, keys: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return ``{key: value}`` for each value to compare, and ``[{}]`` for None, which leaves the configured value."""
+    """Return ``{key: value}`` for each value to compare, and ``[{}]`` for None, which keeps the configured value."""
     if values is None:
         return [{}]
     values = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
     if not values or len(set(values)) < len(values):
-        raise InputError(f"{key}: each value to compare has to be named once, not {', '.join(map(str, values))}")
+        raise InputError(f"{key}: name each value to compare exactly once, not {', '.join(map(str, values))}")
     if key in keys:
-        raise InputError(f"configuration key '{key}' is given beside the values to compare; leave one of them out")
+        raise InputError(f"configuration key '{key}' is given in addition to the values to compare; remove one")
     return [{key: value} for value in values]
 
 
@@ -245,7 +245,7 @@ def _run(job: Job, scoring: Scoring, root: Path | None, last: str) -> tuple[dict
 
 
 def _run_tracked(job: Job, scoring: Scoring, folder: RunFolder, last: str) -> tuple[Pipeline, dict[str, Any]]:
-    """Run a job in its folder, and tell the trackers of ``log_with``; return the pipeline and its result."""
+    """Run a job in its folder, and log it to the trackers of ``log_with``; return the pipeline and its result."""
     with tracked(job.config, folder) as tracking:
         pipeline = Pipeline(job, scoring, folder, tracking.log_curve)
         result = pipeline.run(last)

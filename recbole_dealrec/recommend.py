@@ -34,25 +34,24 @@ def recommend(
     exclude_history: bool = False,
     users: Iterable[str] | None = None,
 ) -> pd.DataFrame:
-    """Return the best ``k`` items for each history or user, ranked as in the run's evaluation, re-weighted as it chose.
+    """Return the ``k`` best items for each history or user, ranked and re-weighted as in the run's evaluation.
 
-    Like the evaluation, this ranks items of the history too, unless ``exclude_history`` is set. It reads nothing but
-    the run folder, wherever that lies, and the language model that was fine-tuned, if this is not the tiny one.
+    Like the evaluation, this also ranks the items of the history, unless ``exclude_history`` is set. It reads only the
+    run folder, which may have been moved, and the language model that was fine-tuned, unless it is the tiny one.
 
     Args:
         run_dir: folder of a finished run.
         histories: item tokens of each history as in the atomic files, oldest first.
         k: number of items, at most ``num_beams`` for TIGER with ``scoring: beam``.
-        exclude_history: whether items of a history are left out of its ranking.
-        users: user tokens, or their ids before a conversion, in place of ``histories``: all interactions of the data
-            are a user's history, those of the validation and test part included, of which the latest
-            ``MAX_ITEM_LIST_LENGTH`` are kept.
+        exclude_history: whether to leave the items of a history out of its ranking.
+        users: user tokens, or their ids before a conversion, instead of ``histories``: the history is all interactions
+            of the user, including the validation and test parts; the latest ``MAX_ITEM_LIST_LENGTH`` are kept.
 
     Returns:
-        ``k`` rows for each history, best first: ``history`` (int64, its place in ``histories``) or ``user``, ``rank``
-        (int64, from 1), ``item`` (its token), ``title`` (followed by the token in brackets where another item has the
-        same), ``score`` (float64): minus the logarithm of the item's distance, which is from 1 for the model's first
-        item to 2 for its last before the run's re-weighting, so scores are comparable within a history alone.
+        ``k`` rows for each history, best first: ``history`` (int64, its position in ``histories``) or ``user``,
+        ``rank`` (int64, from 1), ``item`` (its token), ``title`` (followed by the token in brackets if another item has
+        the same title), ``score`` (float64): minus the logarithm of the item's distance, which ranges from 1 (the
+        model's first item) to 2 (its last) before the run's re-weighting. Compare scores only within one history.
 
     Raises:
         InputError: the run is not finished or its model is missing, a history is empty or has an unknown item, a user
@@ -89,7 +88,7 @@ def _user_tokens(users: Iterable[str]) -> list[str]:
         raise InputError(f"users is {users!r}; give a list of user tokens")
     named = [token_text(user) for user in users]
     if not named:
-        raise InputError("users: there is none; give at least one user token")
+        raise InputError("users: the list is empty; give at least one user token")
     return named
 
 
@@ -97,11 +96,11 @@ def _item_ids(histories: Iterable[Iterable[str]], catalogue: Catalogue) -> list[
     """Return the internal item ids of each history, int64."""
     histories = list(histories)
     if len(histories) == 0:
-        raise InputError("histories: there is none; give a list of item tokens for each")
+        raise InputError("histories: the list is empty; give a list of item tokens for each history")
     found = []
     for place, history in enumerate(histories):
         if isinstance(history, str):
-            raise InputError(f"histories[{place}] is the text '{history}'; give a list of item tokens")
+            raise InputError(f"histories[{place}] is the string '{history}'; give a list of item tokens")
         if not isinstance(history, Iterable):
             raise InputError(f"histories[{place}] is {history!r}; give a list of item tokens")
         items = [token_text(item) for item in history]
@@ -118,8 +117,8 @@ def _item_ids(histories: Iterable[Iterable[str]], catalogue: Catalogue) -> list[
 def _whole_k(k: float, config: Config, catalogue: Catalogue, n_excluded: int) -> int:
     most = config.model_class.most_ranked(config, catalogue.item_num - 1)
     if not (isinstance(k, Real) and k == int(k) and 1 <= k <= most - n_excluded):
-        less = f", less the {n_excluded} of the longest history" if n_excluded else ""
-        raise InputError(f"k is {k}; this run of {config['model']} ranks {most} items{less}; give a k from 1 to that")
+        less = f", minus the {n_excluded} of the longest history" if n_excluded else ""
+        raise InputError(f"k is {k}; this run of {config['model']} ranks {most} items{less}; choose k from 1 to that")
     return int(k)
 
 
@@ -166,7 +165,7 @@ def _item_index(items: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 
 class _CallableModule(ModuleType):
-    """Make ``recbole_dealrec.recommend`` callable, which is this module as soon as it is imported."""
+    """Make this module callable, because its import sets ``recbole_dealrec.recommend`` to the module."""
 
     __call__ = staticmethod(recommend)
 

@@ -20,7 +20,7 @@ _SEED = "HYPEROPT_FMIN_SEED"  # RecBole passes no seed to hyperopt, which then r
 
 
 class _ExhaustiveTuning(HyperTuning):
-    """Exhaustive search; RecBole's uses a random generator that hyperopt no longer accepts."""
+    """Exhaustive search; RecBole's version uses a random generator that hyperopt no longer accepts."""
 
     def run(self) -> None:
         choices = self.choices
@@ -72,7 +72,7 @@ def tune(
         config_file_list: YAML files of configuration keys, for all trials.
         config_dict: configuration keys for all trials, ``model`` and ``dataset`` among them.
         algo: exhaustive (all combinations of choices), random or bayes (tree-structured Parzen estimator).
-        max_evals: most trials of random and bayes.
+        max_evals: maximum number of trials of random and bayes.
         early_stop: trials without improvement before random and bayes stop.
         output_file: file for the trials' validation results, if any.
 
@@ -124,7 +124,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that hyperopt drew as a plain value; it draws integers as floats."""
+    """Return a value drawn by hyperopt as a plain value; hyperopt draws integers as floats."""
     value = value.item() if hasattr(value, "item") else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

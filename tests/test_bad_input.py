@@ -62,7 +62,7 @@ FILES = {
     "UTF-16": ({"ten/ten.inter": (HEADER + "u\ti1\t1\n").encode("utf-16")}, [], "ten.inter, row 1: "),
     "a byte order mark": ({"ten/ten.inter": "\ufeff" + HEADER + "u\ti1\t1\n"}, [], "row 1: begins with a byte order"),
     "a NUL byte": ({"ten/ten.inter": HEADER + "u\ti1\t1\nu\ti\0\t2\n"}, [], "ten.inter, row 3: holds a NUL byte"),
-    "a carriage return": ({"ten/ten.inter": HEADER + "u\ti1\r\t1\n"}, [], "ten.inter, row 2: a carriage return"),
+    "a carriage return": ({"ten/ten.inter": HEADER + "u\ti1\r\t1\n"}, [], "ten.inter, row 2: contains a carriage"),
     "a quotation mark": ({"ten/ten.inter": HEADER + 'u\t"i1\t1\n'}, [], "ten.inter, row 2: a column begins with"),
     "a time that is no number": (
         {"ten/ten.inter": HEADER + "u\ti1\t1\nu\ti2\tnoon\n"}, [], "ten.inter, row 3: timestamp is 'noon', which is no",
@@ -74,7 +74,7 @@ FILES = {
     "users with one interaction alone": (
         {"ten/ten.inter": HEADER + "u\ti1\t1\nv\ti2\t1\n"}, [], "ten: the training split is empty",
     ),
-    "an unknown encoding": ({}, ["--encoding=utf-99"], "key 'encoding': Python knows no encoding 'utf-99'"),
+    "an unknown encoding": ({}, ["--encoding=utf-99"], "key 'encoding': Python has no encoding 'utf-99'"),
     "no titles": ({"ten/ten.item": None}, [], "ten.item: no such file; titles are needed"),
     "an empty file of titles": ({"ten/ten.item": ""}, [], "ten.item: no column 'item_id' (found none)"),
     "a header of titles without types": (
@@ -85,7 +85,7 @@ FILES = {
     "titles in Latin-1": ({"ten/ten.item": TITLES.encode() + b"i1\tCaf\xe9\n"}, [], "ten.item, row 2: not utf-8 text"),
     "a NUL byte in a title": ({"ten/ten.item": TITLES + "i1\tO\0ne\n"}, [], "ten.item, row 2: holds a NUL byte"),
     "an item with two titles": (
-        {"ten/ten.item": TITLES + "i1\tOne\ni2\tTwo\ni1\tUno\n"}, [], "ten.item, row 4: item 'i1' has another title",
+        {"ten/ten.item": TITLES + "i1\tOne\ni2\tTwo\ni1\tUno\n"}, [], "ten.item, row 4: item 'i1' has a different",
     ),
     "titles of other items": ({"ten/ten.item": TITLES + "x\tOne\n"}, [], "ten.item: none of the 10 items of the inter"),
     "a part that is absent": ({"split/split.valid.inter": None}, BENCHMARK, "split.valid.inter not exist"),
@@ -105,12 +105,12 @@ FILES = {
 YAML = {
     "an unknown key": ("n_fewshots: 5", "unknown configuration key 'n_fewshots'; did you mean 'n_fewshot'?"),
     "a key that is no text": ("5: 5", "unknown configuration key '5'"),
-    "a key twice": ("seed: 1\nseed: 2", "keys.yaml: not YAML: key 'seed' stands there twice"),
+    "a key twice": ("seed: 1\nseed: 2", "keys.yaml: not YAML: key 'seed' is given twice"),
     "an alias inside itself": ("topk: &a [*a]", "'topk' has to be a whole number of at least 1 or a list of them"),
     "a key inside itself": ("? &a [*a]\n: 1", "keys.yaml: not YAML: "),
     "a Python tag": ("seed: !!python/object/apply:os.mkdir ['made']", "keys.yaml: not YAML: could not determine a"),
-    "a tag that does not fit": ("seed: !!int many", "keys.yaml: not YAML: 'many' is no tag:yaml.org,2002:int"),
-    "deep nesting": ("topk: " + "[" * 3000, "keys.yaml: not YAML: nested too deep"),
+    "a tag that does not fit": ("seed: !!int many", "keys.yaml: not YAML: 'many' is not tag:yaml.org,2002:int"),
+    "deep nesting": ("topk: " + "[" * 3000, "keys.yaml: not YAML: nested too deeply"),
     "no mapping": ("- seed\n- 1", "keys.yaml: expected 'key: value' lines, found list"),
     "an open bracket": ("topk: [1, 2", "keys.yaml: not YAML: "),
     "no text": (b"seed: \xff", "keys.yaml: not YAML: "),
@@ -128,18 +128,18 @@ YAML = {
     "a GPU of a mapping": ("gpu_id: {}", "configuration key 'gpu_id' has to be a number, or several separated by"),
     "a seed that is too large": ("seed: 4294967296", "configuration key 'seed' has to be a whole number from 0 to"),
     "no learning rate": ("learning_rate: .nan", "configuration key 'learning_rate' has to be a number above 0"),
-    "half a character": ('prompt_noun: "\\ud800"', "configuration key 'prompt_noun' has to be a text"),
+    "half a character": ('prompt_noun: "\\ud800"', "configuration key 'prompt_noun' has to be a string"),
     "a prompt with an unknown field": ('prompt_input: "{titles}"', "key 'prompt_input': unknown field {titles}"),
-    "more items than there are": ("topk: [20]", "topk asks for 20 items, ten has 10; lower it"),
+    "more items than there are": ("topk: [20]", "topk asks for 20 items, but ten has 10; lower it"),
     "a surrogate that does not fit": ("surrogate_hidden_size: 5", "surrogate_model 'SASRec' cannot be built as con"),
     "a surrogate that is not sequential": ("surrogate_model: BPR", "'BPR' is not a sequential model with a softmax"),
     "a surrogate that is no model": ("surrogate_model: Sasrek", "no model 'Sasrek'"),
-    "a folder that is a file": ("checkpoint_dir: keys.yaml", "checkpoint_dir 'keys.yaml': cannot hold a folder"),
+    "a folder that is a file": ("checkpoint_dir: keys.yaml", "checkpoint_dir 'keys.yaml': no folder can be made in it"),
 }
 COMMAND_LINES = {
     "no such dataset": (["-d", "absent"], "absent: no such dataset folder"),
-    "a dataset outside": (["-d", "../ml-100k"], "dataset '../ml-100k': a dataset is named by its folder alone"),
-    "a dataset above": (["-d", ".."], "dataset '..': a dataset is named by its folder alone"),
+    "a dataset outside": (["-d", "../ml-100k"], "dataset '../ml-100k': give only the name of its folder"),
+    "a dataset above": (["-d", ".."], "dataset '..': give only the name of its folder"),
     "no title column": (["--title_field=name"], "no column 'name' (found item_id, movie_title, release_year, class)"),
     "too few candidates": (
         ["--hard_prune_ratio=0.1", "--n_fewshot=9000"],
@@ -149,19 +149,19 @@ COMMAND_LINES = {
     "unknown key": (["--n_fewshots=5"], "unknown configuration key 'n_fewshots'; did you mean 'n_fewshot'?"),
     "ratio of one": (["--hard_prune_ratio=1"], "'hard_prune_ratio' has to be a number in [0, 1), not 1"),
     "negative ratio": (["--lora_dropout", "-0.1"], "'lora_dropout' has to be a number in [0, 1), not -0.1"),
-    "no such sampler": (["-s", "Best"], "no sampler 'Best'; known are CCS, DEALRec, EL2N, "),
-    "no such model class": (["-m", "BigRex"], "no model 'BigRex'; known are BIGRec"),
+    "no such sampler": (["-s", "Best"], "no sampler 'Best'; choose one of CCS, DEALRec, EL2N, "),
+    "no such model class": (["-m", "BigRex"], "no model 'BigRex'; choose one of BIGRec"),
     "stray word": (["games"], "no subcommand 'games'"),
     "sampled evaluation": (["--eval_args={order: TO, mode: uni100}"], "mode has to be full"),
-    "a sampler twice": (["--sampler=Random,Random"], "sampler: each value to compare has to be named once"),
-    "no such sampler among several": (["--sampler=Random,Best"], "no sampler 'Best'; known are CCS, DEALRec"),
+    "a sampler twice": (["--sampler=Random,Random"], "sampler: name each value to compare exactly once"),
+    "no such sampler among several": (["--sampler=Random,Best"], "no sampler 'Best'; choose one of CCS, DEALRec"),
     "seeds that are none": (["--seeds=1,x"], "--seeds has to be whole numbers separated by commas, not '1,x'"),
-    "a seed beside seeds": (["--seeds=1,2", "--seed=3"], "key 'seed' is given beside the values to compare"),
+    "a seed beside seeds": (["--seeds=1,2", "--seed=3"], "key 'seed' is given in addition to the values to compare"),
     "too few candidates for one of them": (
         ["-s", "Random,CCS", "--n_fewshot=9000"],
         "n_fewshot is 9000, but only 6601",
     ),
-    "a model of RecBole": (["-m", "SASRec"], "no model 'SASRec'; known are BIGRec"),
+    "a model of RecBole": (["-m", "SASRec"], "no model 'SASRec'; choose one of BIGRec"),
 }
 
 
@@ -196,17 +196,17 @@ CHECKPOINTS = {
     "no configuration": (lambda folder: (folder / "config.json").unlink(), LLAMA, "llm_path 'llama': folder; cannot"),
     "weights of another width": (
         alter("config.json", hidden_size=64), LLAMA,
-        "llm_path 'llama': its weights are not those of the LlamaForCausalLM that config.json describes",
+        "llm_path 'llama': its weights do not match the LlamaForCausalLM that config.json describes",
     ),
     "weights of another model": (
-        alter("config.json", model_type="gpt2"), LLAMA, "its weights are not those of the GPT2LMHeadModel",
+        alter("config.json", model_type="gpt2"), LLAMA, "its weights do not match the GPT2LMHeadModel",
     ),
     "a model nobody knows": (alter("config.json", model_type="x"), LLAMA, "llm_path 'llama': folder; cannot be"),
     "an adapter that names no model": (
         lambda folder: (folder / "adapter_config.json").write_text("{}"), LLAMA,
-        "llm_path 'llama': holds a PEFT adapter, not a model",
+        "llm_path 'llama': is a PEFT adapter, not a model",
     ),
-    "a tokenizer of another model": (other_tokenizer, LLAMA, "tokens, the model knows 334; name a pair"),
+    "a tokenizer of another model": (other_tokenizer, LLAMA, "tokens, the model 334; use the tokenizer of the model"),
     "a tokenizer without end token": (
         alter("tokenizer_config.json", eos_token=None), LLAMA, "llm_path 'llama': the tokenizer has no end token; set",
     ),
@@ -217,11 +217,11 @@ CHECKPOINTS = {
         lambda folder: None, [*LLAMA, "--lora_target_modules=[c_attn]"], "LlamaForCausalLM has no module 'c_attn'",
     ),
     "no room for the prompt": (
-        lambda folder: None, [*LLAMA, "--max_prompt_length=20"], "max_prompt_length is 20, the bare prompt has",
+        lambda folder: None, [*LLAMA, "--max_prompt_length=20"], "max_prompt_length is 20, a prompt without titles has",
     ),
     "a text encoder of another width": (
         alter("config.json", hidden_size=64), TEXT_ENCODER,
-        "text_encoder_path 'llama': its weights are not those of the LlamaModel",
+        "text_encoder_path 'llama': its weights do not match the LlamaModel",
     ),
     "a text encoder with a broken tokenizer": (
         lambda folder: (folder / "tokenizer.json").write_text("{}"), TEXT_ENCODER,
@@ -291,7 +291,7 @@ def test_a_malformed_checkpoint(case, refusal, checkpoint, tmp_path):
 def test_an_adapter_for_a_model(refusal, ten, checkpoint, tmp_path):
     load_network(ten(), checkpoint("llama")).save_pretrained(tmp_path / "adapter")
     message = refusal({}, *ON_TEN, "--llm_path=adapter")
-    assert "llm_path 'adapter': holds a PEFT adapter, not a model; name what its merge_and_unload() gives" in message
+    assert "llm_path 'adapter': is a PEFT adapter, not a model; use what its merge_and_unload() returns" in message
 
 
 SMALL = {

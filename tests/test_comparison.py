@@ -407,7 +407,7 @@ def test_the_report_shows_the_score_that_a_sampler_goes_by(compared):
             assert ('<h2 id="groups">' in text) == (sampler == "InfluenceOnly")
             assert ("Surrogates: " in text) == (sampler != "Random")
             ranked = headings[0] if headings else "history length"
-            assert f"<p>By {ranked}: the ends of all candidates" in text
+            assert f"<p>By {ranked}: the highest and lowest of all candidates" in text
 
 
 def html_rows(text):
@@ -423,7 +423,7 @@ def test_the_page_begins_with_the_answer_and_links_to_the_runs(compared):
     table = result["table"]
     body = text.split("<body>")[1]
     answer, rest = body.split("<nav>")
-    assert "<li>Two seeds: no conclusion. A test takes 3.</li>" in answer and "p values" not in rest
+    assert "<li>Two seeds: no conclusion. A test needs 3.</li>" in answer and "p values" not in rest
     assert all(f'"y":["{method}"]' in answer for method in table["method"].unique())
     (header, *rows), methods = html_rows(rest), list(table["method"].unique())
     assert header[1:] == ["recall@10", "ndcg@10"] and [row[0] for row in rows[: len(methods)]] == methods

@@ -89,7 +89,7 @@ def test_a_comparison_stops_after_a_step(keys):
 
 
 def test_an_unknown_step_lists_the_known_ones(keys, tmp_path):
-    with pytest.raises(InputError, match="no last_step 'train'; it is one of score, select, finetune, evaluate"):
+    with pytest.raises(InputError, match="no last_step 'train'; choose one of score, select, finetune, evaluate"):
         run_recbole_dealrec(dataset="movies", config_dict=keys, last_step="train")
     assert not any(tmp_path.iterdir())
 
@@ -104,7 +104,7 @@ def test_an_unknown_step_lists_the_known_ones(keys, tmp_path):
         ({"llm_path": "absent"}, "llm_path 'absent'"),
         ({"llm_path": "./absent"}, "llm_path './absent': no such file or folder$"),
         ({"llm_path": "/no/such/folder"}, "llm_path '/no/such/folder': no such file or folder$"),
-        ({"sampler": "DealRec"}, "no sampler 'DealRec'; known are .*; did you mean 'DEALRec'?"),
+        ({"sampler": "DealRec"}, "no sampler 'DealRec'; choose one of .*; did you mean 'DEALRec'?"),
         ({"surrogate_model": "SASrec"}, "no model 'SASrec'; .*; did you mean 'SASRec'?"),
     ],
 )
@@ -286,7 +286,7 @@ def test_a_run_says_each_step_at_its_beginning_and_end_and_what_comes_next(keys,
 def test_a_step_that_another_run_has_done_is_said_to_be_from_it(keys, said):
     run_recbole_dealrec(dataset="movies", sampler="InfluenceOnly", config_dict=keys, last_step="score")
     *_, end = said()
-    assert end == "what is next\ngo on: the same command without --last_step"
+    assert end == "next steps\ncontinue: the same command without --last_step"
     result = run_recbole_dealrec(dataset="movies", sampler="InfluenceOnly", config_dict=keys, last_step="select")
     _, _, first, *_, end = said()
     assert first == "influence: from an earlier run"

@@ -89,7 +89,7 @@ def test_known_items_are_left_out_when_asked(finished_run):
     without = recommend(run_dir, [known], k=47, exclude_history=True)
     kept = whole[~whole["item"].isin(known)]
     assert without["item"].tolist() == kept["item"].tolist()[:47]
-    with pytest.raises(InputError, match="k is 48; this run of TIGER ranks 50 items, less the 3 of the longest"):
+    with pytest.raises(InputError, match="k is 48; this run of TIGER ranks 50 items, minus the 3 of the longest"):
         recommend(run_dir, [known, ["50"]], k=48, exclude_history=True)
 
 
@@ -99,13 +99,13 @@ def test_known_items_are_left_out_when_asked(finished_run):
         ([["50"], ["50", "nothing"]], 5, r"histories\[1\]: movies has no item 'nothing'"),
         ([["[PAD]"]], 5, r"histories\[0\]: movies has no item '\[PAD\]'"),
         ([["50"], []], 5, r"histories\[1\] is empty"),
-        ([], 5, "histories: there is none"),
-        (["50 172"], 5, r"histories\[0\] is the text '50 172'; give a list"),
+        ([], 5, "histories: the list is empty"),
+        (["50 172"], 5, r"histories\[0\] is the string '50 172'; give a list"),
         ([["50"]], 0, "k is 0"),
         ([["50"]], 2.5, "k is 2.5"),
         ([["50"]], "3", "k is 3"),
         ([50], 5, r"histories\[0\] is 50; give a list"),
-        ([["50"]], 51, "k is 51; this run of TIGER ranks 50 items; give a k from 1 to that"),
+        ([["50"]], 51, "k is 51; this run of TIGER ranks 50 items; choose k from 1 to that"),
     ],
 )
 def test_what_cannot_be_recommended_from_is_named(histories, k, message, finished_run):
@@ -114,7 +114,7 @@ def test_what_cannot_be_recommended_from_is_named(histories, k, message, finishe
 
 
 def test_only_a_finished_unaltered_run_recommends(finished_run, tmp_path):
-    with pytest.raises(InputError, match="no run folder"):
+    with pytest.raises(InputError, match="not a run folder"):
         recommend(tmp_path, [["50"]])
     folder = shutil.copytree(finished_run("TIGER")["run_dir"], tmp_path / "copy")
     weights = folder / "model" / "model.safetensors"
@@ -140,7 +140,7 @@ def test_the_name_is_the_function_whichever_was_imported_first(tmp_path):
     import recbole_dealrec.recommend as module
 
     for function in (recbole_dealrec.recommend, recommend, module, module.recommend):
-        with pytest.raises(InputError, match="no run folder"):
+        with pytest.raises(InputError, match="not a run folder"):
             function(tmp_path, [["50"]], k=1)
 
 
@@ -286,7 +286,7 @@ def test_a_users_history_is_that_of_the_data(finished_run, movies_path, sequence
         ({"users": ["nobody"]}, "no user 'nobody' with two items or more"),
         ({"users": "12"}, "users is '12'; give a list"),
         ({"users": 12}, "users is 12; give a list"),
-        ({"users": []}, "users: there is none"),
+        ({"users": []}, "users: the list is empty"),
     ],
 )
 def test_users_that_cannot_be_recommended_for_are_named(asked, message, finished_run):

@@ -200,10 +200,12 @@ def test_examples_are_the_samples_at_the_ends_and_in_the_middle(run, page, resul
     }  # fmt: skip
     assert all(f'<data value="{float(score)!r}">' in text for score in found.values())
     reasons = {example["place"]: example["why"] for example in examples["samples"]}
-    assert reasons["highest"] == "set aside by hard_prune_ratio: its score is among the highest"
+    assert reasons["highest"] == "pruned by hard_prune_ratio: its score is among the highest"
     group = scores["group"][scores["score"] == chosen[0]].iloc[0]
     held = scores[scores["group"] == group]
-    assert reasons["highest selected"] == f"drawn: group {group} gave {held['selected'].sum()} of {len(held)}"
+    assert reasons["highest selected"] == (
+        f"drawn: group {group} has {held['selected'].sum()} selected samples out of {len(held)}"
+    )
     assert text.count('<article class="example">') == 5 + len(read_json(run[0] / "users.json"))
 
 

@@ -113,7 +113,7 @@ def test_the_same_seed_draws_the_same_trials(keys, monkeypatch):
     [
         ("learning_rate loguniform -8,0", {}, "only choices"),
         ("effort_weight choice [1]", {"algo": "grid"}, "no algo 'grid'"),
-        ("n_fewshot choice [6]", {}, "'n_fewshot' is given for all trials too"),
+        ("n_fewshot choice [6]", {}, "'n_fewshot' is also given for all trials"),
         ("", {}, "names no key"),
         ("no_such_key choice [6]", {}, "unknown configuration key 'no_such_key'"),
     ],

@@ -1,4 +1,4 @@
-"""The command and its subcommands. What is heavy is imported when it is needed."""
+"""The command and its subcommands. Heavy modules are imported only when they are needed."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from recbole_dealrec.errors import InputError, closest
 
 
 class Subcommand(NamedTuple):
-    """A module with ``main(arguments: list[str]) -> int``, and what it does in words."""
+    """A module with ``main(arguments: list[str]) -> int``, and a description of what it does."""
 
     module: str
     purpose: str
@@ -19,20 +19,20 @@ class Subcommand(NamedTuple):
 SUBCOMMANDS = {
     "run": Subcommand("recbole_dealrec.cli.run", "one run, or a comparison of several samplers or seeds (the default)"),
     "compare": Subcommand("recbole_dealrec.cli.compare", "a comparison of samplers over seeds"),
-    "select": Subcommand("recbole_dealrec.cli.select", "a run up to its selection, for other tools"),
+    "select": Subcommand("recbole_dealrec.cli.select", "a run up to its selection, for use with other tools"),
     "recommend": Subcommand("recbole_dealrec.cli.recommendation", "the best items for histories, from a finished run"),
     "runs": Subcommand("recbole_dealrec.cli.runs", "the runs and comparisons of a folder, with their metrics"),
-    "tune": Subcommand("recbole_dealrec.cli.tune", "values of keys, chosen by validation"),
-    "convert": Subcommand("recbole_dealrec.data.convert.__main__", "published files to a dataset folder"),
-    "doctor": Subcommand("recbole_dealrec.cli.doctor", "versions, devices and what is missing for what"),
+    "tune": Subcommand("recbole_dealrec.cli.tune", "the best values of keys, found by validation"),
+    "convert": Subcommand("recbole_dealrec.data.convert.__main__", "published or own data as a dataset folder"),
+    "doctor": Subcommand("recbole_dealrec.cli.doctor", "versions, devices and missing packages"),
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what a command line says, print errors as one line, and return the exit code.
+    """Run a command line, print an error as one line, and return the exit code.
 
     Args:
-        arguments: words of the command line, a subcommand first or ``run``; None for those of the process.
+        arguments: words of the command line; the first is a subcommand, else ``run`` is meant; None for ``sys.argv``.
     """
     given = sys.argv[1:] if arguments is None else arguments
     words, debug = [word for word in given if word != "--debug"], "--debug" in given
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         _show_traceback(debug)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     except Exception as error:
         print(f"error: {_told(error)}; --debug shows the traceback", file=sys.stderr)
@@ -59,17 +59,17 @@ def _show_traceback(debug: bool) -> None:
 
 
 def _subcommand(words: list[str]) -> str:
-    """Return the subcommand, and take it from the words; ``run`` where they begin with an option."""
+    """Return the subcommand, after removing it from the words; ``run`` if they begin with an option."""
     if not words or words[0].startswith("-"):
         return "run"
     if words[0] not in SUBCOMMANDS:
         known = ", ".join(SUBCOMMANDS)
-        raise InputError(f"no subcommand '{words[0]}'; there are {known}{closest(words[0], SUBCOMMANDS)}")
+        raise InputError(f"no subcommand '{words[0]}'; choose one of {known}{closest(words[0], SUBCOMMANDS)}")
     return words.pop(0)
 
 
 def _told(error: Exception) -> str:
-    """Return an error that was not foreseen in one line, with its place and what may help."""
+    """Return an unexpected error as one line, with its file and line and what may help."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     told = f"{type(error).__name__}: {' '.join(str(error).split())} ({frame.filename}:{frame.lineno})"
     if "torch" in sys.modules:

@@ -1,4 +1,4 @@
-"""``doctor``: what is installed and what is missing, as a text for a report of a fault."""
+"""``doctor``: what is installed and what is missing, as text for a bug report."""
 
 import argparse
 import os
@@ -21,18 +21,18 @@ EXTRAS = {
     "gguf": "llm_path with a .gguf file",
     "goracs": "sampler GORACS",
     "rqvae": "semantic_id: rqvae",
-    "parquet": "files in Parquet",
+    "parquet": "Parquet files",
     "tracking": "log_with",
     "text": "text_encoder_path with a sentence-transformers model",
     "test": "the tests",
-    "docs": "the site",
+    "docs": "the documentation site",
 }
 
 
 def main(arguments: list[str]) -> int:
     """Print versions, devices, memory and extras; return 1 if something that every run needs is missing, else 0."""
     argparse.ArgumentParser(
-        prog="recbole-dealrec doctor", description="Versions, devices, memory, extras, and what is missing for what."
+        prog="recbole-dealrec doctor", description="Print versions, devices, memory, extras and missing packages."
     ).parse_args(arguments)
     needed = _requirements()
     always = needed.pop("")
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _requirements() -> dict[str, list[Requirement]]:
-    """Return what this Python needs, by extra; under the empty name what every run needs."""
+    """Return the requirements on this Python by extra; those of every run have the empty name."""
     found: dict[str, list[Requirement]] = {"": [_RECBOLE], **{extra: [] for extra in EXTRAS}}
     try:
         listed = [Requirement(line) for line in requires(_NAME) or ()]
@@ -79,7 +79,7 @@ def _machine() -> Iterator[str]:
     yield f"{shutil.disk_usage(Path.cwd()).free / gib:.1f} GiB of disk free in the current folder"
     try:
         torch = import_module("torch")
-    except Exception as error:  # a broken library of CUDA raises what it likes
+    except Exception as error:  # a broken CUDA library may raise any error
         yield f"PyTorch cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}"
         return
     if not torch.cuda.is_available():
@@ -90,8 +90,8 @@ def _machine() -> Iterator[str]:
 
 
 def _packages(needed: list[Requirement]) -> Iterator[str]:
-    """Yield lines on this package and those that every run needs, with the command for each that is missing."""
-    told = "is not installed, so what it needs is not known: pip install -e . in the checkout"
+    """Yield lines on this package and those that every run needs, with the command that installs a missing one."""
+    told = "is not installed, so its requirements are unknown: pip install -e . in the checkout"
     yield f"{_NAME} {_version(_NAME) or told} ({Path(__file__).parents[1]})"
     for requirement in sorted(needed, key=lambda each: each.name):
         installed = _version(requirement.name)
@@ -101,7 +101,7 @@ def _packages(needed: list[Requirement]) -> Iterator[str]:
 
 
 def _extras(needed: dict[str, list[Requirement]]) -> Iterator[str]:
-    """Yield a line on each extra: its packages, or what is missing, for what, and the command."""
+    """Yield a line on each extra: its packages, or the missing ones and the command that installs them."""
     for extra, requirements in needed.items():
         told = ", ".join(f"{requirement.name} {_version(requirement.name)}" for requirement in requirements)
         if missing := [_bare(requirement) for requirement in requirements if not _fits(requirement)]:

@@ -1,4 +1,4 @@
-"""What a command would do and about what it would take, found out without doing it."""
+"""Dry run: the steps that a command would run and an estimate of their cost, without running them."""
 
 import logging
 import os
@@ -38,12 +38,12 @@ def dry_run_text(
     config_dict: Mapping[str, Any],
     last_step: str = LAST_STEPS[-1],
 ) -> str:
-    """Return the configuration of the first run, then of each run its folder, its steps and what is to do, estimated.
+    """Return the configuration of the first run, then the folder, the steps and the estimated cost of each run.
 
-    Nothing is left behind. Arguments as for ``recbole_dealrec.compare_samplers``.
+    No file is kept. Arguments as for ``recbole_dealrec.compare_samplers``.
 
     Raises:
-        InputError: what a run itself would refuse at its start, but for a language model that is not on the disk.
+        InputError: as for a run at its start, except for a language model that is not on the disk.
     """
     check_last_step(last_step)
     by_seed = configure_comparison(samplers, seeds, model, dataset, config_file_list, config_dict)
@@ -71,7 +71,7 @@ def dry_run_text(
 
 
 def step_states(job: Job, last: str) -> dict[str, str]:
-    """Return for each step up to the last one whether it is cached, to do, or not needed by those, in order."""
+    """Return for each step up to the last one, in order, whether it is cached, to do, or not needed."""
     config, needs, folders = job.config, job.sampler.needs, job.folders()
     own = {name: step for name, step in _OWN_STEPS.items() if LAST_STEPS.index(step) <= LAST_STEPS.index(last)}
     steps = list(dict.fromkeys([*scoring_steps(config, needs), *[LLM] * bool(own), *own]))
@@ -90,7 +90,7 @@ def step_states(job: Job, last: str) -> dict[str, str]:
 
 
 def _absent_llm(config: Config) -> str:
-    """Return what to say instead of an estimate, if the language model is not on the disk."""
+    """Return the line that replaces the estimate if the language model is not on the disk, else an empty string."""
     path = config["llm_path"] if "llm_path" in config else "tiny"
     if path == "tiny" or is_on_disk(path):
         return ""
@@ -110,23 +110,23 @@ def _run_text(job: Job, states: Mapping[str, str]) -> str:
 
 def _estimate_text(costs: Mapping[str, Estimate]) -> str:
     if not costs:
-        return "  nothing is to do"
+        return "  nothing to do"
     total = sum(cost.seconds for cost in costs.values())
     kinds = sorted({kind for cost in costs.values() for kind in cost.memory})
     peak = {kind: max(cost.memory.get(kind, 0.0) for cost in costs.values()) for kind in kinds}
     lines = [
         f"  estimate  {name:<25} {_seconds_text(cost.seconds):<14} {memory_text(cost.memory)}"
-        for name, cost in {**costs, "all that is to do": Estimate(total, peak)}.items()
+        for name, cost in {**costs, "total": Estimate(total, peak)}.items()
     ]
     return "\n".join([
         *lines,
-        "  From one batch of each step, on this machine as busy as it was. Every epoch is counted, though training may",
-        "  stop earlier. Memory is the peak of a full batch.",
+        "  Measured on one batch of each step, with this machine's present load. All epochs are counted, although",
+        "  training may stop earlier. Memory is the peak of a full batch.",
     ])  # fmt: skip
 
 
 def _seconds_text(seconds: float) -> str:
-    """Return two digits and a unit that suits them."""
+    """Return the time with two significant digits and a suitable unit."""
     if seconds < 1:
         return "below 1 s"
     size, unit = next((size, unit) for size, unit in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= size)
@@ -135,7 +135,7 @@ def _seconds_text(seconds: float) -> str:
 
 @contextmanager
 def _secluded(folder: Path) -> Iterator[None]:
-    """Work inside a folder, where RecBole writes what it writes into the current one, without logs and warnings."""
+    """Work in a folder, because RecBole writes files to the current one, and without logs and warnings."""
     here, disabled = os.getcwd(), logging.root.manager.disable
     with ExitStack() as stack:
         stack.callback(logging.disable, disabled)

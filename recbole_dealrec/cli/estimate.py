@@ -1,4 +1,4 @@
-"""What the steps of a run will take: each is done on one full batch, whose seconds count for every batch."""
+"""Cost estimate of a run: each step is measured on one full batch, and its seconds count for every batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds, all epochs counted, and peak memory in MiB by name."""
+    """Seconds of all epochs, and peak memory in MiB by name."""
 
     seconds: float
     memory: Mapping[str, float]
@@ -35,7 +35,7 @@ class Estimate:
 class Estimator:
     """Measure each step once, for the runs of one command, which differ in sampler and seed.
 
-    A full batch has the peak memory of the run, however many there are.
+    A full batch has the peak memory of the run, however many batches there are.
 
     Args:
         job: one of the runs.
@@ -46,7 +46,7 @@ class Estimator:
         self.run, self.splits, self.n = job.config, job.splits, len(job.samples)
         self.root = Path(job.config["checkpoint_dir"]).absolute()
         for made in self.root.glob("*"):
-            (folder / made.name).symlink_to(made)  # a language model that is there is not made anew
+            (folder / made.name).symlink_to(made)  # an existing language model is not built again
         self.config = part.short_config(job.config, folder)
         self.scoring = PartScoring(job, self.config, folder)
         self.folder = partial(part.new_folder, folder)
@@ -54,7 +54,7 @@ class Estimator:
         self.estimates: dict[tuple, Estimate] = {}
 
     def estimate(self, job: Job, name: str) -> Estimate:
-        """Return what a step of a job costs; the steps that it builds on have to come first."""
+        """Return the cost of a step of a job; the steps that it depends on have to be estimated first."""
         own = {LLM: self._make_llm, SELECTION: self._select, FINE_TUNING: self._fine_tune, EVALUATION: self._evaluate}
         own[REWEIGHTING] = self._reweight
         kind = name if name in (*own, *scorer_names()) else "surrogate"
@@ -79,7 +79,7 @@ class Estimator:
         return epochs * training * len(data) / len(rows) + validation * part.evaluations(epochs, config["eval_step"])
 
     def _make_llm(self, _: Job) -> float:
-        """Load the language model, or build it in few steps, cold and warm, and in more."""
+        """Return the seconds to load the model, or to build it, from builds in few steps (cold, warm) and in more."""
         path = self.run["llm_path" if "llm_path" in self.run else "semantic_id"]
         key = {"tiny": "tiny_steps", "rqvae": "rqvae_steps"}.get(path)
         if key is None or (path == "tiny" and tiny_llm_folder(self.config, self.splits.train).is_dir()):
@@ -101,7 +101,7 @@ class Estimator:
         return self._train_surrogate() + watched * seconds
 
     def _select(self, job: Job) -> float:
-        """Select from a part, in proportion; what it takes grows with the number of candidates alone here."""
+        """Return the seconds of a selection from a part, assuming that they grow with the number of candidates."""
         if job.config["selection"]:
             return 0.0
         scoring, pool = self.scoring, self.scoring.pools[0]
@@ -138,7 +138,7 @@ class Estimator:
         return self._prepare_ranking() + query_seconds(self.config, self.splits.test, self.config["n_test"], evaluate)
 
     def _prepare_ranking(self) -> float:
-        """Do what comes once before the first query is ranked, with a part of the catalogue."""
+        """Return the seconds of the preparation before the first query, measured on a part of the catalogue."""
         if self.ranked:
             return 0.0
         self.ranked, shares = True, []

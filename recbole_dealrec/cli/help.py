@@ -26,7 +26,7 @@ def subcommands_text(width: int) -> str:
 
 
 def common_text(width: int) -> str:
-    """Return the keys that are given most, with examples, and how to find the others."""
+    """Return the most common keys, with examples, and how to find the others."""
     options: dict[str, Option] = {}
     for option in (option for section in _sections() for group in section.groups for option in group.options):
         options.setdefault(option.key, option)
@@ -51,7 +51,7 @@ def help_text(width: int, topic: str = ALL) -> str:
     found = [section for section in (_of_topic(section, topic) for section in _sections()) if section.groups]
     if not found:
         raise InputError(f"--help: no key has the topic '{topic}'{closest(topic, [ALL, *STEPS])}")
-    order = "configuration keys, as --key=value; the later wins: overall, model, llm, dataset, sampler"
+    order = "configuration keys, as --key=value; later files override earlier: overall, model, llm, dataset, sampler"
     lines = textwrap.wrap(order, width)
     for section in found:
         lines += ["", *textwrap.wrap(f"{section.name}: {section.title}", width)]
@@ -65,14 +65,14 @@ def help_text(width: int, topic: str = ALL) -> str:
 
 
 def _sections() -> Iterator[Section]:
-    """Yield the property files, RecBole's own last, and the keys of registered classes."""
+    """Yield the property files, the keys of registered classes, and RecBole's own file."""
     yield from sections()
     yield from registered_sections()
     yield recbole_section()
 
 
 def _of_topic(section: Section, topic: str) -> Section:
-    """Return a section with the options of a topic alone."""
+    """Return a section with only the options of a topic."""
     groups = []
     for group in section.groups:
         words = f"{section.name} {group.title}".lower()
@@ -88,7 +88,7 @@ def _is_of_topic(option: Option, topic: str) -> bool:
 
 
 def _entry(head: str, text: str, width: int) -> Iterator[str]:
-    """Yield the lines of a key: the key on the left, or above where it is too long."""
+    """Yield the lines of a key: the key on the left, or above the text if it is too long."""
     indent = " " * _KEY_COLUMNS
     first = f"{head:<{_KEY_COLUMNS}}" if len(head) < _KEY_COLUMNS - 1 else indent
     if first == indent:

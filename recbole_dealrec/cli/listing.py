@@ -1,4 +1,4 @@
-"""What there is to choose from: datasets, models, samplers."""
+"""The datasets, models and samplers to choose from."""
 
 import textwrap
 from pathlib import Path
@@ -13,7 +13,7 @@ _COLUMNS = 18
 
 
 def list_text(data_path: str, width: int) -> str:
-    """Return datasets, models and samplers with a line on each.
+    """Return datasets, models and samplers with a line for each.
 
     Args:
         data_path: folder whose datasets are listed.
@@ -28,7 +28,7 @@ def list_text(data_path: str, width: int) -> str:
 
 
 def _datasets(data_path: Path) -> dict[str, str]:
-    """Return the place of each dataset that has a property file or lies in ``data_path``."""
+    """Return title and place of each dataset that has a property file or is in ``data_path``."""
     titles = {
         section.name.partition("/")[2]: section.title for section in sections() if section.name.startswith("dataset/")
     }
@@ -38,15 +38,15 @@ def _datasets(data_path: Path) -> dict[str, str]:
         if name == IN_RECBOLE:
             place = "comes with RecBole"
         elif name in there:
-            place = "there"
+            place = "present"
         else:
-            place = "not there; downloaded when it is used" if archive_url(name) else "not there; put its files there"
+            place = "absent; downloaded on first use" if archive_url(name) else "absent; put its files into data_path"
         rows[name] = f"{titles.get(name, 'no property file')} ({place})"
     return rows
 
 
 def _registered(registry: Registry) -> dict[str, str]:
-    """Return the first line and the declared keys of each class, or why it cannot be loaded."""
+    """Return the first line and the declared keys of each class, or the error if it cannot be loaded."""
     rows = dict(declared(registry.module))
     for name in registry.names():
         if name in rows:

@@ -1,4 +1,4 @@
-"""A part of a run's work that is like the whole: a full batch of about the mean length, and one epoch."""
+"""A representative part of a run's work: a full batch of about the mean length, and one epoch."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from recbole_dealrec.store.run_folder import RunFolder
 
 _LISSA_STEPS = 500
 _CURVATURE_SAMPLES = 64  # a solve passes over them dozens of times
-_FEW, _SHORT = 2, 1.0  # rows of a pass that warms up; seconds
+_FEW, _SHORT = 2, 1.0  # rows of a warm-up pass; seconds below which a pass is repeated
 
 
 def with_keys(config: Config, keys: Mapping[str, Any]) -> Config:
@@ -24,7 +24,7 @@ def with_keys(config: Config, keys: Mapping[str, Any]) -> Config:
 
 
 def short_config(config: Config, folder: Path) -> Config:
-    """Return a run's configuration with one epoch and one surrogate, which keeps all in another folder."""
+    """Return a run's configuration with one epoch and one surrogate, and outputs in another folder."""
     keys = {
         "checkpoint_dir": str(folder), "show_progress": False, "n_surrogates": 1, "surrogate_epochs": 1, "epochs": 1,
         "effort_sample_ratio": 1.0, "hessian_samples": _CURVATURE_SAMPLES, "lissa_depth": _LISSA_STEPS,
@@ -37,10 +37,10 @@ def short_config(config: Config, folder: Path) -> Config:
 
 
 def typical(lengths: np.ndarray, size: int, config: Config) -> np.ndarray:
-    """Return ``size`` rows, or all, that follow one another in the order of lengths, around their mean.
+    """Return ``size`` rows, or all, that are consecutive when sorted by length, around the mean length.
 
     Args:
-        lengths: items of each history, of which the recommender may read the latest alone.
+        lengths: items of each history, of which the recommender may read only the latest.
         size: number of rows.
         config: reads ``max_history_titles`` or ``max_history_items``.
     """
@@ -59,7 +59,7 @@ def evaluations(epochs: int, eval_step: int) -> int:
 
 
 def n_selected(job: Job) -> int:
-    """Return how many samples are fine-tuned on."""
+    """Return the number of samples to fine-tune on."""
     return len(job.samples) if job.config["sampler"] == "Full" else job.config["n_fewshot"]
 
 
@@ -71,7 +71,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
 
 
 def timed(run: Callable[[np.ndarray], Any], rows: np.ndarray) -> float:
-    """Return the seconds of a pass over rows, after one over a few of them; a short one is done again."""
+    """Return the seconds of a pass over rows, after a warm-up on a few of them; a short pass is repeated."""
     run(rows[:_FEW])
     seconds = seconds_of(lambda: run(rows))
     return seconds if seconds > _SHORT else min(seconds, seconds_of(lambda: run(rows)))
@@ -83,7 +83,7 @@ def lengths_of(dataset: SequentialDataset) -> np.ndarray:
 
 
 def query_seconds(config: Config, dataset: SequentialDataset, n_queries: int, evaluate: Callable) -> float:
-    """Return the seconds of so many queries (0: all), from one batch of them."""
+    """Return the seconds of ``n_queries`` queries (0: all), measured on one batch of them."""
     loader = lambda rows: QueryDataLoader(config, dataset.copy(dataset.inter_feat[rows]))  # noqa: E731
     rows = typical(lengths_of(dataset), config["eval_batch_size"], config)
     seconds = timed(lambda rows: evaluate(loader(rows)), rows)
@@ -91,5 +91,5 @@ def query_seconds(config: Config, dataset: SequentialDataset, n_queries: int, ev
 
 
 def new_folder(folder: Path) -> RunFolder:
-    """Return a run folder that is new, in a temporary one."""
+    """Return a new run folder inside a temporary folder."""
     return RunFolder(Path(tempfile.mkdtemp(dir=folder)))

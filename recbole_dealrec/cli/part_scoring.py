@@ -1,4 +1,4 @@
-"""Seconds of scores, from a batch of the candidates."""
+"""Seconds of scores, measured on a batch of the candidates."""
 
 from functools import partial
 from pathlib import Path
@@ -16,22 +16,22 @@ from recbole_dealrec.scorer.scorer import MADE, SURROGATES, Scorer, ScorerInputs
 from recbole_dealrec.scorer.scoring import needs_llm
 
 _POOL = 512  # candidates that a batch is taken from
-_MOST_GOALS = 1000  # validation samples that valid_distance takes in a run
+_MOST_GOALS = 1000  # validation samples that valid_distance uses in a run
 
 
 class PartScoring:
-    """Scores of a batch of candidates, each made as a run makes them.
+    """Scores of a batch of candidates, each computed as in a run.
 
     Args:
         job: the run.
-        config: its configuration, cut short.
+        config: its shortened configuration.
         folder: temporary folder.
 
     Attributes:
-        surrogate: of random weights at first.
-        llm: the recommender before fine-tuning, once somebody has set it.
+        surrogate: the surrogate, with random weights at first.
+        llm: the recommender before fine-tuning; None until the caller sets it.
         pools: candidates of about the mean length, as the surrogate and as the recommender read them.
-        scores: what has been scored so far, by name.
+        scores: the scores computed so far, by name.
     """
 
     def __init__(self, job: Job, config: Config, folder: Path) -> None:
@@ -44,7 +44,7 @@ class PartScoring:
         self._folder = partial(new_folder, folder)
 
     def seconds(self, name: str) -> float:
-        """Return the seconds of a score of all candidates; of those that follow a training, of one evaluation."""
+        """Return the seconds to score all candidates; for a score that follows a training, those of one evaluation."""
         run, of_llm = self.run, needs_llm(self.config, name)
         pool = self.pools[of_llm]
         batches = self.llm.batches(pool) if of_llm else surrogate_batches(self.surrogate, pool, self.config)
@@ -59,18 +59,18 @@ class PartScoring:
         return scored * seconds * shares.get(name, self.n) / len(rows)
 
     def tiled(self, name: str, count: int) -> np.ndarray:
-        """Return so many rows like those of a score, no two of them equal."""
+        """Return ``count`` rows that resemble those of a score, no two of them equal."""
         values = self.scores[name]
         rows = np.resize(values, (count, *values.shape[1:]))
         return (rows * (1 + 1e-3 * np.random.default_rng(0).standard_normal(rows.shape))).astype(values.dtype)
 
     def _influence_seconds(self, few: CandidateSamples, samples: CandidateSamples) -> float:
-        """Return the seconds of one surrogate: a pass for the gradient, one for the scores, and the solve's."""
+        """Return the seconds of one surrogate: a pass for the gradient, a pass for the scores, and the solve."""
         run, count = self.run, len(samples)
         self._score("influence", self._scorer("influence", few), few)
         scorer = self._scorer("influence", samples)
         first, again = (seconds_of(lambda: self._score("influence", scorer, samples)) for _ in range(2))
-        solve = max(0.0, first - 2 * again)  # the second time its solution was there
+        solve = max(0.0, first - 2 * again)  # the second time the solution is reused
         if run["hessian_solver"] == "lissa":
             solve *= run["lissa_depth"] * run["lissa_repeats"] / self.config["lissa_depth"]
         else:

@@ -9,16 +9,16 @@ from recbole_dealrec.store.latest import named_folder
 from recbole_dealrec.store.run_folder import check_outputs
 
 _ABOUT_SCORE = (
-    "score: minus the logarithm of the item's distance, which is from 1 for the model's first item to 2 for its last "
-    "before the run's re-weighting; comparable within a history alone"
+    "score: minus the logarithm of the item's distance, which ranges from 1 (the model's first item) to 2 (its last) "
+    "before the run's re-weighting; comparable only within one history"
 )
 
 
 def main(arguments: list[str]) -> int:
-    """Print recommendations as the words say, and return the exit code.
+    """Print the recommendations that the arguments ask for, and return the exit code.
 
     Raises:
-        InputError: invalid input; that there is no finished run is found before PyTorch is imported.
+        InputError: invalid input; an unfinished run is reported before PyTorch is imported.
     """
     options = _parser().parse_args(arguments)
     lines = None if options.user else options.history or _lines(options.histories)
@@ -42,11 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("run_dir", help="folder of the run, such as saved/latest")
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--user", action="append", help="user token, whose history is that of the data; repeatable")
-    given.add_argument("--history", action="append", help="item tokens, oldest first, separated by blanks; repeatable")
-    given.add_argument("--histories", metavar="FILE", help="file with such a history on each line; - reads them in")
+    given.add_argument("--user", action="append", help="user token; the history is taken from the data; repeatable")
+    given.add_argument("--history", action="append", help="item tokens, oldest first, separated by spaces; repeatable")
+    given.add_argument("--histories", metavar="FILE", help="file with such a history on each line; - reads stdin")
     parser.add_argument("--k", type=int, default=10, help="number of items for each history (10)")
-    parser.add_argument("--exclude_history", action="store_true", help="leave the items of a history out")
+    parser.add_argument("--exclude_history", action="store_true", help="leave the items of the history out")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each item instead of a table")
     return parser
 

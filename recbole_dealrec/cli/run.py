@@ -17,26 +17,26 @@ from recbole_dealrec.errors import InputError
 
 
 def main(arguments: list[str]) -> int:
-    """Run what the words say, and return the exit code."""
+    """Run what the arguments describe, and return the exit code."""
     return carry_out("run", arguments)[0]
 
 
 def carry_out(
     name: str, words: Sequence[str], compared: bool = False, last_step: str | None = None
 ) -> tuple[int, list[str]]:
-    """Run or compare as a command line says, or print what it asks for.
+    """Run or compare as a command line describes, or print the text that it asks for.
 
     Args:
         name: the subcommand.
         words: its options.
-        compared: whether a single sampler with a single seed is compared, too.
-        last_step: the last step; None where ``--last_step`` says it.
+        compared: whether to write a comparison even for one sampler with one seed.
+        last_step: the last step; None to read it from ``--last_step``.
 
     Returns:
         The exit code and the run folders.
 
     Raises:
-        InputError: invalid input or configuration; what names and files tell is found before PyTorch is imported.
+        InputError: invalid input or configuration; names and files are checked before PyTorch is imported.
     """
     parser = _parser(name, last_step)
     options, rest = parser.parse_known_args(words)
@@ -83,12 +83,12 @@ def _parser(name: str, last_step: str | None) -> argparse.ArgumentParser:
         "--dry_run", action="store_true", help="print configuration, steps and an estimate of their cost"
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors; for every subcommand")
-    several = parser.add_argument_group("several processes", "RecBole's options; torchrun and accelerate do as well")
+    several = parser.add_argument_group("several processes", "RecBole's options; torchrun and accelerate also work")
     several.add_argument("--nproc", type=int, default=1, help="processes on this machine")
     several.add_argument("--world_size", type=int, default=-1, help="processes on all machines")
     several.add_argument("--ip", default="localhost", help="address of the first machine")
     several.add_argument("--port", type=int, default=5678, help="free port of the first machine")
-    several.add_argument("--group_offset", type=int, default=0, help="number of this machine's first process")
+    several.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first process")
     return parser
 
 
@@ -105,7 +105,7 @@ def _common(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
 
 
 def _check(samplers: Sequence[str] | None, common: Mapping[str, Any]) -> None:
-    """Raise InputError for what is wrong with names and files."""
+    """Raise InputError if a name or a file is invalid."""
     check_last_step(common["last_step"])
     named = {key: common[key] for key in ("model", "dataset") if common[key] is not None}
     for sampler in samplers or [None]:
@@ -114,7 +114,7 @@ def _check(samplers: Sequence[str] | None, common: Mapping[str, Any]) -> None:
 
 
 def check_run(files: Sequence[str], keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a run after ``check_given``; raise InputError for a dataset that is not to be had, too."""
+    """Return the keys of a run after ``check_given``; raise InputError if the dataset is absent and unknown."""
     chosen = check_given(files, keys)
     if chosen["dataset"] != IN_RECBOLE:
         folder = Path(chosen.get("data_path", recbole_default("data_path"))).expanduser() / chosen["dataset"]
@@ -128,7 +128,7 @@ def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
 
     script = Path(sys.argv[0])
     program = ["-m", "recbole_dealrec"] if script.name == "__main__.py" else [str(script)]
-    words = [*words, *(["--debug"] if "--debug" in sys.argv else [])]  # which the command has taken from its words
+    words = [*words, *(["--debug"] if "--debug" in sys.argv else [])]  # removed by ``cli.command.main``
     several = options.nproc, options.world_size, options.ip, options.port, options.group_offset
     return launch(program[0], [*program[1:], *words], *several)
 

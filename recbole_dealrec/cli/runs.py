@@ -15,7 +15,7 @@ from recbole_dealrec.store.files import read_json
 
 
 class Row(NamedTuple):
-    """What is shown of a run or a comparison."""
+    """The row of a run or a comparison."""
 
     date: str
     dataset: str
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         InputError: as ``listed``.
     """
-    about = "The runs and comparisons of a folder, latest last."
+    about = "List the runs and comparisons of a folder, the latest last."
     parser = argparse.ArgumentParser(prog="recbole-dealrec runs", allow_abbrev=False, description=about)
     parser.add_argument("--checkpoint_dir", default="saved", help="folder of the run folders (saved)")
     options = parser.parse_args(arguments)
@@ -44,14 +44,14 @@ def main(arguments: Sequence[str]) -> int:
 def listed(checkpoint_dir: Path) -> list[Row]:
     """Return a row for each run and comparison in a folder, sorted by date.
 
-    The metrics of a run are those at the cut-off of its headline metric, without re-weighting; of a comparison, the
-    best sampler's mean of the headline metric over its seeds.
+    The metrics of a run are those at the cut-off of its headline metric, without re-weighting; that of a
+    comparison is the best sampler's mean of the headline metric over its seeds.
 
     Raises:
-        InputError: there is no folder, or nothing of that kind in it.
+        InputError: the folder is missing, or has no run and no comparison.
     """
     if not checkpoint_dir.is_dir():
-        raise InputError(f"checkpoint_dir '{checkpoint_dir}': no such folder; name the one that runs are kept in")
+        raise InputError(f"checkpoint_dir '{checkpoint_dir}': no such folder; give the folder that holds the runs")
     folders = [path for path in checkpoint_dir.iterdir() if path.is_dir() and not path.is_symlink()]
     runs = [_run(path) for path in folders if (path / "config.yaml").is_file()]
     comparisons = [_comparison(path) for path in folders if (path / "runs.csv").is_file()]
@@ -80,7 +80,7 @@ def _comparison(path: Path) -> Row:
 
 
 def _result(path: Path) -> dict[str, Any] | None:
-    """Return the result of a finished run, None of another."""
+    """Return the result of a finished run, None for an unfinished one."""
     return read_json(path / "result.json") if (path / "result.json").is_file() else None
 
 
@@ -89,7 +89,7 @@ def _date(file: Path) -> str:
 
 
 def _headlines(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield the metrics at the cut-off of the headline metric; all without one."""
+    """Yield the metrics at the cut-off of the headline metric; all metrics if there is none."""
     cutoff = result.get("headline", "").rpartition("@")[2]
     end = f"@{cutoff}" if cutoff else ""
     yield from ((name, value) for name, value in result["test_result"].items() if name.endswith(end))

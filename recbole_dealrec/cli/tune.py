@@ -1,4 +1,4 @@
-"""``tune``: values of keys, chosen by validation."""
+"""``tune``: the best values of keys, found by validation."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from recbole_dealrec.config.parameter_space import ALGORITHMS, check_search, par
 
 
 def main(arguments: list[str]) -> int:
-    """Tune as the words say, print the best values, and return the exit code.
+    """Tune as the arguments describe, print the best values, and return the exit code.
 
     Raises:
-        InputError: invalid input or configuration; what names and files tell is found before PyTorch is imported.
+        InputError: invalid input or configuration; names and files are checked before PyTorch is imported.
     """
     parser = argparse.ArgumentParser(
         prog="recbole-dealrec tune",
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--params_file", required=True, help="values to try, in RecBole's format")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
     parser.add_argument("--algo", default="exhaustive", help=", ".join(ALGORITHMS))
-    parser.add_argument("--max_evals", type=int, default=100, help="most trials of random and bayes")
+    parser.add_argument("--max_evals", type=int, default=100, help="maximum number of trials of random and bayes")
     parser.add_argument(
         "--early_stop", type=int, default=10, help="trials without improvement before random and bayes stop"
     )
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _check(params_file: str, files: Sequence[str], fixed: Mapping[str, Any], algo: str) -> None:
-    """Raise InputError for what names and files tell: the search, the keys of all trials, and those to try."""
+    """Raise InputError if the search, a key of all trials, or a key or value to try is invalid."""
     space = parameter_space(params_file)
     check_search(params_file, space, fixed, algo)
     choices = space.get("choice", {})

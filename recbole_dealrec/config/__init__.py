@@ -35,7 +35,7 @@ def __getattr__(name: str):
     if name == "Config":
         from recbole_dealrec.compat import recbole_folder
 
-        recbole_folder()  # an error where RecBole is missing
+        recbole_folder()  # raises InputError if RecBole is missing
         from recbole_dealrec.config.configuration import Config
 
         return Config

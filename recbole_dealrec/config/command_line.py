@@ -1,4 +1,4 @@
-"""Values of configuration keys given on the command line or in a dictionary, without evaluation."""
+"""Values of configuration keys from the command line or a dictionary, parsed without evaluating code."""
 
 import ast
 from collections.abc import Mapping, Sequence, Set
@@ -60,13 +60,13 @@ def value_of(key: str, text: str) -> Any:
 
 
 def converted(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keys given from Python or a command line with the values that YAML would have."""
+    """Return keys given in Python or on a command line with their values as in YAML."""
     values = {key: plain_value(value) for key, value in keys.items()}
     return {key: value_of(key, value) if isinstance(value, str) else value for key, value in values.items()}
 
 
 def plain_value(value: Any) -> Any:
-    """Return a value given from Python as YAML has it: paths as text, arrays and tuples as lists, NumPy's numbers."""
+    """Return a Python value as in YAML: paths as text, arrays and tuples as lists, NumPy numbers as plain ones."""
     if isinstance(value, PathLike):
         return fspath(value)
     if isinstance(value, Mapping):

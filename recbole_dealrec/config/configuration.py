@@ -29,7 +29,7 @@ from recbole_dealrec.config.yaml_file import YamlLoader, read_yaml_files
 from recbole_dealrec.distributed import processes
 from recbole_dealrec.errors import InputError, closest
 
-MOST_EPOCHS = 200  # of a surrogate, as far as surrogate_epochs is left to this package
+MOST_EPOCHS = 200  # of a surrogate, if surrogate_epochs is auto
 
 
 class Config(RecBoleConfig):
@@ -42,12 +42,12 @@ class Config(RecBoleConfig):
     Args:
         model: model name or class.
         dataset: dataset name.
-        config_file_list: YAML files, later ones win.
-        config_dict: keys that win over all files.
+        config_file_list: YAML files; later ones override earlier ones.
+        config_dict: keys that override all files.
 
     Raises:
         InputError: an unknown key (the closest known one is named), or an invalid value. ``config[key]`` raises it for
-            an unknown key; for a key of RecBole's that is not set it is None.
+            an unknown key, and returns None for a RecBole key that is not set.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class Config(RecBoleConfig):
         return Config(self["surrogate_model"], self.dataset, config_dict={**inherited, **specific})
 
     def settle(self, **values: Any) -> None:
-        """Give keys that are ``auto`` these values, which the data decide."""
+        """Set keys that are ``auto`` to these values, which depend on the data."""
         self.final_config_dict.update({key: value for key, value in values.items() if self[key] == "auto"})
 
     def resolved(self) -> dict[str, Any]:
-        """Return all configuration keys as plain values, which as a configuration file reproduce the run."""
+        """Return all configuration keys as plain values; as a configuration file, they reproduce the run."""
         known = known_keys(self._configured("surrogate_model"))
         given = {name for name in known if key_of(name).place != "derived"}
         values = {name: value for name, value in self.final_config_dict.items() if name in given}
@@ -114,7 +114,7 @@ class Config(RecBoleConfig):
         """Raise InputError if no evaluation gives ``valid_metric``.
 
         Raises:
-            InputError: it is none of ``metrics`` at one of ``topk``, nor the ``loss`` of this package's models.
+            InputError: it is neither one of ``metrics`` at one of ``topk`` nor the ``loss`` of this package's models.
         """
         pairs = [(metric, cutoff) for metric in self["metrics"] for cutoff in self["topk"]]
         given = [metric if metric.lower() == "gauc" else f"{metric}@{cutoff}" for metric, cutoff in pairs]
@@ -186,11 +186,11 @@ class Config(RecBoleConfig):
         return values
 
     def _check_effects(self, values: Mapping[str, Any]) -> None:
-        """Raise InputError if a value that is given, and is not the default, changes nothing."""
+        """Raise InputError if a given value that is not the default has no effect."""
         for name, value in self.external_config_dict.items():
             idle = key_of(name).idle
             if idle and _differs(value, self.internal_config_dict.get(name)) and idle.holds(values):
-                raise InputError(f"configuration key '{name}' changes nothing {idle.reason}; leave it out")
+                raise InputError(f"configuration key '{name}' has no effect {idle.reason}; leave it out")
 
     def _set_default_parameters(self) -> None:
         super()._set_default_parameters()
@@ -201,7 +201,7 @@ class Config(RecBoleConfig):
         final, visible = self.final_config_dict, os.environ.get("CUDA_VISIBLE_DEVICES")
         several = processes.launched_world_size() > 1
         gpu_id = str(final["gpu_id"])
-        # RecBole writes gpu_id into the variable, and CUDA reads that once, at its first use.
+        # RecBole writes gpu_id into the variable, and CUDA reads that only once, at its first use.
         if visible is not None:
             final["gpu_id"] = visible
         elif several:
@@ -220,13 +220,13 @@ class Config(RecBoleConfig):
 
 @cache
 def _recbole_keys() -> frozenset[str]:
-    """Return the keys that RecBole may ask for although they are not set."""
+    """Return the keys that RecBole may read although they are not set."""
     return RECBOLE_STATE.union(key.name for key in KEYS.values() if key.place in ("RecBole", "given", "derived"))
 
 
 def _differs(given: Any, default: Any) -> bool:
-    """Return whether a value, or an entry of a mapping that is given in part, is not the default."""
+    """Return whether a value, or any given entry of a mapping, is not the default."""
     if isinstance(given, dict) and isinstance(default, dict):
-        # The evaluation's mode is full or refused, and RecBole rewrites it.
+        # Any evaluation mode but full is refused, and RecBole rewrites the mode.
         return any(value != default.get(name) for name, value in given.items() if name != "mode")
     return given != default

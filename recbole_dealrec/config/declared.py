@@ -1,4 +1,4 @@
-"""Classes that this package registers by name, read from its source: importing them takes seconds."""
+"""Classes that this package registers by name, read from its source, because importing them takes seconds."""
 
 import ast
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @cache
 def declared(package: str) -> dict[str, str]:
-    """Return the first line of the docstring of each class in a package that ``@register...("name")`` stands above.
+    """Return the first docstring line of each class in a package that is decorated with ``@register...("name")``.
 
     Args:
         package: name of a package, which is not imported.

@@ -1,4 +1,4 @@
-"""Keys as a person gives them, checked without importing RecBole, PyTorch or what reads the keys."""
+"""Checks of the given keys without importing RecBole, PyTorch or the classes that read the keys."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache
@@ -26,15 +26,15 @@ from recbole_dealrec.errors import InputError, closest
 
 
 def check_given(config_file_list: Sequence[str | Path] | None, config_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's keys, this package's defaults and those that are given, after checking what can be checked so far.
+    """Return the given keys of a run and this package's defaults, after all checks that need no data and no model.
 
     Args:
-        config_file_list: YAML files, later ones win.
-        config_dict: keys that win over all files.
+        config_file_list: YAML files; later ones override earlier ones.
+        config_dict: keys that override all files.
 
     Raises:
-        InputError: a file cannot be read; there is no such model, sampler or key, or the model does not read it; a
-            value is of the wrong kind; the dataset's name is a path; a checkpoint is neither there nor an id.
+        InputError: a file cannot be read; a model, sampler or key is unknown, or the model does not read it; a
+            value is of the wrong kind; the dataset's name is a path; a checkpoint is neither a path nor an id.
     """
     files = read_yaml_files(config_file_list)
     named = {**read_yaml(properties_folder() / "overall.yaml"), **files, **config_dict}
@@ -42,9 +42,9 @@ def check_given(config_file_list: Sequence[str | Path] | None, config_dict: Mapp
     if model not in MODELS:
         names = MODELS.names()
         known = f"{', '.join(names)} (others can be the surrogate_model)"
-        raise InputError(f"no model '{model}'; known are {known}{closest(model, names)}")
+        raise InputError(f"no model '{model}'; choose one of {known}{closest(model, names)}")
     if Path(dataset).name != dataset or dataset in ("", ".", ".."):
-        raise InputError(f"dataset '{dataset}': a dataset is named by its folder alone; data_path says where that lies")
+        raise InputError(f"dataset '{dataset}': give only the name of its folder, and the parent folder as data_path")
     given = {**files, **converted(config_dict)}
     chosen = {**package_defaults(model, dataset, given), **given, "model": model, "dataset": dataset}
     surrogate = chosen["surrogate_model"]
@@ -54,7 +54,7 @@ def check_given(config_file_list: Sequence[str | Path] | None, config_dict: Mapp
     check_own_keys(dataset, given, surrogate)
     for name, value in given.items():
         check_value(name, value)
-    if not chosen["selection"]:  # what a selection was made with need not be there
+    if not chosen["selection"]:  # the sampler that made a selection need not be installed
         SAMPLERS.check(chosen["sampler"])
     for name, value in given.items():
         if key_of(name).kind is CHECKPOINT and not names_checkpoint(value):
@@ -63,7 +63,7 @@ def check_given(config_file_list: Sequence[str | Path] | None, config_dict: Mapp
 
 
 def check_own_keys(dataset: str, given: Mapping[str, Any], surrogate_model: str | None) -> None:
-    """Raise InputError if the file beside a dataset has a key that nothing reads."""
+    """Raise InputError if the dataset's own file has a key that nothing reads."""
     try:
         check_names(own_keys(dataset, given), None, surrogate_model)
     except InputError as error:
@@ -73,13 +73,13 @@ def check_own_keys(dataset: str, given: Mapping[str, Any], surrogate_model: str 
 def check_names(
     given: Iterable[str], model: str | None, surrogate_model: str | None, others: Set[str] = frozenset()
 ) -> None:
-    """Raise InputError for a key that nothing reads, or another model than the chosen one.
+    """Raise InputError for a key that nothing reads, or that only another model than the chosen one reads.
 
     Args:
         given: names of keys.
         model: the chosen model of this package; None for one of RecBole's.
         surrogate_model: the chosen surrogate model.
-        others: keys that are known, too.
+        others: further known keys.
     """
     known = known_keys(surrogate_model) | others
     if not known.issuperset(given):
@@ -93,7 +93,7 @@ def check_names(
 
 
 def check_value(name: str, value: Any) -> None:
-    """Raise InputError if a value is not of the kind that its key has to be."""
+    """Raise InputError if a value is not of the kind of its key."""
     if (key := key_of(name)) and not key.kind.accepts(value):
         raise InputError(f"configuration key '{name}' has to be {key.kind.description}, not {value!r}")
 
@@ -101,11 +101,11 @@ def check_value(name: str, value: Any) -> None:
 def check_last_step(last_step: str) -> None:
     """Raise InputError if ``last_step`` is none of ``LAST_STEPS``."""
     if last_step not in LAST_STEPS:
-        raise InputError(f"no last_step '{last_step}'; it is one of {', '.join(LAST_STEPS)}")
+        raise InputError(f"no last_step '{last_step}'; choose one of {', '.join(LAST_STEPS)}")
 
 
 def names_checkpoint(path: str) -> bool:
-    """Return whether a text names a file or folder that is there, or could be the id of one on a hub."""
+    """Return whether a string is an existing path, or could be the id of a checkpoint on a hub."""
     if Path(path).expanduser().exists():
         return True
     try:
@@ -116,14 +116,14 @@ def names_checkpoint(path: str) -> bool:
 
 
 def model_file(model: str | None) -> Path:
-    """Return the property file of a model of RecBole; each has one."""
+    """Return the property file of a RecBole model; each model has one."""
     return recbole_properties() / "model" / f"{model}.yaml"
 
 
 def unknown_model(model: str) -> InputError:
     """Return the error for a model that neither this package nor RecBole has."""
     names = [*MODELS.names(), *(file.stem for file in recbole_properties().glob("model/*.yaml"))]
-    return InputError(f"no model '{model}'; a model is named as its class, such as SASRec{closest(model, names)}")
+    return InputError(f"no model '{model}'; give the name of its class, such as SASRec{closest(model, names)}")
 
 
 def known_keys(surrogate_model: str | None) -> set[str]:
@@ -143,7 +143,7 @@ def surrogate_keys(surrogate_model: str | None) -> frozenset[str]:
 
 @cache
 def _owner(name: str) -> str | None:
-    """Return the model of this package that alone reads a key; None where others do."""
+    """Return the only model of this package that reads a key; None if others read it, too."""
     if name not in KEYS or any(name in read_yaml(file) for file in properties_folder().glob("dataset/*.yaml")):
         return None
     place = KEYS["llm_path"].place if KEYS[name].place == "llm/tiny" else KEYS[name].place

@@ -10,16 +10,16 @@ STEPS = (
     "data", "surrogate", "influence", "language model", "effort", "selection", "fine-tuning", "evaluation",
 )  # fmt: skip
 LAST_STEPS = ("score", "select", "finetune", "evaluate")  # where a run can end
-NOTHING = "nothing"  # in place of a step, for keys that do not change the results
+NOTHING = "nothing"  # instead of a step, for keys that do not change the results
 
 
 @dataclass(frozen=True)
 class Idle:
-    """A circumstance in which a key changes nothing; a value that is given for it is then refused.
+    """A condition under which a key has no effect; a value that is given for it is then refused.
 
     Args:
-        reason: the circumstance in words, for the error: "without ...", "beside ...".
-        holds: returns whether a configuration, all values by key, is of this kind.
+        reason: the condition in words, for the error: "without ...", "with ...".
+        holds: returns whether a configuration, all values by key, meets the condition.
     """
 
     reason: str
@@ -34,13 +34,13 @@ class Key:
         name: its name.
         kind: the kind of its values.
         step: the first step of a run whose results it changes, one of ``STEPS`` or ``NOTHING``; None for a sampler's
-            key is ``selection``.
+            key means ``selection``.
         place: place of the default of a key of this package or of RecBole: a property file without its suffix,
             ``models`` (each file of ``properties/model``), ``RecBole`` (its ``overall`` or ``dataset/sample``),
             ``given`` (no default), or ``derived`` (RecBole derives it from other keys).
         default: default of a key that is registered with a class, below all property files.
         comment: a sentence for ``--help``.
-        idle: when it changes nothing.
+        idle: when it has no effect.
 
     Raises:
         ValueError: there is no such step.
@@ -56,4 +56,4 @@ class Key:
 
     def __post_init__(self) -> None:
         if self.step not in (None, *STEPS, NOTHING):
-            raise ValueError(f"key '{self.name}': no step '{self.step}'; there are {', '.join(STEPS)} and {NOTHING}")
+            raise ValueError(f"key '{self.name}': no step '{self.step}'; choose one of {', '.join(STEPS)} or {NOTHING}")

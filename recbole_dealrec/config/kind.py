@@ -10,10 +10,10 @@ from typing import Any
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # not allowed in paths and UTF-8 files
 _NUMBER = r"\s*([-+]?(?:inf|\d+\.?\d*(?:e[-+]?\d+)?))\s*"
 _INTERVAL = re.compile(rf"[\[(]{_NUMBER},{_NUMBER}[\])]", re.IGNORECASE)
-_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")  # RecBole takes any other name for info
+_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")  # RecBole uses info for any other name
 # RecBole uses adam for any other name; its sparse_adam is for sparse gradients, which no model here has.
 _OPTIMISERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
-_TRACKERS = ("tensorboard", "wandb", "mlflow")  # the names of their packages, too
+_TRACKERS = ("tensorboard", "wandb", "mlflow")  # also the names of their packages
 _EVALUATION = {"split", "order", "group_by", "mode"}
 
 
@@ -25,8 +25,8 @@ class Kind:
         type: type as property files and ``--help`` name it: str, int, float, bool, list or dict.
         description: description of a valid value, for the error: "a number above 0".
         accepts: returns whether a value is of this kind.
-        text: whether a string is taken literally, so that neither ``no`` nor ``{history}`` is parsed as YAML.
-        path: whether it may name a file or folder, whose ``~`` is the home folder.
+        text: whether a string is used literally, so that neither ``no`` nor ``{history}`` is parsed as YAML.
+        path: whether it may name a file or folder, with ``~`` for the home folder.
     """
 
     type: str
@@ -90,7 +90,7 @@ def _is_clipping(value: Any) -> bool:
 
 
 def tracker_names(value: str | list[str] | None) -> list[str]:
-    """Return the names in a value of ``log_with``: a list, or a text with commas."""
+    """Return the names in a value of ``log_with``: a list, or a string with commas."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value or [])
 
 
@@ -112,8 +112,8 @@ POSITIVE = Kind("float", "a number above 0", lambda value: _is_number(value) and
 NOT_NEGATIVE = Kind("float", "a number of at least 0", lambda value: _is_number(value) and value >= 0)
 RATIO = Kind("float", "a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
 SHARE = Kind("float", "a number in (0, 1]", lambda value: _is_number(value) and 0 < value <= 1)
-TEXT = Kind("str", "a text", lambda value: _is_text(value) and value != "", text=True)
-ANY_TEXT = Kind("str", "a text, quoted where it begins with a brace", _is_text, text=True)
+TEXT = Kind("str", "a non-empty string", lambda value: _is_text(value) and value != "", text=True)
+ANY_TEXT = Kind("str", "a string, quoted if it begins with a brace", _is_text, text=True)
 NAMES = Kind("list", "a list of names", lambda value: _is_list(value) and bool(value))
 PATTERNS = Kind("list", "a list of patterns", _is_list)
 
@@ -123,17 +123,17 @@ DEVICES = Kind(
     "str", "a number, or several separated by commas", lambda value: _is_text(value) or _is_whole(value), text=True
 )
 FOLDER, ANY_FOLDER = replace(TEXT, path=True), replace(ANY_TEXT, path=True)
-CHECKPOINT = replace(FOLDER, description="a text that names a checkpoint")
+CHECKPOINT = replace(FOLDER, description="a string that names a checkpoint")
 FILES = Kind("list", "a list of names", _is_list)
 INTERVAL = Kind("str", "an interval such as [5,inf), or several separated by semicolons", _is_interval)
 FILTERS = Kind("dict", "a mapping from columns to intervals such as [4,inf) or lists of values", _is_filters)
 COLUMNS = Kind("dict", "a mapping from suffixes of files to lists of columns", _is_columns)
-CLIPPING = Kind("dict", "a mapping with max_norm and perhaps norm_type", _is_clipping)
+CLIPPING = Kind("dict", "a mapping with max_norm and optionally norm_type", _is_clipping)
 EVALUATION = Kind("dict", f"a mapping with the keys {', '.join(sorted(_EVALUATION))}", _is_evaluation)
 OPTIMISER, LOG_LEVEL = _caseless(*_OPTIMISERS), _caseless(*_LOG_LEVELS)
 TRACKERS = Kind(
     "str or list",
-    f'some of {", ".join(_TRACKERS)} whose packages are installed: pip install -e ".[tracking]"',
+    f'one or more of {", ".join(_TRACKERS)} whose packages are installed: pip install -e ".[tracking]"',
     _is_trackers,
 )
 METRICS = Kind(

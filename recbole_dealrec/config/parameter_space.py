@@ -1,4 +1,4 @@
-"""What a tuning tries: RecBole's parameter file, and the ways to search it."""
+"""The search space of a tuning: RecBole's parameter file, and the algorithms that search it."""
 
 import ast
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ _NUMBERS = {"uniform": 2, "quniform": 3, "loguniform": 2}
 
 
 def check_search(params_file: str, space: Mapping[str, dict[str, list]], fixed: Mapping[str, Any], algo: str) -> None:
-    """Raise InputError if a space cannot be searched so, or a key of it is given for all trials.
+    """Raise InputError if ``algo`` cannot search a space, or a key of it is also given for all trials.
 
     Args:
-        params_file: file that the space is from.
+        params_file: file of the space.
         space: see ``parameter_space``.
         fixed: keys of all trials.
         algo: one of ``ALGORITHMS``.
     """
     if algo not in ALGORITHMS:
-        raise InputError(f"no algo '{algo}'; known are {', '.join(ALGORITHMS)}")
+        raise InputError(f"no algo '{algo}'; choose one of {', '.join(ALGORITHMS)}")
     if algo == "exhaustive" and space.keys() != {"choice"}:
-        raise InputError(f"{params_file}: only choices can be tried exhaustively; take --algo=random or bayes")
+        raise InputError(f"{params_file}: only choices can be tried exhaustively; use --algo=random or bayes")
     if duplicates := {key for keys in space.values() for key in keys} & fixed.keys():
-        raise InputError(f"{params_file}: '{min(duplicates)}' is given for all trials too; leave one of them out")
+        raise InputError(f"{params_file}: '{min(duplicates)}' is also given for all trials; remove one of them")
 
 
 def parameter_space(params_file: str) -> dict[str, dict[str, list]]:
@@ -35,7 +35,7 @@ def parameter_space(params_file: str) -> dict[str, dict[str, list]]:
     low,high`` (natural logarithms), or begin with ``#``. RecBole evaluates choices as Python; here they are literals.
 
     Returns:
-        Kind of range to key to values or limits, the ``params_dict`` of HyperTuning.
+        Mapping from kind of range to key to values or limits, the ``params_dict`` of HyperTuning.
 
     Raises:
         InputError: the file cannot be read, or a line has another form.

@@ -28,7 +28,7 @@ def recbole_properties() -> Path:
 
 
 def recbole_default(key: str) -> Any:
-    """Return RecBole's default of a key that its file for all runs has."""
+    """Return RecBole's default of a key in its ``overall.yaml``."""
     return read_yaml(recbole_properties() / "overall.yaml")[key]
 
 
@@ -40,12 +40,12 @@ def properties_folder() -> Path:
 
 
 def package_defaults(model: str, dataset: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return this package's defaults of a run, of which weaker files may choose the stronger ones.
+    """Return this package's defaults of a run; weaker files are read first, and may choose the stronger ones.
 
     Args:
         model: name of the model.
         dataset: name of the dataset.
-        given: keys that win over all files.
+        given: keys that override all files.
     """
     folder, defaults = properties_folder(), {}
 
@@ -64,7 +64,7 @@ def package_defaults(model: str, dataset: str, given: Mapping[str, Any]) -> dict
 
 
 def own_keys_file(dataset: str, given: Mapping[str, Any]) -> Path:
-    """Return the file with a dataset's own keys, which lies beside its data."""
+    """Return the file with a dataset's own keys, which is next to its data."""
     return Path(str(given.get("data_path", recbole_default("data_path")))).expanduser() / dataset / f"{dataset}.yaml"
 
 
@@ -76,7 +76,7 @@ def own_keys(dataset: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def property_files() -> list[Path]:
-    """Return the files of keys with their defaults; those of presets and for Accelerate are none."""
+    """Return the files with keys and their defaults, without the presets and the files for Accelerate."""
     folder = properties_folder()
     return sorted({*folder.glob("**/*.yaml")} - {*folder.glob("accelerate/*.yaml"), *folder.glob("preset/*.yaml")})
 
@@ -89,7 +89,7 @@ def preset_file(name: str) -> Path:
     """
     files = {file.stem: file for file in sorted(properties_folder().glob("preset/*.yaml"))}
     if name not in files:
-        raise InputError(f"no preset '{name}'; there are {', '.join(files)}")
+        raise InputError(f"no preset '{name}'; choose one of {', '.join(files)}")
     return files[name]
 
 
@@ -169,7 +169,7 @@ def registered_sections() -> list[Section]:
 
 
 def recbole_section() -> Section:
-    """Return RecBole's keys that are of use, without those that ``overall.yaml`` or each model of this package sets."""
+    """Return RecBole's keys that have an effect, without those of ``overall.yaml`` or of each model of this package."""
     ours = sections()
     models = [_keys(section) for section in ours if section.name.startswith("model/")]
     hidden = _keys(ours[0]) | set.intersection(*models) | {key.name for key in KEYS.values() if key.idle is ALWAYS}

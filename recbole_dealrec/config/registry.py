@@ -51,7 +51,7 @@ class Registry:
         return resolve_name(self._base)
 
     def register(self, name: str, keys: Iterable[Key] = ()) -> Callable[[T], T]:
-        """Register a class under ``name`` with its configuration keys; a class decorator.
+        """Return a class decorator that registers a class under ``name`` with its configuration keys.
 
         Raises:
             TypeError: the class is not derived from ``base``.
@@ -75,7 +75,7 @@ class Registry:
         """Return the class with a registered or entry-point name.
 
         Raises:
-            InputError: there is no such class, and the known names are listed, or its package cannot be loaded.
+            InputError: there is no such class (the message lists all), or its package cannot be loaded.
             TypeError: the entry point is not a subclass of ``base``.
         """
         self.check(name)
@@ -83,10 +83,10 @@ class Registry:
         return self.entries[name].registered_class
 
     def check(self, name: str) -> None:
-        """Raise InputError if there is no class of this name; the known names are listed, and none is imported."""
+        """Raise InputError if there is no class of this name, and list the known names; no class is imported."""
         if name not in self:
             names = self.names()
-            raise InputError(f"no {self.kind} '{name}'; known are {', '.join(names)}{closest(name, names)}")
+            raise InputError(f"no {self.kind} '{name}'; choose one of {', '.join(names)}{closest(name, names)}")
 
     def find(self, name: str) -> Entry | None:
         """Return the entry of a name, after loading its entry point if necessary; None if there is none.
@@ -100,7 +100,7 @@ class Registry:
         for entry_point in () if name in self.entries else self._entry_points().select(name=name):
             try:
                 loaded = entry_point.load()
-            except Exception as error:  # another package may raise anything
+            except Exception as error:  # another package may raise any error
                 cause = f"{type(error).__name__}: {error}"
                 raise InputError(f"{self.kind} '{name}' ({entry_point.value}) cannot be loaded: {cause}") from error
             keys = [key for entry in self.entries.values() if entry.registered_class is loaded for key in entry.keys]
@@ -108,7 +108,7 @@ class Registry:
         return self.entries.get(name)
 
     def names(self) -> list[str]:
-        """Return all names, those of other packages included; no class is imported."""
+        """Return all names, including those of other packages; no class is imported."""
         return sorted({*self.entries, *declared(self.module), *self._entry_points().names})
 
     def load_all(self) -> None:

@@ -1,10 +1,10 @@
-"""The configuration keys of this package and of RecBole, a row each."""
+"""The configuration keys of this package and of RecBole, one row for each."""
 
 from recbole_dealrec.config import kind
 from recbole_dealrec.config.key import NOTHING, Idle, Key
 
 ALWAYS = Idle("in a run of this package", lambda values: True)
-_SPLIT = Idle("with benchmark_filename: its files are taken as they are", lambda values: values["benchmark_filename"])
+_SPLIT = Idle("with benchmark_filename, whose files are used as they are", lambda values: values["benchmark_filename"])
 _INTERACTIONS_ALONE = Idle(
     "without columns of users or items in load_col",
     lambda values: values["load_col"] is not None and not {"user", "item"} & values["load_col"].keys(),
@@ -14,10 +14,10 @@ _NOTHING_TO_FILTER = Idle(
     lambda values: values["benchmark_filename"] or _INTERACTIONS_ALONE.holds(values),
 )
 _NO_SEQUENCES = Idle(
-    "without columns of sequences, those of benchmark_filename or of users or items in load_col",
+    "without columns of sequences from benchmark_filename, or of users or items in load_col",
     lambda values: not values["benchmark_filename"] and _INTERACTIONS_ALONE.holds(values),
 )
-_CHOSEN_COLUMNS = Idle("with load_col: that names all columns", lambda values: values["load_col"] is not None)
+_CHOSEN_COLUMNS = Idle("with load_col, which names all columns", lambda values: values["load_col"] is not None)
 _NO_ENTITIES = Idle(
     "with a surrogate_model other than GRU4RecKG and KSR",
     lambda values: values["surrogate_model"] not in ("GRU4RecKG", "KSR"),
@@ -25,12 +25,12 @@ _NO_ENTITIES = Idle(
 _NO_TAIL = Idle(
     "without TailPercentage in metrics", lambda values: "tailpercentage" not in str(values["metrics"]).lower()
 )
-_TRACKED = Idle("with this package, where log_with=wandb takes its place", lambda values: True)
+_TRACKED = Idle("with this package, which uses log_with=wandb instead", lambda values: True)
 _NO_WANDB = Idle("without wandb in log_with", lambda values: "wandb" not in kind.tracker_names(values["log_with"]))
 
 
 def _unchecked(step: str, place: str, names: str, idle: Idle | None = None) -> list[Key]:
-    """Return rows of keys of RecBole whose values are left to it."""
+    """Return rows of keys of RecBole whose values only RecBole checks."""
     return [Key(name, kind.ANY, step, place, idle=idle) for name in names.split()]
 
 
@@ -55,7 +55,7 @@ _ROWS = [
     *_unchecked(NOTHING, "RecBole", "save_dataset dataset_save_path save_dataloaders dataloaders_save_path", ALWAYS),
     *_unchecked(NOTHING, "given", "config_file config_files nproc world_size ip port group_offset offset", ALWAYS),
     *_unchecked(NOTHING, "derived", "local_rank", ALWAYS),
-    # Data, and what everything starts from
+    # Data, and keys that affect all steps
     Key("dataset", kind.ANY, "data", "overall"),
     Key("seed", kind.SEED, "data", "overall"),
     Key("reproducibility", kind.FLAG, "data", "RecBole"),
@@ -92,7 +92,7 @@ _ROWS = [
     *_unchecked("data", "RecBole", "additional_feat_suffix preload_weight", _NO_ENTITIES),
     *_unchecked("data", "RecBole", "normalize_field normalize_all discretization", _INTERACTIONS_ALONE),
     *_unchecked("data", "RecBole", "numerical_features", _INTERACTIONS_ALONE),
-    # Surrogates; surrogate_<key> is of the kind of <key>
+    # Surrogates; surrogate_<key> has the kind of <key>
     Key("surrogate_model", kind.TEXT, "surrogate", "overall"),
     Key("surrogate_epochs", kind.or_auto(kind.COUNT_OR_ZERO), "surrogate", "overall"),
     Key("surrogate_hidden_dropout_prob", kind.RATIO, "surrogate", "overall"),
@@ -151,7 +151,7 @@ _ROWS = [
     Key("effort_weight", kind.NOT_NEGATIVE, "selection", "overall"),
     Key("n_groups", kind.COUNT, "selection", "overall"),
     Key("hard_prune_ratio", kind.RATIO, "selection", "overall"),
-    # Fine-tuning; searches and metrics are part of it where valid_metric is one of them
+    # Fine-tuning; keys of search and metrics are here because valid_metric can be a metric
     Key("epochs", kind.COUNT_OR_ZERO, "fine-tuning", "models"),
     Key("train_batch_size", kind.COUNT, "fine-tuning", "models"),
     Key("shuffle", kind.FLAG, "fine-tuning", "RecBole"),

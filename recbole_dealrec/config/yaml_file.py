@@ -20,7 +20,7 @@ class YamlLoader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, ArithmeticError) as error:
             # SafeLoader raises these for a scalar that does not fit its tag.
-            raise ConstructorError(problem=f"'{node.value}' is no {node.tag}", problem_mark=node.start_mark) from error
+            raise ConstructorError(problem=f"'{node.value}' is not {node.tag}", problem_mark=node.start_mark) from error
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
         if isinstance(node, yaml.MappingNode):
@@ -40,7 +40,7 @@ def _check_keys_differ(node: yaml.MappingNode) -> None:
     keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
     for (_, name), count in keys.items():
         if count > 1:
-            raise ConstructorError(problem=f"key '{name}' stands there twice", problem_mark=node.start_mark)
+            raise ConstructorError(problem=f"key '{name}' is given twice", problem_mark=node.start_mark)
 
 
 def load_yaml(text: str) -> Any:
@@ -52,7 +52,7 @@ def load_yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader=YamlLoader)
     except RecursionError as error:
-        raise yaml.YAMLError("nested too deep") from error
+        raise yaml.YAMLError("nested too deeply") from error
 
 
 def read_yaml_files(files: Iterable[str | Path] | str | Path | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ __all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str):
-    # What converts files needs no PyTorch, which these modules import.
+    # The conversion of files needs no PyTorch, which these modules import.
     if name in _MODULE_OF:
         return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Reading and checking of atomic files; RecBole's reader shifts, drops or repairs malformed rows silently."""
+"""Reading and checking of atomic files; RecBole's reader silently shifts, drops or repairs malformed rows."""
 
 import math
 import re
@@ -44,10 +44,10 @@ class AtomicFile:
         return cls(Path(path), config["field_separator"], config["encoding"] or "utf-8")
 
     def rows(self, splits: int = -1) -> Iterator[tuple[int, list[str]]]:
-        """Yield number and columns of each line that is not blank, header included.
+        """Yield number and columns of each line that is not blank, including the header.
 
         Args:
-            splits: most separators to split at, from the left; -1 for all.
+            splits: maximum number of separators to split at, from the left; -1 for all.
 
         Raises:
             InputError: the file cannot be read or decoded.
@@ -59,14 +59,14 @@ class AtomicFile:
         """Return the type of each column by its name, in the order of the file.
 
         Raises:
-            InputError: the first row is no header, or contains a column twice.
+            InputError: the first row is not a header, or contains a column twice.
         """
         number, header = next(self.rows(), (1, []))
         columns: dict[str, str] = {}
         for cell in header:
             name, colon, kind = cell.removeprefix("\ufeff").rpartition(":")
             if not colon or not name or kind not in _TYPES:
-                raise self.error(number, f"the header has '{cell}'; write name:type, a type of {', '.join(_TYPES)}")
+                raise self.error(number, f"the header has '{cell}'; write name:type, type one of {', '.join(_TYPES)}")
             if name in columns:
                 raise self.error(number, f"the header has two columns '{name}'; rename or remove one")
             columns[name] = kind
@@ -94,36 +94,36 @@ class AtomicFile:
             if '"' in line and (line.startswith('"') or quoted in line):
                 raise self.error(number, "a column begins with a quotation mark, which RecBole would read as quoting")
             if "\r" in line:
-                raise self.error(number, "a carriage return inside, which RecBole would read as the end of the row")
+                raise self.error(number, "contains a carriage return, which RecBole would read as the end of the row")
 
     def check_numbers(self, name: str) -> None:
-        """Raise InputError at the first row whose value in column ``name`` is no finite number."""
+        """Raise InputError at the first row whose value in column ``name`` is not a finite number."""
         column = list(self.columns()).index(name)
         for number, row in islice(self.rows(), 1, None):
             if not _is_number(row[column]):
-                raise self.error(number, f"{name} is '{row[column]}', which is no number")
+                raise self.error(number, f"{name} is '{row[column]}', which is not a number")
 
     def check_present(self, values: pd.Series) -> None:
         """Raise InputError if a token or sequence of a column is empty; RecBole would impute it or drop its row."""
         missing = ~(values.str.len() > 0)
         if missing.any():
             row = self.row_number(int(np.argmax(missing)))
-            raise self.error(row, f"{values.name} is empty, or a word such as NA that RecBole takes for missing")
+            raise self.error(row, f"{values.name} is empty, or a word such as NA that RecBole reads as missing")
 
     def n_repeated(self, rows: pd.DataFrame) -> int:
-        """Return how many rows repeat one above, and warn of them."""
+        """Return how many rows repeat an earlier row, and warn about them."""
         repeated = rows.duplicated()
         if repeated.any():
             getLogger().warning(
-                f"{self.path}: {repeated.sum()} rows repeat user, item and time of one above and are kept, the first "
-                f"is row {self.row_number(int(np.argmax(repeated)))}; remove them if nothing happened twice"
+                f"{self.path}: {repeated.sum()} rows repeat user, item and time of an earlier row and are kept; the "
+                f"first is row {self.row_number(int(np.argmax(repeated)))}; remove them if they are duplicates"
             )
         return int(repeated.sum())
 
     def places(self, name: str) -> np.ndarray:
-        """Return the place of each row below the header in the order of a column's exact values; int32 [n].
+        """Return the position of each row below the header in the order of a column's exact values; int32 [n].
 
-        Places start at 0; rows of equal value are in the order of the file. All values have to be finite numbers.
+        Positions start at 0; rows with equal values keep the order of the file. All values have to be finite numbers.
         """
         column = list(self.columns()).index(name)
         values, rests = array("d"), array("d")
@@ -148,27 +148,27 @@ class AtomicFile:
         return self.error(number, f"{len(row)} columns where the header has {len(columns)}")
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        """Yield number and text of each line that is not blank, without line end."""
+        """Yield number and text of each line that is not blank, without line ending."""
         try:
             with open(self.path, encoding=self.encoding, errors="surrogateescape", newline="\n") as stream:
                 for number, line in enumerate(stream, start=1):
                     if "\0" in line:
                         raise self.error(number, "holds a NUL byte; remove it")
                     if not line.isascii() and _UNDECODED.search(line):
-                        raise self.error(number, f"not {self.encoding} text; save the file as such, or set encoding")
+                        raise self.error(number, f"not {self.encoding} text; save it in that encoding, or set encoding")
                     if line := line.rstrip("\r\n"):
                         yield number, line
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
         except LookupError as error:
-            raise InputError(f"configuration key 'encoding': Python knows no encoding '{self.encoding}'") from error
+            raise InputError(f"configuration key 'encoding': Python has no encoding '{self.encoding}'") from error
         except UnicodeError as error:
             raise InputError(f"{self.path}: not {self.encoding} text ({error})") from error
 
 
 def rounded_off(number: str) -> float:
-    """Return what float64 lacks of a number that is given as text."""
-    if number.isdigit() and len(number) <= 15:  # few enough digits that nothing is lost
+    """Return the difference between a number given as text and its float64 value."""
+    if number.isdigit() and len(number) <= 15:  # float64 is exact for so few digits
         return 0.0
     return float(Decimal(number) - Decimal(float(number)))
 

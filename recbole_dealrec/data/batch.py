@@ -4,12 +4,12 @@ import numpy as np
 
 
 def token_batches(lengths: np.ndarray, budget: int, most_rows: int | None = None) -> list[np.ndarray]:
-    """Split indices, sorted by length, into batches of at most ``budget`` tokens, padding included.
+    """Split indices, sorted by length, into batches of at most ``budget`` tokens, including padding.
 
     Args:
         lengths: length of each row, integers [n].
-        budget: most tokens of a batch, rows times longest row; a longer row is a batch by itself.
-        most_rows: most rows of a batch.
+        budget: maximum tokens of a batch, rows times longest row; a longer row is a batch of its own.
+        most_rows: maximum number of rows of a batch.
 
     Returns:
         int64 arrays that together contain each index once.

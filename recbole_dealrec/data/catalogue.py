@@ -1,4 +1,4 @@
-"""What a finished run keeps of its dataset: the catalogue, and each user's history."""
+"""The data that a finished run keeps: the catalogue, and each user's history."""
 
 import json
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ _COLUMNS = ("item", "title", "text", "count")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What recommenders and surrogates read of a training part when they are built, under RecBole's names.
+    """The data of a training part that recommenders and surrogates are built from, under RecBole's names.
 
     Attributes:
         config: configuration of the run.
-        tokens: item tokens by internal item id, the padding's first.
+        tokens: item tokens by internal item id, the padding token first.
         titles: titles by internal item id.
-        item_texts: what a prompt says of the items of a history, by internal item id.
+        item_texts: texts of the items of a history in a prompt, by internal item id.
         item_counts: interactions of each item in the training part, int64 [n_items].
         features: RecBole's item features.
         sizes: RecBole's ``num`` of the users, the items and the features, by field.
@@ -112,7 +112,7 @@ class Catalogue:
 
     @property
     def inter_feat(self) -> Interaction:
-        """No interactions: models such as FEARec look for those that they train on."""
+        """Return no interactions; models such as FEARec read those that they train on."""
         fields, none = Fields.of(self.config), torch.empty(0, dtype=torch.int64)
         empty = {name: none for name in (fields.user, fields.item, fields.length)}
         return Interaction({**empty, fields.history: none.view(0, self.config["MAX_ITEM_LIST_LENGTH"])})
@@ -127,12 +127,12 @@ class Catalogue:
 
     @cached_property
     def item_ids(self) -> dict[str, int]:
-        """Internal item ids by token."""
+        """Return the internal item ids by token."""
         return {str(token): number for number, token in enumerate(self.tokens) if number > 0}
 
 
 def keep_catalogue(folder: RunFolder, splits: Splits) -> None:
-    """Write the catalogue and the users' histories to a run folder that has none."""
+    """Write the catalogue and the users' histories to a run folder, if it has none."""
     if not folder.has(CATALOGUE):
         with folder.output(CATALOGUE) as path:
             path.mkdir()
@@ -143,7 +143,7 @@ def keep_catalogue(folder: RunFolder, splits: Splits) -> None:
 def save_histories(splits: Splits, folder: Path) -> None:
     """Write each user's interactions, oldest first and at most ``MAX_ITEM_LIST_LENGTH``, as a line of JSON.
 
-    They are the latest query of the user in any part, with its targets behind its history.
+    They are the history of the user's latest query in any part, followed by its targets.
     """
     users, items = (splits.train.field2id_token[name] for name in (splits.train.uid_field, splits.train.iid_field))
     longest = splits.train.config["MAX_ITEM_LIST_LENGTH"]
@@ -159,7 +159,7 @@ def read_histories(folder: Path, users: list[str]) -> list[list[str]]:
 
     Args:
         folder: the catalogue's folder.
-        users: user tokens, or ids that the converter percent-encoded, as they were before.
+        users: user tokens, or original ids that the converter percent-encoded.
 
     Raises:
         InputError: a user is unknown.
@@ -174,7 +174,7 @@ def read_histories(folder: Path, users: list[str]) -> list[list[str]]:
 
 
 def _latest_histories(splits: Splits) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield internal ids of users and of all their items, those of the last part that knows them."""
+    """Yield internal ids of users and of all their items, from the last part that contains the user."""
     known = np.zeros(splits.train.user_num, dtype=bool)
     for part in (splits.test, splits.valid, splits.train):
         samples = CandidateSamples.from_dataset(part)
@@ -189,7 +189,7 @@ def _with_targets(samples: CandidateSamples) -> Iterator[tuple[int, np.ndarray]]
     last_of_user = np.zeros(samples.user_id.max(initial=0) + 1, dtype=np.int64)
     last_of_user[samples.user_id[last]] = last
     other = last_of_user[samples.user_id]
-    same = np.flatnonzero(samples.item_length == samples.item_length[other])  # few rows are left to compare whole
+    same = np.flatnonzero(samples.item_length == samples.item_length[other])  # few rows are left for a full comparison
     same = same[(samples.item_id_list[same] == samples.item_id_list[other[same]]).all(axis=1)]
     same = same[np.argsort(samples.user_id[same], kind="stable")]
     _, starts = np.unique(samples.user_id[same], return_index=True)

@@ -1,4 +1,4 @@
-"""What a dataset holds, in a few aligned lines."""
+"""Summary of a dataset in a few aligned lines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,9 +25,9 @@ class DataSummary:
         items: number of items.
         interactions: number of interactions.
         span: earliest and latest time, None if there are no times.
-        notes: what a person should know, by its label.
+        notes: notes for the user, by label.
         parts: number of rows of each part of the split.
-        split: how the parts come about.
+        split: how the data are split, in words.
     """
 
     name: str
@@ -44,9 +44,9 @@ class DataSummary:
         """Return the summary of the parts of a ``SequentialDataset``."""
         notes = {
             "untitled": f"{train.n_untitled:,} items are left out, with {train.n_left_out:,} rows",
-            "same title": f"{n_sharing(train.titles[1:]):,} items share theirs with another, and rank side by side",
-            "repeated": f"{train.n_repeated:,} rows repeat user, item and time of another",
-            "filtered": f"{train.n_read - train.n_left_out - train.n_rows:,} rows by keys of RecBole's filters",
+            "same title": f"{n_sharing(train.titles[1:]):,} items share their title with another, and rank next to it",
+            "repeated": f"{train.n_repeated:,} rows repeat user, item and time of another row",
+            "filtered": f"{train.n_read - train.n_left_out - train.n_rows:,} rows are removed by RecBole's filter keys",
         }
         parts = {"training": len(train), "validation": len(valid), "test": len(test)}
         counts = train.user_num - 1, train.item_num - 1, train.n_rows
@@ -81,15 +81,15 @@ def span_text(first: float, last: float) -> str:
 
 
 def split_text(config: "Config") -> str:
-    """Return in words how a configuration splits a dataset."""
+    """Return a description of how a configuration splits a dataset."""
     if files := config["benchmark_filename"]:
-        return f"as the files say: {', '.join(files)}"
+        return f"as in the files: {', '.join(files)}"
     ((kind, how),) = config["eval_args"]["split"].items()
     group = config["eval_args"]["group_by"]
     whose = "of each user" if group == "user" else "of all users together"
     words = {
-        "LS": "of each user the last row is the test, the one before it the validation",
-        "RS": f"in the ratio {how} {whose}, in time",
+        "LS": "the last row of each user is the test part, the row before it the validation part",
+        "RS": f"in the ratio {how} {whose}, in time order",
         "TS": f"at times that split all rows {how}",
     }
-    return f"{words[kind]} (eval_args); a user's first row has no history and is no target"
+    return f"{words[kind]} (eval_args); a user's first row has no history and is not a target"

@@ -29,17 +29,17 @@ from recbole_dealrec.store.names import DATA
 class SequentialDataset(RecBoleSequentialDataset):
     """RecBole's sequential dataset with titles, exact time order, and histories that keep their latest items.
 
-    Items without a title are left out of the catalogue, and so of targets and histories.
+    Items without a title are left out of the catalogue, the targets and the histories.
 
-    RecBole converts time to float32, in which Unix seconds within two minutes are equal. Here, once rows are filtered,
-    the time column holds their places in time order, int32; rows of equal time are in the order of the file.
+    RecBole converts time to float32, in which Unix seconds within two minutes are equal. Here, after the filters, the
+    time column holds the positions of rows in time order, int32; rows with equal times keep the order of the file.
 
     Attributes:
         titles: titles by internal item id.
-        item_texts: what a history in a prompt says of an item, ``prompt_item`` filled in, by internal item id.
+        item_texts: text of an item in a history in a prompt, ``prompt_item`` filled in, by internal item id.
         n_read: number of rows in the files.
-        n_left_out: number of them that are left out for want of a title.
-        n_untitled: number of items without one.
+        n_left_out: number of these rows that are left out because a title is missing.
+        n_untitled: number of items without a title.
         n_repeated: number of rows that repeat another.
         n_rows: number of rows that are left after RecBole's filters.
         span: earliest and latest time in the files, None if they have none.
@@ -63,7 +63,7 @@ class SequentialDataset(RecBoleSequentialDataset):
 
     @property
     def item_counts(self) -> np.ndarray:
-        """Number of interactions of each item in this part, int64 [n_items]."""
+        """Return the number of interactions of each item in this part, int64 [n_items]."""
         return item_counts(self)
 
     @cached_property
@@ -110,7 +110,7 @@ class SequentialDataset(RecBoleSequentialDataset):
         try:
             return super()._load_feat(filepath, source)
         except (ValueError, TypeError) as error:
-            raise InputError(f"{filepath}: holds no row, or is no atomic file of RecBole: {error}") from error
+            raise InputError(f"{filepath}: holds no row, or is not an atomic file of RecBole: {error}") from error
 
     def _load_interactions(self, file: AtomicFile) -> pd.DataFrame:
         needed = self._needed_columns()
@@ -138,7 +138,7 @@ class SequentialDataset(RecBoleSequentialDataset):
         return self._titled(feat, file)
 
     def _titled(self, feat: pd.DataFrame, file: AtomicFile) -> pd.DataFrame:
-        """Return interactions without items that have no title, and without rows that have no target or history then.
+        """Return interactions without untitled items, and without rows that then have no target or no history.
 
         Raises:
             InputError: no row is left.
@@ -171,7 +171,7 @@ class SequentialDataset(RecBoleSequentialDataset):
 
 @dataclass(frozen=True)
 class Splits:
-    """Training, validation and test part of a dataset."""
+    """Training, validation and test parts of a dataset."""
 
     train: SequentialDataset
     valid: SequentialDataset
@@ -191,7 +191,7 @@ class Splits:
 
     @property
     def contents(self) -> dict[str, str]:
-        """Return the fingerprints of samples and titles, and of what prompts say of items."""
+        """Return the fingerprints of samples and titles, and of the items' texts in prompts."""
         texts = hashlib.sha256("\n".join(self.train.item_texts).encode())
         return {DATA: self.fingerprint, "prompt_item": texts.hexdigest()}
 
@@ -208,11 +208,11 @@ def load_splits(config: Config) -> Splits:
         InputError: a file, column or title is missing, the ranking is not over the full catalogue, or a part is empty.
     """
     if set(config["eval_args"]["mode"].values()) != {"full"}:
-        raise InputError("configuration key 'eval_args': mode has to be full; titles are ranked over the catalogue")
+        raise InputError("configuration key 'eval_args': mode has to be full; the ranking is over the full catalogue")
     if config["eval_args"]["order"] != "TO":
         raise InputError("configuration key 'eval_args': order has to be TO; histories are in time order")
     if config["TIME_FIELD"] in (config["numerical_features"] or []):
-        raise InputError("configuration key 'numerical_features': time is for the order of rows alone; leave it out")
+        raise InputError("configuration key 'numerical_features': time only orders the rows; leave it out")
     try:
         dataset = SequentialDataset(config)
         parts = dataset.build()
@@ -231,7 +231,7 @@ def load_splits(config: Config) -> Splits:
 
 
 def check_cutoffs(key: str, cutoffs: Sequence[int], dataset: SequentialDataset) -> None:
-    """Raise InputError if the largest of the cut-offs that configuration key ``key`` names exceeds the items."""
+    """Raise InputError if the largest of the cut-offs of configuration key ``key`` exceeds the number of items."""
     most, items = max(cutoffs), dataset.item_num - 1
     if most > items:
-        raise InputError(f"{key} asks for {most} items, {dataset.dataset_name} has {items}; lower it")
+        raise InputError(f"{key} asks for {most} items, but {dataset.dataset_name} has {items}; lower it")

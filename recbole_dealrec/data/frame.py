@@ -47,14 +47,14 @@ def dataset_written(
         interactions: as for ``recbole_dealrec.select_fewshot``.
         items: as for ``recbole_dealrec.select_fewshot``.
         keys: the user's configuration keys; ``checkpoint_dir`` is the temporary folder by default.
-        columns: names of columns; None to find them out.
+        columns: names of columns; None to detect them.
         encoding: encoding of text files; None for UTF-8.
 
     Raises:
         InputError: a column or a value is missing, an item has two titles, or a key cannot be used.
     """
     if given := sorted(keys.keys() & _DATA_KEYS):
-        raise InputError(f"configuration key '{given[0]}': the data are those of interactions and items; leave it out")
+        raise InputError(f"configuration key '{given[0]}': the data come from interactions and items; leave it out")
     Config("BIGRec", FRAME, config_dict=keys)  # raises for invalid keys before anything is read
     source = _source(interactions, items, columns or Columns(), encoding)
     rows = Interactions.of(source.interactions(rated=False))
@@ -124,7 +124,7 @@ def _catalogue(source: Source, rows: Interactions) -> ItemTexts:
         raise InputError(f"{source.items.name}: item '{catalogue.retitled}' has 2 titles; keep one of them")
     if untitled := [item for item in rows.items if item not in catalogue.texts]:
         getLogger().warning(
-            f"{source.items.name}: {len(untitled)} items of the interactions have no title and are left out, the first "
+            f"{source.items.name}: {len(untitled)} items of the interactions have no title and are left out; the first "
             f"is {untitled[0]}"
         )
     return catalogue

@@ -20,7 +20,7 @@ class SpareBatch(tuple):
 class QueryDataLoader(FullSortEvalDataLoader):
     """Full-ranking evaluation in which rows with the same user and history are one query with several positive items.
 
-    So Recall and NDCG are per user, as in the paper. Queries are sorted by history length, so that the prompts of a
+    Recall and NDCG are then per user, as in the paper. Queries are sorted by history length, so that the prompts of a
     batch are of similar length. Batches do not contain the target item. They are distributed over the processes in
     turn; with FSDP, a process with fewer batches gets a ``SpareBatch``.
 

@@ -11,14 +11,14 @@ from recbole_dealrec.errors import InputError
 if TYPE_CHECKING:
     from recbole_dealrec.config import Config
 
-# What is between two titles of a list. Where a title itself has it, a backslash keeps the two quotes apart.
+# The separator between two titles of a list. If a title contains it, a backslash separates the two quotes.
 _SEPARATOR, _ESCAPED = re.compile(r'(", )(?=\\*")'), r"\1\\"
 _ESCAPED_SEPARATOR = re.compile(r'(", )\\(?=\\*")')
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Instruction, input, and the text of both that the response continues."""
+    """Instruction, input, and the full text of both, which the response continues."""
 
     instruction: str
     input: str
@@ -26,16 +26,16 @@ class Prompt:
 
 
 class PromptTemplate:
-    """Renders the configured texts into prompts that the model continues with a title.
+    """Render the configured texts into prompts that the model continues with a title.
 
     Args:
         config: reads ``prompt_noun``, ``prompt_verb``, ``prompt_instruction``, ``prompt_input`` and ``prompt_layout``.
 
     Attributes:
-        n_lists: how many times the titles stand in a prompt.
+        n_lists: how many times a prompt contains the list of titles.
 
     Raises:
-        InputError: a text has an unknown field or an unmatched brace, or leaves out the history.
+        InputError: a text has an unknown field or an unmatched brace, or lacks the history.
     """
 
     def __init__(self, config: "Config") -> None:
@@ -67,12 +67,12 @@ class PromptTemplate:
 
     @staticmethod
     def response(title: str) -> str:
-        """Return the response for an item's title, which is in quotes as in a list of titles."""
+        """Return the response for an item's title, in quotes as in a list of titles."""
         return f'"{_SEPARATOR.sub(_ESCAPED, title)}"'
 
     @staticmethod
     def title(response: str) -> str:
-        """Return the title in a response: its first line, without the quotes that ``response`` puts round it."""
+        """Return the title in a response: its first line, without the quotes that ``response`` adds."""
         line = next(iter(response.strip().splitlines()), "").strip()
         if line.startswith('"'):
             line = line[1:].removesuffix('"')
@@ -89,7 +89,7 @@ def checked_text(key: str, text: str, fields: set[str], needed: str | None = Non
         key: the key.
         text: its value, a format string.
         fields: names of the fields that it may have.
-        needed: the one that it has to have, None for any.
+        needed: the field that it must have, None if there is none.
     """
     try:
         named = {
@@ -101,7 +101,7 @@ def checked_text(key: str, text: str, fields: set[str], needed: str | None = Non
         raise InputError(f"configuration key '{key}': {error}; write {{{{ and }}}} for plain braces") from error
     if named - fields:
         unknown = min(named - fields)
-        raise InputError(f"configuration key '{key}': unknown field {{{unknown}}}; known are {sorted(fields)}")
+        raise InputError(f"configuration key '{key}': unknown field {{{unknown}}}; choose from {sorted(fields)}")
     if needed and needed not in named:
-        raise InputError(f"configuration key '{key}' leaves out the history: it has no {{{needed}}}; add that")
+        raise InputError(f"configuration key '{key}' lacks the history: it has no {{{needed}}}; add it")
     return text

@@ -10,7 +10,7 @@ def covering_rows(dataset: SequentialDataset) -> np.ndarray:
     """Return the fewest rows whose histories and targets contain the targets of all rows, ascending; int64.
 
     Rows of a user that continue one another (a row's history ends with the previous row's target) form a chain. A row
-    contains the targets of as many rows as its history is long, itself included; so rows are kept at these distances
+    contains the targets of as many rows as its history is long, including itself; so rows are kept at these distances
     from the end of a chain.
     """
     samples = CandidateSamples.from_dataset(dataset)
@@ -27,7 +27,7 @@ def covering_rows(dataset: SequentialDataset) -> np.ndarray:
 def item_counts(dataset: SequentialDataset) -> np.ndarray:
     """Return the number of interactions of each item in a part, int64 [n_items].
 
-    Counted are all targets and the history of the first row of each chain.
+    All targets are counted, and the history of the first row of each chain.
     """
     samples = CandidateSamples.from_dataset(dataset)
     order, is_first = _chains(samples)

@@ -16,7 +16,7 @@ from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.prompt import checked_text
 from recbole_dealrec.errors import InputError
 
-TITLE = "{title}"  # the prompt_item that says nothing but the title
+TITLE = "{title}"  # the prompt_item that contains only the title
 
 
 def read_titles(file: AtomicFile, id_field: str, title_field: str) -> dict[str, str]:
@@ -42,12 +42,12 @@ def read_titles(file: AtomicFile, id_field: str, title_field: str) -> dict[str, 
     for number, row in _item_rows(file, title_column):
         title = " ".join(row[title_column].split())
         if titles.setdefault(row[id_column], title) != title:
-            raise file.error(number, f"item '{row[id_column]}' has another title than above; keep one of the rows")
+            raise file.error(number, f"item '{row[id_column]}' has a different title in an earlier row; keep one")
     return {item: title for item, title in titles.items() if title}
 
 
 def read_item_texts(file: AtomicFile, id_field: str, title_field: str, template: str) -> dict[str, str]:
-    """Return what prompts say of items, on one line each, by item token.
+    """Return the texts of items in prompts, on one line each, by item token.
 
     Args:
         file: item file, checked by ``read_titles``.
@@ -56,7 +56,7 @@ def read_item_texts(file: AtomicFile, id_field: str, title_field: str, template:
         template: text with columns in braces (``prompt_item``).
 
     Raises:
-        InputError: the template names no column, or one that is absent.
+        InputError: the template has a field that is not a column.
     """
     places = {name: place for place, name in enumerate(file.columns())}
     title_column, id_column = places[title_field], places[id_field]
@@ -81,23 +81,23 @@ def _item_rows(file: AtomicFile, title_column: int) -> Iterator[tuple[int, list[
 
 
 def n_sharing(titles: Sequence[str]) -> int:
-    """Return how many of the titles are not the only one of their text."""
+    """Return how many of the titles are equal to another one."""
     return sum(count for count in Counter(titles).values() if count > 1)
 
 
 def distinct_titles(titles: Sequence[str], tokens: Sequence[str]) -> list[str]:
-    """Return titles of which those that are not the only one of their text are followed by the item's token."""
+    """Return the titles; a title that several items have is followed by the item's token."""
     counts = Counter(titles)
     return [f"{title} [{token}]" if counts[title] > 1 else title for title, token in zip(titles, tokens, strict=True)]
 
 
 def cut_titles(titles: Sequence[str], is_long: np.ndarray, limit: int, length: Callable[[str], int]) -> list[str]:
-    """Return titles of which the long ones have at most ``limit`` tokens, and log how many are cut.
+    """Return the titles, with long ones cut to ``limit`` tokens, and log how many are cut.
 
     Args:
         titles: the titles.
         is_long: whether a title is to be cut, bool [n].
-        limit: most tokens of a title that is cut.
+        limit: maximum tokens of a cut title.
         length: returns the number of tokens of a text.
     """
     cut, long = list(titles), np.flatnonzero(is_long)
@@ -107,7 +107,7 @@ def cut_titles(titles: Sequence[str], is_long: np.ndarray, limit: int, length: C
         cut[number] = titles[number][:end].rstrip()
     if len(long):
         getLogger().warning(
-            f"{len(long)} titles have more tokens than a prompt has room for and are cut to {limit} in prompts, the "
-            f"first is '{cut[long[0]]} ...'; raise max_prompt_length if they are to be whole"
+            f"{len(long)} titles have more tokens than fit into a prompt and are cut to {limit} in prompts; the "
+            f"first is '{cut[long[0]]} ...'; raise max_prompt_length to keep them whole"
         )
     return cut

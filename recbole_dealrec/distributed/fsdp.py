@@ -36,9 +36,9 @@ def check_settings(quantization: str | None) -> None:
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise InputError("the Accelerate configuration asks for FSDP 1; write fsdp_version: 2 under fsdp_config")
     if not FullyShardedDataParallelPlugin().reshard_after_forward:
-        raise InputError("the Accelerate configuration leaves parameters whole; write fsdp_reshard_after_forward: true")
+        raise InputError("the Accelerate configuration disables resharding; write fsdp_reshard_after_forward: true")
     if quantization:
-        raise InputError("llm_quantization: quantised weights cannot be sharded; leave out it or FSDP")
+        raise InputError("llm_quantization: quantised weights cannot be sharded; use either llm_quantization or FSDP")
 
 
 def shard(network: nn.Module, device_type: str, mixed_precision: str) -> None:
@@ -56,7 +56,7 @@ def shard(network: nn.Module, device_type: str, mixed_precision: str) -> None:
     # Accelerate itself shards on GPUs only.
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     fsdp2_prepare_model(accelerator, network)
-    network.set_reshard_after_forward(True)  # or Accelerate would leave some parameters unsharded
+    network.set_reshard_after_forward(True)  # otherwise Accelerate leaves some parameters unsharded
     parameters = list(network.parameters())
     local, total = sum(value.to_local().numel() for value in parameters), sum(map(torch.numel, parameters))
     getLogger().info(f"FSDP: this process keeps {local} of the language model's {total} parameters")
@@ -81,7 +81,7 @@ def shard_like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def in_lockstep(items: Iterable[T], spare: Callable[[], T]) -> Iterator[tuple[T, bool]]:
-    """Yield this process's items with True, then, with FSDP, the last one with False until every process has ended.
+    """Yield this process's items with True, then, with FSDP, the last one with False until every process has finished.
 
     Args:
         items: batches, each with the same number of passes through the model.

@@ -47,7 +47,7 @@ def launch(script: str, arguments: Sequence[str], nproc: int, world_size: int, i
             print(f"error: process {rank} was killed by signal {-failure.exitcode}", file=sys.stderr)
         return failure.exitcode if failure.exitcode > 0 else 1
     except SignalException as error:
-        print(f"stopped by signal {error.sigval:d}; the same command goes on from here", file=sys.stderr)
+        print(f"stopped by signal {error.sigval:d}; run the same command again to resume", file=sys.stderr)
         return 128 + error.sigval
     return 0
 

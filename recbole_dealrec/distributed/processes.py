@@ -107,7 +107,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def on_main(compute: Callable[[], T]) -> T:
-    """Call ``compute`` in the main process alone, and return its result, or raise its InputError, in every process."""
+    """Call ``compute`` only in the main process, and return its result, or raise its InputError, in every process."""
     if world_size() == 1:
         return compute()
     value, error = None, None
@@ -150,12 +150,12 @@ def _collective() -> Iterator[None]:
     """Raise RuntimeError if another process ends during a collective.
 
     Before that, wait for the agent to end this process with the exit code of the one that failed first. Agents of other
-    machines do not, as agents do not watch one another (static rendezvous).
+    machines do not do so, because agents do not watch one another (static rendezvous).
     """
     try:
         yield
     except RuntimeError as error:
         time.sleep(_AGENT_SECONDS)
         raise RuntimeError(
-            f"another process has ended early, so this one stops; the same command goes on from here ({error})"
+            f"another process has ended early, so this one stops; run the same command again to resume ({error})"
         ) from error

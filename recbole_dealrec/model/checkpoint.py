@@ -61,7 +61,7 @@ def model_without_weights(key: str, path: str, from_pretrained: Callable, **opti
         InputError: the model cannot be loaded, is an adapter, or weights are missing or have another shape.
     """
     if (Path(path) / "adapter_config.json").is_file():
-        raise InputError(f"{key} '{path}': holds a PEFT adapter, not a model; name what its merge_and_unload() gives")
+        raise InputError(f"{key} '{path}': is a PEFT adapter, not a model; use what its merge_and_unload() returns")
     try:
         with quiet_transformers():
             plain = _plain_config(path, options.get("trust_remote_code", False))
@@ -72,22 +72,22 @@ def model_without_weights(key: str, path: str, from_pretrained: Callable, **opti
         raise load_error(key, path, error) from error
     wrong = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
     wrong = {name for name in wrong if "pooler" not in name}  # unused here, and absent from many encoders
-    if plain:  # a quantised module keeps other tensors, under its own name
+    if plain:  # a quantised module stores other tensors under its name
         modules = {name: f"{name.rpartition('.')[0]}." for name in wrong}
         unexpected = tuple(found["unexpected_keys"])
         wrong = {name for name, module in modules.items() if not any(key.startswith(module) for key in unexpected)}
     if wrong:
         raise InputError(
-            f"{key} '{path}': its weights are not those of the {type(model).__name__} that config.json describes; "
-            f"{len(wrong)} are absent or of another shape, the first is {min(wrong)}"
+            f"{key} '{path}': its weights do not match the {type(model).__name__} that config.json describes; "
+            f"{len(wrong)} are missing or have another shape, such as {min(wrong)}"
         )
     return model
 
 
 def _plain_config(path: str, trust_remote_code: bool) -> dict[str, PretrainedConfig]:
-    """Return the configuration of a quantised checkpoint as one that is not, as an argument; nothing for others.
+    """Return the configuration of a quantised checkpoint without quantisation, as an argument; {} for others.
 
-    The quantised modules cannot be made on the meta device. Raises ImportError if a package that they need is missing.
+    Quantised modules cannot be created on the meta device. Raises ImportError if a package that they need is missing.
     """
     config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     if getattr(config, "quantization_config", None) is None:

@@ -22,7 +22,7 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | N
     reads the labels shifted right by one.
 
     Args:
-        model: takes the entries of a batch except ``labels``; returns logits [B, T or the last of T, V] or an object
+        model: receives the entries of a batch except ``labels``; returns logits [B, T or the last of T, V] or an object
             with ``.logits``. Its training mode and the grad mode are not changed.
         batch: [B, T] tensors on any device, with ``labels`` (-100: ignored; a causal model does not predict t = 0).
         past: keys and values of the tokens before a causal model's batch, see ``decoding/prefix.py``.
@@ -53,7 +53,7 @@ def sample_losses(model: nn.Module, batch: Mapping[str, Tensor], past: Cache | N
 
 
 def last_hidden_states(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return what a causal model's output head reads, [B, T, d]; the whole model runs, as FSDP requires."""
+    """Return the input of a causal model's output head, [B, T, d]; the whole model runs, as FSDP requires."""
     seen = []
 
     def first_of(hidden: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def _logits(
 
 
 def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the inputs without ``position_ids`` if the model's ``forward`` takes none, but counts itself."""
+    """Return the inputs, without ``position_ids`` if the model's ``forward`` computes them itself."""
     accepted = inspect.signature(unwrapped(model).forward).parameters
     if "position_ids" in accepted or any(each.kind is each.VAR_KEYWORD for each in accepted.values()):
         return dict(inputs)
@@ -147,5 +147,5 @@ def _has_frozen_head(model: nn.Module) -> bool:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32, or in float64 if it is that."""
+    """Return the tensor in float32; float64 stays float64."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

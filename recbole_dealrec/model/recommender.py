@@ -44,7 +44,7 @@ class LLMRecommender(SequentialRecommender, ABC):
         super().__init__(config, dataset)
         self.config = config
         if not shows_bars(config):
-            disable_progress_bar()  # that of transformers, before a model is built, loaded or written
+            disable_progress_bar()  # of transformers, before a model is built, loaded or saved
 
     @classmethod
     def restored(cls, config: Config, dataset: SequentialDataset | Catalogue, folder: Path) -> "LLMRecommender":
@@ -81,7 +81,7 @@ class LLMRecommender(SequentialRecommender, ABC):
     ) -> Iterator[tuple[np.ndarray, Any]]:
         """Yield indices and batches for ``represent``, of histories or, with targets, of histories and targets.
 
-        A batch holds rows of similar length, at most ``tokens_per_batch``.
+        A batch contains rows of similar length, at most ``tokens_per_batch``.
         """
 
     @abstractmethod
@@ -96,8 +96,8 @@ class LLMRecommender(SequentialRecommender, ABC):
     def instructions(self, samples: CandidateSamples) -> Iterator[dict[str, Any]]:
         """Yield the texts of each sample by name, for other fine-tuning tools.
 
-        ``instruction``, ``input`` and ``output``; with a chat template ``messages``; ``prompt`` and ``completion``, all
-        that the model reads and all that it learns to write.
+        ``instruction``, ``input`` and ``output``; with a chat template ``messages``; ``prompt`` and ``completion``, the
+        whole texts that the model reads and learns to generate.
         """
 
     @abstractmethod
@@ -105,26 +105,26 @@ class LLMRecommender(SequentialRecommender, ABC):
         """Return the score of every item for each history, float32 [B, n_items]; targets are not read."""
 
     def rehearse_ranking(self) -> float:
-        """Do a part of what the first ranking does once, and skip the rest; return how many times the whole is as much.
+        """Do a part of the one-time work of the first ranking, skip the rest; return whole work divided by this part.
 
-        Rankings are of no use then, but take as long as they do.
+        Rankings after this call are wrong, but take as long as real ones.
         """
         return 1.0
 
     def trial(self) -> tuple[nn.Module, dict[str, Tensor]] | None:
-        """Return a small network of the same kind and a batch for ``loss.sample_losses``, to try what works with it.
+        """Return a small network of the same kind and a batch for ``loss.sample_losses``, to test what it supports.
 
-        None if all that is asked of the network is known to work.
+        None if the network is known to support everything.
         """
         return None
 
     @classmethod
     def card(cls, config: Config, folder: Path) -> dict[str, Any]:
-        """Return what a model card says of the fine-tuned weights in ``folder``.
+        """Return the content of the model card for the fine-tuned weights in ``folder``.
 
         Returns:
             ``metadata`` (keys of Hugging Face's ``ModelCardData``), ``origin`` (what was tuned), ``prompt`` (what the
-            model reads) and ``code`` (Python that loads the weights from their folder); an empty one is left out.
+            model reads) and ``code`` (Python that loads the weights from their folder); empty ones are left out.
         """
         return {"metadata": {}, "origin": "", "prompt": "", "code": ""}
 

@@ -22,7 +22,7 @@ _EXPONENTS = "exponents.json"
 class Reweighting:
     """Divide 1 + the distance of an item by (1 + popularity)^a (1 + collaborative score)^b, all min-max normalised.
 
-    BIGRec has the distance alone, so that its nearest item stays first whatever a and b are.
+    BIGRec uses the distance without 1 +, so its nearest item stays first for all a and b.
 
     The distance is the recommender's score, negated and normalised per query over the items that it ranks.
 
@@ -72,7 +72,7 @@ class Reweighting:
 
 @torch.no_grad()
 def ranks_histories(surrogate: SequentialRecommender) -> bool:
-    """Return whether a surrogate needs nothing but the history to rank the items; some need to know the user."""
+    """Return whether a surrogate can rank the items from the history alone; some also need the user."""
     one = torch.ones(1, 1, dtype=torch.int64, device=surrogate.device)
     interaction = Interaction({surrogate.ITEM_SEQ: one, surrogate.ITEM_SEQ_LEN: one[0]})
     try:
@@ -88,9 +88,9 @@ def _history(surrogate: SequentialRecommender, interaction: Interaction) -> Inte
 
 
 def reweighted(scores: Tensor, popularity: Tensor, collaborative: Tensor, a: float, b: float) -> Tensor:
-    """Return minus the logarithms of the re-weighted distances, float64 [B, n_items]; scores of -inf stay.
+    """Return minus the logarithms of the re-weighted distances, float64 [B, n_items]; -inf stays.
 
-    A logarithm tells distances apart that high exponents bring close to 0.
+    Logarithms distinguish distances that high exponents bring close to 0.
 
     Args:
         scores: scores of the recommender, -inf for items that it does not rank, [B, n_items].

@@ -1,4 +1,4 @@
-"""A run beside its yardsticks, as the terminal and the page show it."""
+"""A run and its yardsticks, as the terminal and the page show them."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ NORMAL_95 = 1.96  # standard errors in half of a 95 % interval
 
 
 def answer_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of the run, of the run re-weighted, and of the yardsticks.
+    """Return the rows of the run, of the re-weighted run, and of the yardsticks.
 
     A row has ``name``, ``test_result``, ``standard_error``, and ``recall_parts``, which may be empty.
     """

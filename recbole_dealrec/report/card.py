@@ -15,7 +15,7 @@ _TEMPLATE = Path(__file__).parent / "templates" / "card.md"
 
 
 def write_card(run: RunFolder, config: Config, result: dict[str, Any]) -> None:
-    """Write the model card of a run, ``README.md`` beside the fine-tuned weights, with Hugging Face's metadata.
+    """Write the model card of a run, ``README.md`` next to the fine-tuned weights, with Hugging Face's metadata.
 
     Args:
         run: folder of the run.

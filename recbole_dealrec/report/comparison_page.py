@@ -1,4 +1,4 @@
-"""The page of a comparison, ``report.html`` beside its tables."""
+"""The page of a comparison, ``report.html`` next to its tables."""
 
 import os
 from pathlib import Path
@@ -19,9 +19,9 @@ def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFram
 
     Args:
         folder: folder of the comparison.
-        runs: the argument of ``comparison_table``; each ``run_dir`` holds a ``result.json``.
+        runs: the argument of ``comparison_table``; each ``run_dir`` contains a ``result.json``.
         table: the result of ``comparison_table``.
-        headline: the metric that the page begins with; None if there is none that tells good from bad.
+        headline: the metric that the page begins with; None without an accuracy metric.
     """
     samplers = list(dict.fromkeys(runs["sampler"]))
     by_quantity = {name: rows.to_dict("records") for name, rows in table.groupby("quantity", sort=False)}
@@ -69,7 +69,7 @@ def _mean_table(parts: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _coverage_figures(selections: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str]]:
-    """Return figures of popularity and history length of the selections of all seeds, beside the candidates."""
+    """Return figures of popularity and history length of the selections of all seeds, and of the candidates."""
     figures = []
     for name, (title, axis) in figure.COVERAGE.items():
         counts = {sampler: [part[name] for part in parts] for sampler, parts in selections.items()}

@@ -1,4 +1,4 @@
-"""Comparison of samplers: means over seeds beside yardsticks, paired tests, costs."""
+"""Comparison of samplers: means over seeds, yardsticks, paired tests, costs."""
 
 import hashlib
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def comparison_table(runs: pd.DataFrame, yardsticks: pd.DataFrame) -> pd.DataFra
         (of a sample, NaN for one seed), ``seeds`` (their number), ``low`` and ``high`` (95 % confidence interval of the
         mean, Student's t, not below 0; NaN for one seed), ``best`` (whether it is the best sampler of a metric), and
         for each reference that was compared with others ``p against <reference>``. There is no p below three seeds or
-        where all differences are equal.
+        if all differences are equal.
     """
     metrics = [name for name in runs if name not in [*_RUN_KEYS, *COSTS]]
     kinds = {"sampler": runs.rename(columns={"sampler": "method"}), "yardstick": yardsticks}
@@ -66,10 +66,10 @@ def comparison_table(runs: pd.DataFrame, yardsticks: pd.DataFrame) -> pd.DataFra
 def yardstick_values(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the yardsticks of each seed as ``method``, ``seed`` and metrics, from the run that has most of them.
 
-    Where there is a mean of several surrogates, it stands for them.
+    A mean of several surrogates replaces them.
 
     Args:
-        runs: the argument of ``comparison_table``; each ``run_dir`` holds a ``result.json``.
+        runs: the argument of ``comparison_table``; each ``run_dir`` contains a ``result.json``.
     """
     rows = []
     for seed, folders in runs.groupby("seed")["run_dir"]:
@@ -83,7 +83,7 @@ def yardstick_values(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _is_best(table: pd.DataFrame) -> pd.Series:
-    """Return whether a row is the best sampler of a metric; where all samplers are equal, none is."""
+    """Return whether a row is the best sampler of a metric; if all samplers are equal, none is."""
     falls = table["quantity"].str.partition("@")[0].isin(smaller_metrics)
     value = table["mean"].where(~falls, -table["mean"])[(table["kind"] == "sampler") & ~table["quantity"].isin(COSTS)]
     of_metric = value.groupby(table["quantity"])
@@ -131,7 +131,7 @@ def paired_p(first: Sequence[float], other: Sequence[float]) -> float:
         other: what they are paired with.
 
     Returns:
-        NaN below three pairs or where all differences are equal.
+        NaN below three pairs or if all differences are equal.
     """
     difference = np.subtract(first, other)
     if len(difference) < LEAST_SEEDS or np.ptp(difference) < _ROUNDING:
@@ -142,7 +142,7 @@ def paired_p(first: Sequence[float], other: Sequence[float]) -> float:
 def write_comparison(parent: Path, runs: pd.DataFrame, table: pd.DataFrame) -> Path:
     """Write ``runs.csv``, ``comparison.csv`` and ``comparison.tex``, and return their folder, named after the runs.
 
-    In ``runs.csv``, each ``run_dir`` is as seen from the folder, beside which the runs lie.
+    In ``runs.csv``, each ``run_dir`` is relative to this folder, which is next to the runs.
     """
     names = [Path(run).name for run in runs["run_dir"]]
     dataset_and_model = names[0].rsplit(f"-{runs['sampler'][0]}-", 1)[0]
@@ -160,7 +160,7 @@ def write_comparison(parent: Path, runs: pd.DataFrame, table: pd.DataFrame) -> P
 
 
 def log_comparison(table: pd.DataFrame, folder: Path, headline: str | None) -> None:
-    """Say the tables, what the tests of the headline metric say, and where the report is."""
+    """Print the tables, the findings on the headline metric, and the path of the report."""
     is_cost = table["quantity"].isin(COSTS)
     lines = ["comparison, mean ± standard deviation over seeds", _drawn(table[~is_cost], _spread)]
     tested = [] if too_few_seeds(table) else [name for name in table if name.startswith(AGAINST)]
@@ -172,7 +172,7 @@ def log_comparison(table: pd.DataFrame, folder: Path, headline: str | None) -> N
     for finding in findings(table, headline) if headline else []:
         CONSOLE.info(finding)
     CONSOLE.info(f"seconds\n{_drawn(table[is_cost], _spread)}")
-    CONSOLE.info(f"report: {folder / 'report.html'}, beside it the tables as CSV and LaTeX, and runs.csv")
+    CONSOLE.info(f"report: {folder / 'report.html'}; the same folder has the tables as CSV and LaTeX, and runs.csv")
 
 
 def _drawn(rows: pd.DataFrame, write: Any) -> str:
@@ -180,7 +180,7 @@ def _drawn(rows: pd.DataFrame, write: Any) -> str:
 
 
 def _cells(rows: pd.DataFrame, write: Any) -> pd.DataFrame:
-    """Return methods by quantities; each cell is what ``write`` makes of a row, a dash where there is none."""
+    """Return methods by quantities; each cell is what ``write`` returns for a row, or a dash without a row."""
     methods, quantities = (list(dict.fromkeys(rows[name])) for name in ("method", "quantity"))
     cells = rows.assign(cell=[write(row) for row in rows.to_dict("records")])
     cells = cells.pivot(index="method", columns="quantity", values="cell").loc[methods, quantities]
@@ -201,7 +201,11 @@ def _latex(table: pd.DataFrame, name: str) -> str:
     is_cost = table["quantity"].isin(COSTS)
     marks = {name: mark for name, mark in _MARKS.items() if f"{AGAINST}{name}" in table}
     told = ", ".join(f"$^{{{mark}}}$ from {escape(reference)}" for reference, mark in marks.items())
-    told = f"Differs {told} ($p < {SIGNIFICANT}$, two-sided paired $t$ test over seeds, Holm)." if told else ""
+    told = (
+        f"Significantly different: {told} ($p < {SIGNIFICANT}$, two-sided paired $t$ test over seeds, Holm)."
+        if told
+        else ""
+    )
     seeds = int(table["seeds"].max())
     over = f"mean $\\pm$ standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
 

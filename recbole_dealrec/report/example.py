@@ -12,7 +12,7 @@ _PLACES = ("highest", "highest selected", "median selected", "lowest selected", 
 
 
 def example_prompts(selection: Selection, samples: CandidateSamples, llm: LLMRecommender) -> dict[str, Any]:
-    """Return the prompts of samples at both ends and in the middle of what the sampler ranks by."""
+    """Return the prompts of samples at both ends and in the middle of the values that the sampler ranks by."""
     name, places = example_places(selection, samples.item_length)
     rows = llm.instructions(samples[np.array(list(places.values()), dtype=np.int64)])
     examples = [
@@ -23,7 +23,7 @@ def example_prompts(selection: Selection, samples: CandidateSamples, llm: LLMRec
 
 
 def example_places(selection: Selection, item_length: np.ndarray) -> tuple[str, dict[str, int]]:
-    """Return the candidates with the highest and lowest values of what the sampler ranks by, and those of the selected.
+    """Return the candidates, and the selected ones, with the highest and lowest values that the sampler ranks by.
 
     Args:
         selection: its ``ranked_by`` names the ranked column.
@@ -48,13 +48,15 @@ def example_places(selection: Selection, item_length: np.ndarray) -> tuple[str, 
 
 
 def _reason(selection: Selection, index: int) -> str:
-    """Return why a sample is among the selected or not."""
+    """Return why a sample is selected or not."""
     group = selection.columns.get("group")
     selected = index in selection.indices
     if group is None:
         return "selected" if selected else "not selected"
     if group[index] < 0:
-        return "set aside by hard_prune_ratio: its score is among the highest"
+        return "pruned by hard_prune_ratio: its score is among the highest"
     same = np.flatnonzero(group == group[index])
     taken = np.count_nonzero(np.isin(same, selection.indices))
-    return f"{'drawn' if selected else 'not drawn'}: group {group[index]} gave {taken} of {len(same)}"
+    return (
+        f"{'drawn' if selected else 'not drawn'}: group {group[index]} has {taken} selected samples out of {len(same)}"
+    )

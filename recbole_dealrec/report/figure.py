@@ -12,7 +12,7 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# Okabe and Ito's colours for all kinds of colour vision; those with contrast on both white and black come first.
+# Okabe and Ito's colours for all kinds of colour vision; the first ones have contrast on both white and black.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]
 SYMBOLS = ["circle", "diamond", "square", "triangle-up", "cross", "x", "star"]
@@ -23,7 +23,7 @@ COVERAGE = {
     "history_length": ("Length of the history", "items in the history"),
 }
 _GREY = "#7f7f7f"
-_LABEL = 20  # characters in a line of a method's name
+_LABEL = 20  # characters per line of a method's name
 _CONFIG = {"displayModeBar": False, "responsive": True}
 
 
@@ -41,8 +41,8 @@ def histogram(edges: Sequence[float], candidates: Sequence[int], selected: Seque
 def group_bars(groups: Mapping[str, Sequence[Any]]) -> Markup:
     """Draw the number of candidates and of selected samples in each group."""
     figure = _figure(xaxis_title="group", yaxis_title="samples (log scale)", barmode="overlay", bargap=0.04)
-    for place, (name, column) in enumerate({"held": "candidates", "gave": "selected"}.items()):
-        hover = "group %{x} " + name + " %{y}"
+    for place, (name, column) in enumerate({"all candidates": "candidates", "selected": "selected"}.items()):
+        hover = "group %{x}, " + name + ": %{y}"
         figure.add_bar(x=groups["group"], y=groups[column], name=name, marker=_fill(place), hovertemplate=hover)
     return _html(_log_counts(figure, groups["candidates"]))
 
@@ -60,7 +60,7 @@ def shares(counts: Mapping[str, Sequence[int]], first: Sequence[int], last: Sequ
 
 
 def share_lines(counts: Mapping[str, Sequence[int]], first: Sequence[int], last: Sequence[int], title: str) -> Markup:
-    """Draw the share of the samples in each range, a line for each of ``counts``; the first line is broad."""
+    """Draw the share of the samples in each range, a line for each of ``counts``; the first line is thick."""
     figure = _figure(xaxis_title=title, yaxis_title="share of samples")
     for place, (name, values) in enumerate(counts.items()):
         style = {"line": {"color": _GREY, "width": 6}, "mode": "lines"} if place == 0 else _line(place - 1)
@@ -74,7 +74,7 @@ def share_lines(counts: Mapping[str, Sequence[int]], first: Sequence[int], last:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over the epochs; ``kept`` is the epoch of the saved weights, if it is to be marked."""
+    """A line over the epochs; ``kept`` is the epoch of the saved weights, which is marked."""
 
     name: str
     epoch: Sequence[int]
@@ -173,7 +173,7 @@ def _line(place: int) -> dict[str, Any]:
 
 
 def _figure(height: int = 320, **layout: Any) -> "go.Figure":
-    import plotly.graph_objects as go  # a second to import, and only needed here
+    import plotly.graph_objects as go  # takes a second to import, and is only needed here
 
     figure = go.Figure()
     figure.update_layout(

@@ -1,4 +1,4 @@
-"""What the tests of a comparison say, in words."""
+"""Results of the tests of a comparison, in words."""
 
 import pandas as pd
 
@@ -8,15 +8,15 @@ SIGNIFICANT = 0.05
 
 
 def findings(table: pd.DataFrame, metric: str) -> list[str]:
-    """Return a sentence for each sampler and each one that it was tested against, or one on too few seeds.
+    """Return a sentence for each test of a sampler against a reference, or one sentence if seeds are too few.
 
     Args:
         table: the result of ``comparison_table``.
-        metric: the metric to speak of.
+        metric: the metric to report.
     """
     columns = [name for name in table if name.startswith(AGAINST)]
     if columns and (few := too_few_seeds(table)):
-        return [f"{few} A test takes {LEAST_SEEDS}."]
+        return [f"{few} A test needs {LEAST_SEEDS}."]
     rows = table[(table["quantity"] == metric) & (table["kind"] == "sampler")].set_index("method")
     return [
         _finding(metric, name, reference, rows["mean"], rows.at[name, f"{AGAINST}{reference}"])
@@ -27,7 +27,7 @@ def findings(table: pd.DataFrame, metric: str) -> list[str]:
 
 
 def too_few_seeds(table: pd.DataFrame) -> str:
-    """Return that there is no conclusion if there are too few seeds for a test, else nothing."""
+    """Return "no conclusion" as a sentence if there are too few seeds for a test, else an empty text."""
     seeds = int(table.loc[table["kind"] == "sampler", "seeds"].min())
     return f"{['One seed', 'Two seeds'][seeds - 1]}: no conclusion." if seeds < LEAST_SEEDS else ""
 
@@ -35,7 +35,7 @@ def too_few_seeds(table: pd.DataFrame) -> str:
 def _finding(metric: str, name: str, reference: str, means: pd.Series, p: float) -> str:
     shown = f"{means[name]:.4f} to {means[reference]:.4f}"
     if p != p:
-        return f"{name} against {reference} on {metric}: no conclusion, the same difference in all seeds ({shown})."
+        return f"{name} against {reference} on {metric}: no conclusion, all seeds have the same difference ({shown})."
     if p >= SIGNIFICANT:
         return f"{name} against {reference} on {metric}: no conclusion ({shown}, p = {p:.3g})."
     word = "above" if means[name] > means[reference] else "below"

@@ -1,4 +1,4 @@
-"""What fine-tuning on all candidates costs: measured where such a run lies beside this one, else estimated."""
+"""Cost of fine-tuning on all candidates: measured if such a run is next to this one, else estimated."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from recbole_dealrec.config.registry import key_of
 from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.store.files import read_json
 
-_STEPS = ("data", "language model", "fine-tuning")  # whose keys decide what fine-tuning on all samples costs
+_STEPS = ("data", "language model", "fine-tuning")  # whose keys decide the cost of fine-tuning on all samples
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class FullCost:
 
     Attributes:
         seconds: wall time.
-        measured: whether it was measured; an estimate takes as many epochs at the same speed.
+        measured: whether it was measured; an estimate assumes as many epochs at the same speed.
     """
 
     seconds: float
@@ -26,10 +26,10 @@ class FullCost:
 
 
 def full_cost(folder: Path, config: Config, result: dict[str, Any]) -> FullCost | None:
-    """Return the cost of fine-tuning on all candidates; None if nothing is known of it.
+    """Return the cost of fine-tuning on all candidates; None if it is unknown.
 
     Args:
-        folder: run folder; runs beside it are searched for one of the sampler Full with the same keys.
+        folder: run folder; a run of the sampler Full with the same keys is searched next to it.
         config: configuration of the run.
         result: ``selected``, ``n_candidates`` and ``seconds`` of the run.
     """

@@ -23,7 +23,7 @@ def render(template: str, **shown: Any) -> str:
 
 
 def number(value: float, form: str = ",.0f") -> Markup:
-    """Return a number as a person reads it; a dash for NaN."""
+    """Return a number in a readable form; a dash for NaN."""
     if value != value:
         return Markup("–")
     return Markup('<data value="{}">{}</data>').format(repr(float(value)), format(value, form))

@@ -56,11 +56,11 @@ def write_report(run: RunFolder, config: Config, result: dict[str, Any], scores:
 
 
 def _answer(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the run beside its yardsticks for the page; empty without them.
+    """Return the run and its yardsticks for the page; empty without yardsticks.
 
     Returns:
-        ``metric``, the headline; ``rows``, the run's first; ``shown``, the metrics at the same cut-off; ``recall``, the
-        name of Recall there; ``figure``, the headline with 95 % intervals.
+        ``metric``, the headline metric; ``rows``, the run's first; ``shown``, the metrics at the same cut-off;
+        ``recall``, the name of Recall there; ``figure``, the headline metric with 95 % intervals.
     """
     if "headline" not in result:
         return {}
@@ -80,7 +80,7 @@ def _answer(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _about(config: Config, result: dict[str, Any]) -> str:
-    """Return dataset, model, sampler, seed and date in a line."""
+    """Return dataset, model, sampler, seed and date in one line."""
     path = Path(config["llm_path"]).name if "llm_path" in config else ""
     named = f"{config['model']} with {'the tiny LLM' if path == 'tiny' else path}" if path else config["model"]
     origin = f" for {result['selected_by']['model']}, read from {config['selection']}" if config["selection"] else ""
@@ -145,12 +145,12 @@ def _trainings(trainings: dict[str, Any], config: Config) -> list[tuple[str, str
 
 
 def _curve_name(step: str, part: str, metric: str) -> str:
-    """Return the name of a curve; where both parts are losses, they share a figure."""
+    """Return the name of a curve; if both parts are losses, they share a figure."""
     return f"{step}: {part}" if metric == "loss" else step
 
 
 def _best_epoch(curve: dict[str, Any], metric: str) -> int:
-    """Return the epoch of the best result, of equal ones the last, as RecBole's early stopping keeps it."""
+    """Return the epoch of the best result; of equal ones the last, which RecBole's early stopping keeps."""
     values = np.array(curve["valid_result"][metric])
     best = values.min() if metric == "loss" else values.max()
     return curve["valid_epoch"][int(np.flatnonzero(values == best)[-1])]

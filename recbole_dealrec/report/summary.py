@@ -15,26 +15,26 @@ from recbole_dealrec.store.peak_memory import memory_text
 
 
 def log_summary(config: Config, result: dict[str, Any]) -> None:
-    """Say a run's metrics, the yardsticks beside them, and the seconds and memory of each step."""
+    """Print a run's metrics, its yardsticks, and the seconds and memory of each step."""
     title = f"{config['dataset']}, {config['model']}, {config['sampler']}: "
     chosen = f"{len(result['selected']):,} of {result['n_candidates']:,} candidate samples"
     tested = f"{result['n_test_queries']:,} test queries, ± standard error over them"
     CONSOLE.info(f"{title}{chosen}; {tested}")
     CONSOLE.info(f"metrics\n{_metric_table(result)}")
     if "verdict" in result:
-        CONSOLE.info(f"what else ranks these queries\n{_yardstick_table(result)}")
+        CONSOLE.info(f"this run and its yardsticks\n{_yardstick_table(result)}")
         CONSOLE.info(result["verdict"])
     CONSOLE.info(f"seconds and peak memory\n{_step_table(result)}")
 
 
 def log_next(folder: Path, last: str) -> None:
-    """Say where the results of a run are, and what comes next."""
+    """Print where the results of a run are, and what to do next."""
     lines = {
         "select": [f"few-shot samples: {folder / 'fewshot.jsonl'}"],
         "evaluate": [f"report: {folder / 'report.html'}", f"recommend: recbole-dealrec recommend {folder} --user ID"],
     }
-    goes_on = [] if last == LAST_STEPS[-1] else ["go on: the same command without --last_step"]
-    CONSOLE.info("\n".join(["what is next", *lines.get(last, []), *goes_on]))
+    goes_on = [] if last == LAST_STEPS[-1] else ["continue: the same command without --last_step"]
+    CONSOLE.info("\n".join(["next steps", *lines.get(last, []), *goes_on]))
 
 
 def _metric_table(result: dict[str, Any]) -> str:
@@ -61,7 +61,7 @@ def _step_table(result: dict[str, Any]) -> str:
     seconds, memory = result["seconds"], result["memory_mib"]
     labels = surrogate_labels(seconds)
     rows = [[labels[name], f"{spent:,.1f}", memory_text(memory.get(name, {}))] for name, spent in seconds.items()]
-    rows.append(["all steps, whenever they ran", f"{sum(seconds.values()):,.1f}", ""])
+    rows.append(["all steps, with earlier runs", f"{sum(seconds.values()):,.1f}", ""])
     return _drawn(["", "seconds", "memory"], rows)
 
 

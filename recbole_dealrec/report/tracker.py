@@ -1,4 +1,4 @@
-"""Accelerate's trackers for one run: TensorBoard, Weights & Biases and MLflow, each with its report as an artefact."""
+"""Accelerate's trackers for one run: TensorBoard, Weights & Biases and MLflow, each with the report as an artefact."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from accelerate.tracking import MLflowTracker, TensorBoardTracker, WandBTracker
 
 from recbole_dealrec.config import Config
 
-_EXPERIMENT = "recbole-dealrec"  # MLFLOW_EXPERIMENT_NAME is stronger
+_EXPERIMENT = "recbole-dealrec"  # MLFLOW_EXPERIMENT_NAME overrides it
 _FOLDER = "tensorboard"
 
 
@@ -18,11 +18,11 @@ class TensorBoard(TensorBoardTracker):
 
     Args:
         folder: run folder.
-        name: name of the run, the same whenever it is called again.
+        name: name of the run, the same each time it is called.
         config: configuration of the run.
 
     Attributes:
-        known: whether it has been told of this run before.
+        known: whether it already has this run.
     """
 
     def __init__(self, folder: Path, name: str, config: Config) -> None:
@@ -30,7 +30,7 @@ class TensorBoard(TensorBoardTracker):
         self.known = (folder / _FOLDER).is_dir()
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
-        # As a text: Accelerate's table of hyperparameters would be another run in TensorBoard.
+        # As text, because Accelerate's table of hyperparameters would be another run in TensorBoard.
         self.log({"configuration": f"```yaml\n{yaml.safe_dump(values, allow_unicode=True)}```"})
 
     def log_result(self, values: dict[str, float], report: Path | None) -> None:
@@ -44,16 +44,16 @@ class TensorBoard(TensorBoardTracker):
 
 
 class WandB(WandBTracker):
-    """A run of Weights & Biases in ``wandb_project``, found again by its id; arguments as above."""
+    """A run of Weights & Biases in ``wandb_project``, found again by its id; arguments as in ``TensorBoard``."""
 
-    known = True  # offline it cannot be asked
+    known = True  # unknown offline
 
     def __init__(self, folder: Path, name: str, config: Config) -> None:
         super().__init__(config["wandb_project"], id=name, name=name, resume="allow")
 
     def start(self) -> None:
         super().start()
-        # Its own step cannot go back to 0 for the next training.
+        # W&B's own step cannot go back to 0 for the next training.
         self.run.define_metric("epoch")
         self.run.define_metric("*", step_metric="epoch")
 
@@ -61,7 +61,7 @@ class WandB(WandBTracker):
         super().log({**values, "epoch": step})
 
     def log_result(self, values: dict[str, float], report: Path | None) -> None:
-        """Put the final values into the run's summary, and the report among its artefacts."""
+        """Add the final values to the run's summary, and the report to its artefacts."""
         self.run.summary.update(values)
         if report:
             self.run.log_artifact(str(report), name=f"report-{self.run.id}", type="report")
@@ -71,7 +71,7 @@ class WandB(WandBTracker):
 
 
 class MLflow(MLflowTracker):
-    """A run of MLflow, found again by its name; arguments as above."""
+    """A run of MLflow, found again by its name; arguments as in ``TensorBoard``."""
 
     def __init__(self, folder: Path, name: str, config: Config) -> None:
         super().__init__(_EXPERIMENT, run_name=name)
@@ -103,5 +103,5 @@ TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
 
 
 def plain_name(*parts: str) -> str:
-    """Return a name of letters, digits and ``_-./``, which every tracker takes: ``test/recall_at_10``."""
+    """Return a name of letters, digits and ``_-./``, which every tracker accepts: ``test/recall_at_10``."""
     return re.sub(r"[^-\w./]", "_", "/".join(parts).replace("@", "_at_"), flags=re.ASCII)

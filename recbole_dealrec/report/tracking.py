@@ -20,17 +20,17 @@ _RECORD = "tracking.json"
 
 
 def check_tracking(config: Config, kept: bool) -> None:
-    """Raise InputError if a run that is tracked is not kept: its folder says what is logged already."""
+    """Raise InputError if a tracked run is not kept: its folder records what is already logged."""
     if config["log_with"] and not kept:
-        raise InputError("log_with: a run has to be kept to be tracked; give saved=True or a checkpoint_dir")
+        raise InputError("log_with: a run has to be kept to be tracked; set saved=True or checkpoint_dir")
 
 
 class Tracking:
     """The trackers of a run, in its main process; none without ``log_with``.
 
-    ``tracking.json`` in the run folder has the run's name in all of them, and counts what each has of each curve: a run
-    that is called again goes on in the same place and logs nothing twice. What a tracker fails to take is logged with
-    the next values.
+    ``tracking.json`` in the run folder has the run's name in all trackers, and the number of points of each curve that
+    each tracker has. A run that is called again resumes there and logs nothing twice. Values that a tracker fails to
+    log are logged with the next ones.
 
     Args:
         config: configuration of the run.
@@ -47,12 +47,12 @@ class Tracking:
         self._started: list[str] = []
 
     def start(self) -> None:
-        """Start the trackers, and log the configuration where it is not logged yet.
+        """Start the trackers, and log the configuration if it is not logged yet.
 
         Raises:
-            InputError: a tracker cannot be started, as when its server does not answer.
+            InputError: a tracker cannot be started, for example because its server does not answer.
         """
-        self._save()  # the name, before a tracker has it
+        self._save()  # the name, before a tracker gets it
         PartialState(cpu=self.config["device"].type == "cpu")  # the trackers ask it for the main process
         for name, tracker in self._trackers.items():
             try:
@@ -61,13 +61,13 @@ class Tracking:
                 if name not in self._logged or not tracker.known:
                     tracker.store_init_configuration(self.config.resolved())
                     self._logged[name] = {}
-            except Exception as error:  # each tracker has errors of its own
+            except Exception as error:  # each tracker has its own errors
                 reason = str(error).partition("\n")[0]
-                raise InputError(f"log_with: {name} cannot be started ({reason}); mend it or leave it out") from error
+                raise InputError(f"log_with: {name} cannot be started ({reason}); fix it or leave it out") from error
             self._save()
 
     def log_curve(self, step: str, curve: Mapping[str, Any]) -> None:
-        """Log what the trackers do not have of a training.
+        """Log the points of a training that the trackers do not have yet.
 
         Args:
             step: the training's step, such as "surrogate 1"; its metrics are ``surrogate_1/train_loss`` and the like.
@@ -87,7 +87,7 @@ class Tracking:
 
         Args:
             curves: curve of each of its trainings, by step.
-            result: result of ``Pipeline.run``, whose metrics, yardsticks and costs are logged as far as there are any.
+            result: result of ``Pipeline.run``, whose metrics, yardsticks and costs are logged, if it has them.
         """
         for step, curve in curves.items():
             self.log_curve(step, curve)
@@ -127,15 +127,15 @@ def tracked(config: Config, folder: RunFolder) -> Iterator[Tracking]:
 
 @contextmanager
 def _warned(name: str) -> Iterator[None]:
-    """Let a run of hours go on where a tracker fails."""
+    """Warn if a tracker fails, so that a long run continues."""
     try:
         yield
-    except Exception as error:  # each tracker has errors of its own
-        getLogger().warning(f"{name} failed ({error}); the same command logs what it lacks")
+    except Exception as error:  # each tracker has its own errors
+        getLogger().warning(f"{name} failed ({error}); run the same command again to log the missing values")
 
 
 def _points(curve: Mapping[str, Any]) -> list[tuple[int, dict[str, float]]]:
-    """Return epochs and values of a curve in the order in which they come up."""
+    """Return epochs and values of a curve in the order of time."""
     losses = [(epoch, {"train_loss": loss}) for epoch, loss in enumerate(curve["train_loss"])]
     results = [
         (epoch, {f"valid_{metric}": values[place] for metric, values in curve["valid_result"].items()})

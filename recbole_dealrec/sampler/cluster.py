@@ -11,10 +11,10 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.sampler.coverage import PRUNED, draw_from_groups
 from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler, report_excluded
 
-_MOST_EXACT = 20_000  # most points for k-means on all of them; more are clustered in small batches
+_MOST_EXACT = 20_000  # largest number of points for k-means; mini-batch k-means clusters more
 _S2L_CLUSTERS = 100  # as in the released code
 _RECRANKER_CLUSTERS = 10  # as in the released code, like the two below
-_RECRANKER_SHARE = 0.6  # share of the budget drawn by importance, and the share drawn by clusters
+_RECRANKER_SHARE = 0.6  # share of the budget drawn by importance, and also the share drawn by clusters
 _RECRANKER_PENALTY = 0.95
 
 
@@ -63,11 +63,11 @@ class S2LSampler(ClusterSampler):
 class RecRankerSampler(FewShotSampler):
     """Draws by history length and by clusters (Luo et al., TOIS 2024, arXiv 2312.16018, and its released code).
 
-    0.6 of the budget is drawn with weights ln(number of interactions), and as many from ten clusters of the surrogate's
-    representations in proportion to their size, both with replacement. The few-shot samples are drawn from these, a
-    sample that was drawn c times with weight c * 0.95^(c - 1). The authors draw them with replacement, too; here they
-    are drawn without, and the first draws are repeated until they contain enough different samples. A history counts at
-    most ``MAX_ITEM_LIST_LENGTH`` interactions.
+    60 % of the budget is drawn with weights ln(number of interactions), and 60 % from ten clusters of the surrogate's
+    representations, in proportion to their size; both with replacement. The few-shot samples are drawn from these; a
+    sample that was drawn c times has weight c * 0.95^(c - 1). The authors draw them with replacement; here they are
+    drawn without replacement, and the first draws are repeated until they contain enough different samples. A history
+    counts at most ``MAX_ITEM_LIST_LENGTH`` interactions.
     """
 
     needs = ("surrogate_representation",)

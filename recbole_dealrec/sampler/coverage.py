@@ -6,12 +6,12 @@ PRUNED = -1
 
 
 def score_groups(scores: np.ndarray, n_groups: int = 50, hard_prune_ratio: float = 0.1) -> np.ndarray:
-    """Return the group of each sample, the one of ``n_groups`` score ranges of equal width that contains its score.
+    """Return the group of each sample: which of ``n_groups`` score ranges of equal width contains its score.
 
     Args:
         scores: float [n].
         n_groups: K.
-        hard_prune_ratio: share of the samples, those with the highest scores, that is pruned first.
+        hard_prune_ratio: share of the samples, with the highest scores, that is pruned first.
 
     Returns:
         int64 [n] in [0, K), lowest scores in group 0; -1 where a score is pruned or not finite.
@@ -31,7 +31,7 @@ def score_groups(scores: np.ndarray, n_groups: int = 50, hard_prune_ratio: float
 
 
 def _kept_by_hard_prune(scores: np.ndarray, hard_prune_ratio: float) -> np.ndarray:
-    """Return whether each score is finite and not pruned, bool [n]; of equal scores the later ones are pruned first."""
+    """Return whether each score is finite and not pruned, bool [n]; of equal scores, later ones are pruned first."""
     finite = np.isfinite(scores)
     values = scores[finite]
     left = n_after_pruning(len(values), hard_prune_ratio)

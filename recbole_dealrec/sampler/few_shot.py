@@ -18,7 +18,7 @@ _MANY = 0.2  # share of the candidates
 class FewShotSampler(ABC):
     """Base class of samplers that choose the samples to fine-tune a language model on.
 
-    RecBole's own samplers are something else: they draw negative items.
+    RecBole's own samplers are different: they draw negative items.
 
     Args:
         config: reads ``n_fewshot``, ``seed`` and the sampler's own keys.
@@ -63,19 +63,19 @@ class FewShotSampler(ABC):
 
 
 def settle_n_fewshot(configs: Sequence[Config], n_candidates: int) -> None:
-    """Give ``n_fewshot: auto`` its number, 2 % of the candidates and at least 64; warn above 20 % of them.
+    """Set ``n_fewshot: auto`` to 2 % of the candidates, at least 64; warn above 20 % of them.
 
     Args:
-        configs: configurations that differ in keys of the selection alone.
-        n_candidates: number of candidates, of which the sampler Full takes all.
+        configs: configurations that differ only in keys of the selection.
+        n_candidates: number of candidates; the sampler Full selects all of them.
     """
     for config in configs:
         config.settle(n_fewshot=max(_LEAST, round(_SHARE * n_candidates)))
     n_fewshot = configs[0]["n_fewshot"]
     if n_fewshot > _MANY * n_candidates and any(config["sampler"] != "Full" for config in configs):
         getLogger().warning(
-            f"n_fewshot: {n_fewshot} are {n_fewshot / n_candidates:.0%} of {n_candidates} candidate samples; the more "
-            "are selected, the less it matters which; lower n_fewshot, or raise samples_per_user for more candidates"
+            f"n_fewshot is {n_fewshot}, {n_fewshot / n_candidates:.0%} of {n_candidates} candidate samples; with so "
+            "many, the choice matters little; lower n_fewshot, or raise samples_per_user for more candidates"
         )
 
 

@@ -1,4 +1,4 @@
-"""Samplers that need no model: by frequency of the target, by its popularity, by length of the history."""
+"""Samplers that need no model: by frequency or popularity of the target, or by length of the history."""
 
 from abc import abstractmethod
 from logging import getLogger
@@ -14,7 +14,7 @@ from recbole_dealrec.sampler.score import highest
 class TargetFrequencySampler(FewShotSampler):
     """Draw without replacement, so that the targets follow the frequencies of the validation part's targets.
 
-    It sees the validation part's targets. Where too few candidates have such a target, the rest is drawn uniformly.
+    It uses the validation part's targets. If too few candidates have such a target, the rest is drawn uniformly.
     """
 
     needs = ("target_frequency",)
@@ -28,13 +28,13 @@ class TargetFrequencySampler(FewShotSampler):
         if len(wanted) >= count:
             return np.sort(random.choice(len(samples), count, replace=False, p=weight / weight.sum()))
         missing = count - len(wanted)
-        getLogger().warning(f"{len(wanted)} candidates have a validation target; {missing} are drawn freely")
+        getLogger().warning(f"{len(wanted)} candidates have a validation target; {missing} more are drawn uniformly")
         others = random.choice(np.flatnonzero(weight == 0), missing, replace=False)
         return np.sort(np.concatenate([wanted, others]))
 
 
 class CountSampler(FewShotSampler):
-    """Base class of samplers by a count that the candidates show, ``ranked_by``; equal counts are drawn by ``seed``."""
+    """Base class of samplers by a count of each candidate, ``ranked_by``; equal counts are drawn at random."""
 
     @abstractmethod
     def count(self, samples: CandidateSamples) -> np.ndarray:
@@ -49,7 +49,7 @@ class CountSampler(FewShotSampler):
 
 @register_sampler("Popular")
 class PopularSampler(CountSampler):
-    """The candidates whose targets are targets of the most candidates."""
+    """The candidates with the targets that are most frequent among all candidates."""
 
     ranked_by = "target_count"
 
@@ -59,7 +59,7 @@ class PopularSampler(CountSampler):
 
 @register_sampler("Longest")
 class LongestSampler(CountSampler):
-    """The candidates with the longest histories, as far as ``MAX_ITEM_LIST_LENGTH`` keeps them."""
+    """The candidates with the longest histories, which ``MAX_ITEM_LIST_LENGTH`` limits."""
 
     ranked_by = "history_length"
 

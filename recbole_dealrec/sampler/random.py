@@ -17,7 +17,7 @@ class RandomSampler(FewShotSampler):
 
 @register_sampler("Full")
 class FullSampler(FewShotSampler):
-    """All candidates, whatever ``n_fewshot`` is."""
+    """All candidates; ``n_fewshot`` has no effect."""
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         return np.arange(len(samples))

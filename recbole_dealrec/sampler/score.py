@@ -28,7 +28,7 @@ class ScoreSampler(FewShotSampler):
 
 
 class HighestSampler(ScoreSampler):
-    """The ``n_fewshot`` highest scores; of equal scores the earlier samples."""
+    """The ``n_fewshot`` highest scores; of equal scores, the earlier samples."""
 
     def select(self, score: np.ndarray) -> np.ndarray:
         return highest(score, self.config["n_fewshot"])
@@ -47,7 +47,7 @@ class CoverageSampler(ScoreSampler):
 
 
 def highest(scores: np.ndarray, n_fewshot: int) -> np.ndarray:
-    """Return the indices of the highest scores, int64 [n_fewshot], sorted; of equal scores the first ones.
+    """Return the indices of the highest scores, int64 [n_fewshot], sorted; of equal scores, the first ones.
 
     Raises:
         ValueError: fewer than ``n_fewshot`` scores are finite.

@@ -1,4 +1,4 @@
-"""The card of a selection, ``selection.json``, and the sampler that takes the samples of another run's card."""
+"""The card of a selection, ``selection.json``, and the sampler that uses the samples of another run's card."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from recbole_dealrec.store.step import Record
 
 CARD = "selection.json"
 Card = dict[str, Any]
-_SHARED = ("sampler", "n_fewshot", "samples_per_user")  # keys that a run has in common with the card it takes
+_SHARED = ("sampler", "n_fewshot", "samples_per_user")  # keys that a run shares with the card that it uses
 _NAMED = ("dataset", "model", "sampler")
 _TYPES = {
     "data": str, **dict.fromkeys(_NAMED, str), "indices": list, "users": list, "targets": list, "keys": dict,
@@ -37,7 +37,7 @@ def selection_card(
     indices: np.ndarray,
     records: Mapping[str, Record],
 ) -> Card:
-    """Return what another run needs to take a selection, and where it comes from; a card that was taken, as it is.
+    """Return what another run needs to use a selection, and its origin; a card that this run uses is not changed.
 
     Args:
         sampler: the sampler of the run.
@@ -49,7 +49,7 @@ def selection_card(
     Returns:
         ``dataset``, ``model`` and ``sampler``; ``data``, the fingerprint of the data; ``indices``, ``users`` and
         ``targets`` of the selected samples; ``keys``, the configuration up to the selection; ``versions`` of packages;
-        ``steps``, the records of those that the selection took, without loading the language model.
+        ``steps``, the records of the steps that the selection needs, without loading the language model.
     """
     if isinstance(sampler, GivenSampler):
         return sampler.card
@@ -84,7 +84,7 @@ def read_card(path: str) -> Card:
             raise _error(path, f"'{name}' is missing or malformed")
     indices = card["indices"]
     if not indices or not all(type(index) is int and index >= 0 for index in indices):
-        raise _error(path, "'indices' holds something else than indices of candidates")
+        raise _error(path, "'indices' contains something other than indices of candidates")
     if indices != sorted(set(indices)) or not len(indices) == len(card["users"]) == len(card["targets"]):
         raise _error(path, "'indices' is not sorted, or not as long as 'users' and 'targets'")
     if absent := {*_SHARED} - {*card["keys"], "sampler"}:
@@ -95,13 +95,13 @@ def read_card(path: str) -> Card:
 
 
 def shared_keys(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys that a run has in common with the card that it takes; none without ``selection``.
+    """Return the keys that a run shares with the card that it uses; none without ``selection``.
 
     Args:
         given: keys that the user has set.
 
     Raises:
-        InputError: one is given with another value, or the card cannot be read.
+        InputError: the user has set one to another value, or the card cannot be read.
     """
     if not given.get("selection"):
         return {}
@@ -111,7 +111,7 @@ def shared_keys(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name in given and str(given[name]) != str(value):
             raise InputError(
-                f"configuration key '{name}' is {given[name]} beside selection '{path}', which was made with {value}; "
+                f"configuration key '{name}' is {given[name]}, but selection '{path}' was made with {value}; "
                 "leave one of them out"
             )
     return values
@@ -136,7 +136,7 @@ class GivenSampler(FewShotSampler):
 
     @property
     def origin(self) -> Card:
-        """Return the card without the cost, which is told and changes no result."""
+        """Return the card without the cost, which is only reported and changes no result."""
         return {name: value for name, value in self.card.items() if name != "steps"}
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
@@ -151,13 +151,13 @@ class GivenSampler(FewShotSampler):
         """Raise InputError if the card was made on other data.
 
         Raises:
-            InputError: the fingerprint differs, or the user or target of a sample.
+            InputError: the fingerprint differs, or the user or target of a sample differs.
         """
         card, path, dataset = self.card, self.config["selection"], self.config["dataset"]
         if card["data"] != splits.fingerprint or card["indices"][-1] >= len(samples):
             raise InputError(
                 f"selection '{path}' was made on other data: {card['dataset']} there, {dataset} here, and rows, titles "
-                "or split differ; give the same files and data keys"
+                "or split differ; use the same files and data keys"
             )
         found = _named_samples(splits, samples, np.array(card["indices"]))
         for name in ("users", "targets"):
@@ -193,4 +193,4 @@ def _is_record(record: Any) -> bool:
 
 
 def _error(path: str, reason: str) -> InputError:
-    return InputError(f"selection '{path}': {reason}; name the {CARD} of a run")
+    return InputError(f"selection '{path}': {reason}; use the {CARD} of a run")

@@ -1,7 +1,7 @@
 """Directional derivatives and gradients of functions of named tensors, in two ways.
 
-The transforms of ``torch.func`` wrap every tensor, so a forward pass that goes through NumPy, like that of a graph
-network that builds its graphs there, fails in them. PyTorch's own dual numbers and graphs wrap none.
+The transforms of ``torch.func`` wrap every tensor, so they fail if the forward pass uses NumPy, for example in a graph
+network that builds its graphs there. PyTorch's own dual numbers and graphs wrap no tensor.
 """
 
 from collections.abc import Callable

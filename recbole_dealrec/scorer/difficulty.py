@@ -107,8 +107,8 @@ class LossTrajectoryScorer(Scorer):
         losses = processes.on_main(lambda: self._losses(samples))
         if not losses:
             raise InputError(
-                "the surrogate's training was never evaluated, so there are no losses to follow; surrogate_epochs and "
-                "surrogate_eval_step have to be at least 1"
+                "the surrogate's training was never evaluated, so there is no loss trajectory; set surrogate_epochs "
+                "and surrogate_eval_step to 1 or more"
             )
         return np.stack(losses, axis=1).astype(np.float32)
 
@@ -158,7 +158,7 @@ def measure_samples(
     measure: Callable[[nn.Module, Interaction], Tensor],
     description: str | None = None,
 ) -> np.ndarray:
-    """Return ``measure`` of all samples, [B] or [B, d] a batch, in eval mode; float64 [n] or float32 [n, d]."""
+    """Return ``measure`` of all samples, [B] or [B, d] per batch, in eval mode; float64 [n] or float32 [n, d]."""
     hidden = description is None or not config["show_progress"]
     batches = with_progress(surrogate_batches(surrogate, samples, config), len(samples), description, hidden)
     was_training = surrogate.training
@@ -203,7 +203,7 @@ def _gradient_norms(surrogate: nn.Module, batch: Interaction) -> Tensor:
     if not isinstance(surrogate, EveryPosition) and not _are_products(surrogate, hidden, logits):
         raise InputError(
             f"surrogate_model '{type(surrogate).__name__}' does not score items by products with their embeddings, "
-            "which GraNd needs; SASRec and GRU4Rec do"
+            "which GraNd needs; use SASRec or GRU4Rec"
         )
     return _el2n(logits, batch[surrogate.POS_ITEM_ID]) * hidden.norm(dim=-1)
 
@@ -224,5 +224,5 @@ def _last_hidden(surrogate: nn.Module, batch: Interaction) -> Tensor:
             return hidden
     raise InputError(
         f"surrogate_model '{type(surrogate).__name__}' does not compute one hidden state per history, which the "
-        "sampler needs; SASRec, GRU4Rec and NARM do"
+        "sampler needs; use SASRec, GRU4Rec or NARM"
     )

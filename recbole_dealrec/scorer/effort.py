@@ -23,7 +23,7 @@ from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progres
 class EffortScorer(Scorer):
     """The paper's effort score E(s) = ||grad_phi l_LLM(s)||_2 over the fine-tuned parameters phi, exact and batched.
 
-    Larger means that the sample requires more change of the model.
+    A larger score means that the model has to change more for the sample.
 
     Args:
         llm: recommender before fine-tuning.
@@ -67,7 +67,7 @@ class EffortScorer(Scorer):
 
     @contextmanager
     def _gradient_norms(self, names: Sequence[str]) -> Iterator[Callable[[dict[str, Tensor]], np.ndarray]]:
-        """Give a function of a batch's gradient norms by these parameters, [B], in parts if the memory is too small."""
+        """Yield a function of a batch's gradient norms for these parameters, [B]; in parts if memory is too small."""
         with self._way(self.llm.network, names) as norms_of:
             yield lambda batch: in_fitting_parts(norms_of, batch, len(batch["labels"]), _select_rows, np.concatenate)
 
@@ -90,5 +90,5 @@ def chosen_parameters(network: nn.Module, choice: str | Sequence[str]) -> list[s
         return [name for name, layer in zip(trained, layers, strict=True) if layer == max(layers)]
     chosen = [name for name in trained if any(fnmatchcase(name, pattern) for pattern in choice)]
     if not chosen:
-        raise InputError(f"effort_parameters {list(choice)} match no trained parameter; the first is {trained[0]}")
+        raise InputError(f"effort_parameters {list(choice)} match no trained parameter, such as {trained[0]}")
     return chosen

@@ -50,9 +50,9 @@ _NO_ENTRIES = Entries(np.empty((0, KEY_BYTES), np.uint8), np.empty(0), np.empty(
 class EffortCache:
     """Effort scores in a folder that several runs can read and write at the same time.
 
-    There is one file per network. A run reads from it the scores of earlier runs, such as those on fewer data, with
-    another sampler, or interrupted. Their computing time counts towards the current step. The folder can be deleted at
-    any time.
+    There is one file per network. A run reads from it the scores of earlier runs, such as runs on less data, with
+    another sampler, or interrupted ones. Their computing time is added to the current step. The folder can be deleted
+    at any time.
 
     Args:
         folder: folder of the cache; created if absent.
@@ -74,7 +74,7 @@ class EffortCache:
             llm: the recommender.
             samples: the samples.
             effort_parameters: value of the configuration key.
-            compute_context: gives a function of a batch's scores, [B]; entered only if a score is missing.
+            compute_context: yields a function of a batch's scores, [B]; entered only if a score is missing.
         """
         fingerprint = llm.fingerprint()
         path = self.folder / fingerprint[:_FOLDER_DIGITS] / _FILE
@@ -128,7 +128,7 @@ def _missing_batches(
     """Yield indices and batches of the missing scores.
 
     A batch whose scores are all missing is unchanged, so that an interrupted run gives the same scores as an
-    uninterrupted one, to the last digit. The missing samples of the other batches are batched anew.
+    uninterrupted one, to the last digit. The missing samples of the other batches are put into new batches.
     """
     rest = []
     for index, batch in llm.batches(samples):
@@ -142,7 +142,7 @@ def _missing_batches(
 
 
 def _compute(path: Path, entries: Entries, batches: Iterator, compute: Callable) -> np.ndarray:
-    """Compute this process's share, set and store its entries, and return which of them these are, bool [n]."""
+    """Compute this process's share, set and store its entries, and return their mask, bool [n]."""
     new, writer, start = np.zeros(len(entries.keys), dtype=bool), PeriodicWriter(), perf_counter()
     for index, values in compute_share(batches, compute):
         # The other processes compute at the same time.
@@ -183,7 +183,7 @@ def _read(path: Path) -> Entries:
         with np.load(path) as arrays:
             entries = Entries(*(arrays[name] for name in Entries._fields))
         if not all(map(_same_layout, entries, _NO_ENTRIES)) or len({len(values) for values in entries}) > 1:
-            raise ValueError("its arrays are not those of effort scores")
+            raise ValueError("its arrays are not effort scores")
     except Exception as error:  # NumPy and zipfile raise many kinds of errors for a broken file
         getLogger().warning(f"{path}: cannot be read and is ignored ({error}); its scores are computed again")
         return _NO_ENTRIES

@@ -54,7 +54,7 @@ def per_sample_gradient_norms(
         float64 [n], in the order of the samples; accumulated in float32 at least.
 
     Raises:
-        ValueError: No parameter is chosen, a name is unknown, no chosen parameter takes part in the loss, or a sample
+        ValueError: No parameter is chosen, a name is unknown, no chosen parameter affects the loss, or a sample
             has no labelled token.
         TypeError: A parameter belongs to another kind of module, is also used outside its module's forward, or its
             module is not called on inputs that start with the batch dimension.
@@ -67,11 +67,11 @@ def per_sample_gradient_norms(
 def gradient_norms(
     model: nn.Module, parameters: Sequence[str] | None = None, shares_prefix: bool = True
 ) -> Iterator[Callable[[Mapping[str, Tensor]], np.ndarray]]:
-    """Give a function of one batch that does what ``per_sample_gradient_norms`` does; valid while the context is open.
+    """Yield a function of one batch that returns what ``per_sample_gradient_norms`` does, for use inside the context.
 
     Args:
-        model: As there.
-        parameters: As there.
+        model: As in ``per_sample_gradient_norms``.
+        parameters: As in ``per_sample_gradient_norms``.
         shares_prefix: Whether the prefix that samples share may run once.
 
     Raises:
@@ -101,7 +101,7 @@ def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[_Target
         if name not in known:
             raise ValueError(f"the model has no parameter {name}")
     if not names:
-        raise ValueError("no parameter to take gradients of: none is named, or none requires grad")
+        raise ValueError("no parameter to compute gradients of: none is named, or none requires grad")
     targets = {known[name]: _Target(name, known[name], {}) for name in names}
     for module in model.modules():
         for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
@@ -129,7 +129,7 @@ def eval_mode_with_grad(model: nn.Module, chosen: set[nn.Parameter]) -> Iterator
 
 @contextmanager
 def _record_calls(model: nn.Module, owners: set[nn.Module], batch_size: int) -> Iterator[list[_Call]]:
-    """Give a list that collects the calls of ``owners`` while the context is open."""
+    """Yield a list that collects the calls of ``owners`` while the context is open."""
     calls: list[_Call] = []
 
     def record(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def _batch_norms(
     with _record_calls(model, owners, size) as calls, biases_of_samples(model, owners, size):
         losses = sample_losses(model, rest, prefix_cache(copies) if copies else None)
     if not calls or not losses.requires_grad:
-        raise ValueError(f"no chosen parameter takes part in the loss, {targets[0].name} for one")
+        raise ValueError(f"parameter {targets[0].name} and all others chosen do not affect the loss")
     states, copies = ([tensor for tensor in tensors if tensor.requires_grad] for tensors in (states, copies))
     if check:
         _check_uses([losses, *states], targets, [*prefix_calls, *calls])

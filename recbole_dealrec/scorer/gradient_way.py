@@ -15,14 +15,14 @@ from recbole_dealrec.scorer.gradient_norm import eval_mode_with_grad, gradient_n
 Norms = Callable[[Mapping[str, Tensor]], np.ndarray]
 Way = Callable[[nn.Module, Sequence[str] | None], AbstractContextManager[Norms]]
 
-_TOLERANCE = 1e-3  # rounding stays below 1e-5, what is wrong lies above 1e-2
+_TOLERANCE = 1e-3  # rounding errors are below 1e-5, real errors above 1e-2
 
 
 @contextmanager
 def gradient_norms_alone(model: nn.Module, parameters: Sequence[str] | None = None) -> Iterator[Norms]:
-    """Give a function of one batch that does what ``gradient_norms`` does, by one backward pass per sample.
+    """Yield a function of one batch that returns what ``gradient_norms`` does, by one backward pass per sample.
 
-    It serves parameters of any module, and is slower.
+    It supports parameters of any module, but is slower.
     """
     named = dict(model.named_parameters(remove_duplicate=False))
     names = [name for name in named if named[name].requires_grad] if parameters is None else parameters
@@ -42,12 +42,12 @@ def gradient_norms_alone(model: nn.Module, parameters: Sequence[str] | None = No
 
 
 def fastest_way(trial: tuple[nn.Module, Mapping[str, Tensor]] | None) -> Way:
-    """Return ``gradient_norms``, without a shared prefix if need be, or else ``gradient_norms_alone``.
+    """Return ``gradient_norms``, without a shared prefix if necessary, or else ``gradient_norms_alone``.
 
-    Another way than the first is logged.
+    A way other than the first is logged.
 
     Args:
-        trial: small network of the kind whose norms are wanted, and a batch; None if everything is known to agree.
+        trial: small network of the same class, and a batch; None if all ways are known to agree.
     """
     if trial is None:
         return gradient_norms
@@ -56,9 +56,9 @@ def fastest_way(trial: tuple[nn.Module, Mapping[str, Tensor]] | None) -> Way:
         return gradient_norms
     batched = partial(gradient_norms, shares_prefix=False)
     if _agrees(batched, trial, expected):
-        getLogger().info("effort: gradients through a shared prefix are not exact, so each sample runs with its own")
+        getLogger().info("effort: gradients through a shared prefix are not exact, so each sample uses its own")
         return batched
-    getLogger().info("effort: gradients of a batch are not exact, so each sample runs by itself, which takes longer")
+    getLogger().info("effort: gradients of a batch are not exact, so each sample runs separately, which is slower")
     return gradient_norms_alone
 
 

@@ -15,7 +15,7 @@ from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.scorer import LLM, SURROGATE, Scorer, ScorerInputs, register_scorer
 
 LEAST_SPEARMAN = 0.5  # held-out correlation below which the language model scores all samples
-FEWEST_SCORED = 100  # samples; each fold fits four fifths of them, a few leaves of the regressor
+FEWEST_SCORED = 100  # samples; a fold trains on four fifths of them, enough for a few leaves
 _FOLDS = 5
 
 
@@ -81,7 +81,7 @@ class PartialEffortScorer(Scorer):
     def features(self, samples: CandidateSamples) -> np.ndarray:
         """Return loss, gradient norm, influence, items in the history, tokens read and written, float64 [n, 6]."""
         features = np.empty((len(samples), 6))
-        # The gradient by the logits needs no backward pass, and those by the parameters are linear in it.
+        # The gradient of the logits needs no backward pass, and those of the parameters are linear in it.
         on_surrogate = measure_samples(self.surrogate, samples, self.config, losses_and_error_norms, "Surrogate losses")
         features[:, :2] = on_surrogate
         features[:, 2] = self.influence
@@ -100,8 +100,8 @@ class PartialEffortScorer(Scorer):
         if spearman >= LEAST_SPEARMAN:
             return regressor.fit(x[known], y[known]).predict(x_rest)
         getLogger().warning(
-            f"effort cannot be predicted: held-out Spearman {spearman:.3f}, at least {LEAST_SPEARMAN} is asked for; "
-            "the rest is scored too, and effort_sample_ratio 1 would spare the attempt"
+            f"effort cannot be predicted: held-out Spearman {spearman:.3f} is below {LEAST_SPEARMAN}; "
+            "the rest is scored too; set effort_sample_ratio to 1 to save the attempt"
         )
         return None
 

@@ -11,8 +11,8 @@ def biases_of_samples(model: nn.Module, owners: Container[nn.Module], batch_size
     """Call the embeddings of relative positions on a batch, so that their gradients are separate for each sample.
 
     Attention modules of T5 look up a bias [1, heads, query, key] in ``relative_attention_bias`` by their method
-    ``compute_bias``. While the context is open, the embedding looks up [batch, query, key, heads], as hooks registered
-    on it before see, and the method returns [batch, heads, query, key].
+    ``compute_bias``. While the context is open, the embedding looks up [batch, query, key, heads], which hooks
+    registered before also see, and the method returns [batch, heads, query, key].
 
     Args:
         model: any model.
@@ -28,7 +28,7 @@ def biases_of_samples(model: nn.Module, owners: Container[nn.Module], batch_size
 
 @contextmanager
 def _bias_of_samples(attention: nn.Module, batch_size: int) -> Iterator[None]:
-    """Do what ``biases_of_samples`` does for one attention module."""
+    """Apply ``biases_of_samples`` to one attention module."""
     shared = attention.compute_bias
 
     def compute_bias(*args, **kwargs) -> Tensor:
@@ -37,7 +37,7 @@ def _bias_of_samples(attention: nn.Module, batch_size: int) -> Iterator[None]:
     embedding = attention.relative_attention_bias
     handles = [
         embedding.register_forward_pre_hook(lambda _, args: args[0].expand(batch_size, *args[0].shape)),
-        # The method moves the last dimension to the front, so the samples are merged into it, beside the heads.
+        # The method moves the last dimension to the front, so the samples are merged into it, with the heads.
         embedding.register_forward_hook(lambda _, __, output: output.permute(1, 2, 0, 3).flatten(2)),
     ]
     attention.compute_bias = compute_bias

@@ -51,8 +51,8 @@ class ValidDistanceScorer(Scorer):
     Args:
         llm: recommender, whose ``represent`` defines the hidden state.
         valid_samples: samples of the validation part.
-        config: reads ``seed``, with which the validation samples are drawn, fewer than 1,000 if there would be over 500
-            million distances.
+        config: reads ``seed`` for the draw of the validation samples; fewer than 1,000 are drawn if there would be more
+            than 500 million distances.
         checkpoint: stores the distances while they are computed.
     """
 

@@ -14,7 +14,7 @@ from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.store.run_folder import RunFolder
 
-# Inputs that a scorer can need besides scores: first surrogate, all surrogates, training of the first, language model.
+# Inputs of scorers other than scores: first surrogate, all surrogates, training of the first one, language model.
 SURROGATE, SURROGATES, TRAINING, LLM = MADE = "surrogate", "surrogates", "training", "language model"
 
 
@@ -59,7 +59,7 @@ class Scorer(ABC):
 
     @classmethod
     def check(cls, surrogate: nn.Module, config: Config, samples: CandidateSamples) -> None:
-        """Try the scores on a surrogate before it is trained; called if the scorer needs surrogates.
+        """Test the scores on a surrogate before it is trained; called if the scorer needs surrogates.
 
         Args:
             surrogate: untrained surrogate.

@@ -49,15 +49,15 @@ class Training(Protocol):
 class Scoring:
     """Surrogates, language model and scores of the runs of one seed.
 
-    Surrogates and scores are loaded from their folders, or made and saved there.
+    Surrogates and scores are loaded from their folders, or computed and saved there.
 
     Args:
         config: configuration of one of the runs; they differ only in keys of selection and fine-tuning.
         splits: training, validation and test parts.
         samples: candidate samples of the training part.
         folders: folders of surrogates and scores.
-        training: creates the training of the surrogate of a number, which saves its weights in a folder; with a fifth
-            argument, that is called with the curve after each epoch.
+        training: creates the training of the surrogate with a number, which saves its weights in a folder; an optional
+            fifth argument is called with the curve after each epoch.
 
     Attributes:
         records: seconds and memory of each step, by name.
@@ -84,7 +84,7 @@ class Scoring:
     def scores(
         self, names: Sequence[str], on_epoch: Callable[..., None] = lambda step, curve: None
     ) -> dict[str, np.ndarray]:
-        """Return the scores of these names; load or make all that they need first.
+        """Return the scores with these names; first load or compute everything that they need.
 
         Args:
             names: names of scores.
@@ -118,7 +118,7 @@ class Scoring:
         return self._llm
 
     def surrogates(self, steps: Sequence[str]) -> dict[str, nn.Module]:
-        """Return those surrogates by step that some of the steps have trained."""
+        """Return the trained surrogates among some steps, by step."""
         numbers = [n for n in range(self.config["n_surrogates"]) if SurrogateFiles(n).step in steps]
         if not numbers:
             return {}
@@ -132,7 +132,7 @@ class Scoring:
 
     @contextmanager
     def _open_folders(self) -> Iterator[tuple[RunFolder, RunFolder, RunFolder]]:
-        """Lock and give the folders of surrogates, of scores on surrogates, and of scores by the language model."""
+        """Lock and yield the folders of surrogates, of scores on surrogates, and of scores by the language model."""
         paths = self.folders.surrogates, self.folders.surrogate_scores, self.folders.llm_scores
         with ExitStack() as stack:
             yield tuple(stack.enter_context(opened(path)) for path in paths)
@@ -208,12 +208,12 @@ def scoring_steps(config: Config, names: Iterable[str]) -> list[str]:
 
 
 def surrogate_steps(config: Config, name: str) -> list[str]:
-    """Return the steps that train what a score is computed on."""
+    """Return the steps that train the surrogates of a score."""
     return [SurrogateFiles(number).step for number in surrogate_numbers(config, get_scorer(name).needed(config))]
 
 
 def step_outputs(config: Config, folders: Folders, name: str) -> tuple[Path, tuple[str, ...]]:
-    """Return the folder of what a step that is kept makes, a surrogate's or a score's, and the names of its outputs."""
+    """Return the folder and the names of the outputs of a step that trains a surrogate or computes a score."""
     if name in scorer_names():
         folder = folders.llm_scores if needs_llm(config, name) else folders.surrogate_scores
         return folder, (f"{name}.npy",)
@@ -233,7 +233,7 @@ def needs_surrogate(config: Config, names: Iterable[str]) -> bool:
 
 
 def check_scorers(config: Config, names: Iterable[str], surrogate: nn.Module, samples: CandidateSamples) -> None:
-    """Raise InputError if scores that need surrogates cannot be computed on such a one, which is not trained yet."""
+    """Raise InputError if scores that need surrogates cannot be computed on a surrogate that is not trained yet."""
     for scorer in map(get_scorer, score_names(config, names)):
         if not {SURROGATE, SURROGATES}.isdisjoint(scorer.needed(config)):
             scorer.check(surrogate, config, samples[:2])

@@ -1,4 +1,4 @@
-"""How often each candidate's target is wanted in the validation part."""
+"""How often each candidate's target is a target of the validation part."""
 
 import numpy as np
 
@@ -8,9 +8,9 @@ from recbole_dealrec.scorer.scorer import Scorer, ScorerInputs, register_scorer
 
 @register_scorer("target_frequency")
 class TargetFrequencyScorer(Scorer):
-    """Frequency of a candidate's target among validation targets, shared by the candidates that have this target.
+    """Frequency of a candidate's target among validation targets, divided by the number of candidates with it.
 
-    Drawn in proportion to it, the candidates' targets are distributed as the validation part's, as far as they can be.
+    In a draw with these weights, the candidates' targets are distributed as the validation targets, as far as possible.
 
     Args:
         valid_targets: targets of the validation part as internal item ids, int64 [m].
@@ -24,7 +24,7 @@ class TargetFrequencyScorer(Scorer):
         return cls(CandidateSamples.from_dataset(inputs.splits.valid).item_id)
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
-        """Return validation count over candidate count of each target, float64 [n]; 0 if nobody wants it."""
+        """Return validation count over candidate count of each target, float64 [n]; 0 if no query has it."""
         length = max(samples.item_id.max(), self.valid_targets.max()) + 1
         wanted = np.bincount(self.valid_targets, minlength=length)
         offered = np.bincount(samples.item_id, minlength=length)

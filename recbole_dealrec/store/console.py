@@ -1,4 +1,4 @@
-"""What a run says in the terminal: few lines, and bars that go away. RecBole's log file holds everything."""
+"""Terminal output of a run: few lines, and progress bars that disappear. RecBole's log file has everything."""
 
 import logging
 import shutil
@@ -15,7 +15,7 @@ from recbole_dealrec.errors import InputError
 if TYPE_CHECKING:
     from recbole_dealrec.config import Config
 
-# What is said here is shown; of the other loggers only warnings are, the rest goes to the log file.
+# All messages of this logger are shown; of the other loggers only warnings, the rest goes to the log file.
 CONSOLE = logging.getLogger("recbole_dealrec")
 WIDTH = 100
 _INDENT = " " * len("00:00:00 ")
@@ -25,12 +25,12 @@ def start_logging(config: "Config") -> None:
     """Start RecBole's logging to its file, and this package's to the terminal, after ending that of an earlier run.
 
     Args:
-        config: reads ``state``, and ``verbose``, with which the terminal has all that the file has.
+        config: reads ``state``, and ``verbose``, which shows the whole log in the terminal.
 
     Raises:
         InputError: the log file cannot be written.
     """
-    # A conversion shows a bar, and imports no PyTorch for it.
+    # Imported here, because a conversion shows a bar without importing PyTorch.
     import colorama
     from colorama.ansitowin32 import StreamWrapper
     from recbole.utils import init_logger
@@ -62,10 +62,10 @@ def line_width() -> int:
 
 
 def progress_bar(iterable: Iterable | None = None, shown: bool = True, **options: Any) -> tqdm:
-    """Return a progress bar as wide as the terminal, which goes away at its end; where there is no terminal, none.
+    """Return a progress bar as wide as the terminal, which disappears at its end; it is hidden without a terminal.
 
     Args:
-        iterable: what it runs over.
+        iterable: the iterable of the bar.
         shown: False for no bar.
         options: other arguments of ``tqdm``.
     """
@@ -73,12 +73,12 @@ def progress_bar(iterable: Iterable | None = None, shown: bool = True, **options
 
 
 def shows_bars(config: "Config") -> bool:
-    """Return whether other packages are to show their progress bars, too."""
+    """Return whether other packages should also show their progress bars."""
     return config["show_progress"] and sys.stderr.isatty()
 
 
 class _Terminal(logging.Handler):
-    """Write what this package says, and all warnings, as short lines above the progress bars."""
+    """Write this package's messages, and all warnings, as short lines above the progress bars."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)

@@ -13,7 +13,7 @@ from typing import Any
 
 from recbole_dealrec.errors import InputError
 
-_SCRATCH = ".scratch"  # ends the names of temporary folders
+_SCRATCH = ".scratch"  # suffix of temporary folders
 _BLOCK = 1 << 20  # bytes that are read at a time for a checksum
 
 
@@ -26,7 +26,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full.
     """
-    # The inner one sees the full disk before the scratch folder is removed.
+    # The inner check runs before the scratch folder is removed, while the disk is still full.
     with report_full_disk(path), _scratch_folder(path) as scratch, report_full_disk(path):
         written = scratch / path.name
         yield written
@@ -61,7 +61,7 @@ def read_json(path: Path) -> Any:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove what interrupted writes left in a folder that no process writes to."""
+    """Remove the leftovers of interrupted writes from a folder that no process writes to."""
     for scratch in folder.glob(f".*{_SCRATCH}"):
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -85,7 +85,7 @@ def report_full_disk(path: Path) -> Iterator[None]:
         # Libraries raise errors of many types for a full disk; some repeat the system's message.
         if isinstance(error, InputError) or not (os.strerror(errno.ENOSPC) in str(error) or _is_full(path.parent)):
             raise
-        raise InputError(f"{path}: no space left on the disk; free some, and the same command goes on") from error
+        raise InputError(f"{path}: no space left on the disk; free some, then run the same command again") from error
 
 
 def _is_full(folder: Path) -> bool:

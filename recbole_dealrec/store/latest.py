@@ -11,13 +11,13 @@ LATEST = "latest"
 
 
 def point_latest(folder: Path) -> None:
-    """Let ``latest`` beside a folder point to it: a relative link, a file with its name where there are no links.
+    """Point ``latest`` next to a folder to it: a relative link, or a file with its name if links are not supported.
 
-    A folder of that name, as a copy that follows links has it, is left alone with a warning.
+    A folder of that name, which a copy that follows links creates, is not changed; a warning is logged.
     """
     latest = folder.parent / LATEST
     if latest.is_dir() and not latest.is_symlink():
-        getLogger().warning(f"{latest}: is a folder, not a link, and stays as it is; remove it")
+        getLogger().warning(f"{latest}: is a folder, not a link, and is not changed; remove it")
         return
     with report_full_disk(latest), tempfile.TemporaryDirectory(prefix=f".{LATEST}.", dir=folder.parent) as scratch:
         pointer = Path(scratch) / LATEST
@@ -29,6 +29,6 @@ def point_latest(folder: Path) -> None:
 
 
 def named_folder(path: Path) -> Path:
-    """Return a path, or the folder that it names if it is a ``latest`` without links."""
+    """Return a path, or the folder that it names if it is a ``latest`` file."""
     is_name = path.name == LATEST and path.is_file()
     return path.parent / path.read_text(encoding="utf-8") if is_name else path

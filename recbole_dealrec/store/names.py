@@ -22,9 +22,9 @@ class Folders:
     Attributes:
         run: one run, of one sampler and one seed.
         surrogates: weights of the surrogates.
-        surrogate_scores: scores computed on surrogates alone, shared by all recommenders.
+        surrogate_scores: scores computed only on surrogates, shared by all recommenders.
         llm_scores: scores of the language model before fine-tuning, shared by all samplers.
-        effort: effort scores found by the network and the sample's tokens, shared by all runs.
+        effort: effort scores, looked up by the network and the sample's tokens, shared by all runs.
     """
 
     run: Path

@@ -20,7 +20,7 @@ def opened(path: Path) -> Iterator[RunFolder]:
     """Open a run folder, after waiting for any other run that holds its lock.
 
     Raises:
-        InputError: the folder cannot be made, or a process of this run does not see it.
+        InputError: the folder cannot be created, or a process of this run does not see it.
     """
     with _locked(path) if processes.is_main() else nullcontext():
         folder = RunFolder(path, written=processes.is_main())
@@ -64,12 +64,12 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"checkpoint_dir '{path.parent}': cannot hold a folder ({error.strerror})") from error
+        raise InputError(f"checkpoint_dir '{path.parent}': no folder can be made in it ({error.strerror})") from error
     lock = FileLock(path / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        CONSOLE.info(f"another process works in {path}; waiting until it ends")
+        CONSOLE.info(f"another process is working in {path}; waiting until it ends")
         lock.acquire()
     try:
         yield

@@ -22,7 +22,7 @@ class RunFolder:
     An output without a matching checksum when the folder is opened is not used.
 
     Args:
-        path: the folder; made if absent.
+        path: the folder; created if absent.
         written: whether this process writes outputs; if not, what it writes is discarded.
 
     Attributes:
@@ -71,7 +71,7 @@ class RunFolder:
             write_json(path, content)
 
     def output_json_lines(self, name: str, rows: Iterable[Any]) -> None:
-        """Write an output of one line of JSON for each row, characters as they are."""
+        """Write an output of one line of JSON for each row, with characters unescaped."""
         with self.output(name) as path, open(path, "w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
@@ -102,7 +102,7 @@ class RunFolder:
         except FileNotFoundError:
             return {}
         except ValueError:
-            getLogger().warning(f"{self / _CHECKSUMS}: not JSON any more; every step of this folder is computed again")
+            getLogger().warning(f"{self / _CHECKSUMS}: no longer JSON; every step of this folder is computed again")
             return {}
         intact = {}
         for name, expected in recorded.items():
@@ -128,9 +128,9 @@ def check_outputs(path: Path, names: Sequence[str]) -> None:
     try:
         recorded = read_json(path / _CHECKSUMS)
     except OSError as error:
-        raise InputError(f"{path}: no run folder; a run's log names its own") from error
+        raise InputError(f"{path}: not a run folder; the log of a run names its folder") from error
     except ValueError as error:
-        raise InputError(f"{path / _CHECKSUMS}: not JSON any more; run the same command again") from error
+        raise InputError(f"{path / _CHECKSUMS}: no longer JSON; run the same command again") from error
     for name in names:
         if name not in recorded:
             raise InputError(f"{path}: the run is not finished, there is no {name} yet; run the same command again")

@@ -14,8 +14,8 @@ from recbole_dealrec.store.run_folder import UNFINISHED, RunFolder
 from recbole_dealrec.store.step import stopwatch
 
 Batch = TypeVar("Batch")
-_SECONDS = 30  # least time between two writes
-_WRITING_SHARE = 0.05  # most of the time that writing may take
+_SECONDS = 30  # minimum time between two writes
+_WRITING_SHARE = 0.05  # maximum share of the time for writing
 _SUFFIX = f".npz{UNFINISHED}"
 
 
@@ -41,7 +41,7 @@ class ScoreCheckpoint:
         Args:
             name: name of the scores.
             rows: int64 [n], rows of the samples; scores saved for other rows are not used.
-            batches: indices, int64 [B], and batch; the same in every run, or a score may differ in its last digits.
+            batches: indices, int64 [B], and batch; equal in every run, else a score may differ in its last digits.
             compute: returns a batch's scores, [B] or [B, d].
         """
         saved = self._load(name, rows) or {"scores": None, "done": np.zeros(len(rows), dtype=bool)}
@@ -83,7 +83,7 @@ class ScoreCheckpoint:
 
 
 class PeriodicWriter:
-    """Write every ``_SECONDS``, or less often where writing would take more than ``_WRITING_SHARE`` of the time."""
+    """Write every ``_SECONDS``, or less often if writing would take more than ``_WRITING_SHARE`` of the time."""
 
     def __init__(self) -> None:
         self._due = perf_counter() + _SECONDS

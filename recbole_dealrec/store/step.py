@@ -41,7 +41,7 @@ stopwatch = Stopwatch()
 
 
 def is_due(folder: RunFolder, name: str, *outputs: str) -> bool:
-    """Return whether an output of a step is missing; if none is, say that they are from an earlier run."""
+    """Return whether an output of a step is missing; if none is, log that they are from an earlier run."""
     due = not folder.has(*outputs)
     if not due:
         CONSOLE.info(f"{name}: from an earlier run")
@@ -58,8 +58,8 @@ def step(folder: RunFolder, name: str, detail: str = "", shown_name: str = "") -
     Args:
         folder: folder of the step's outputs.
         name: name of its record.
-        detail: what the terminal says of it at its beginning, such as the number of samples.
-        shown_name: its name in the terminal, if that is another.
+        detail: text for the terminal at its beginning, such as the number of samples.
+        shown_name: its name in the terminal, if that is different.
     """
     outputs: dict[str, Any] = {}
     stopwatch.restart()

@@ -33,7 +33,7 @@ def chosen_reweighting(trainer: LLMTrainer, splits: Splits, surrogates: list[Seq
         return Reweighting.restored(config, Catalogue.of(splits.train), folder / REWEIGHTING)
     usable = [surrogate for surrogate in surrogates if ranks_histories(surrogate)]
     if config["grounding_collaborative"] != 0 and surrogates and not usable:
-        getLogger().warning("re-weighting: the surrogates rank for users, not for histories, and have no say")
+        getLogger().warning("re-weighting: the surrogates need a user to rank items, so they are not used")
     reweighting = Reweighting(splits.train.item_counts, usable)
     trainer.load(folder / trainer.name)
     with step(folder, REWEIGHTING):
@@ -45,16 +45,16 @@ def chosen_reweighting(trainer: LLMTrainer, splits: Splits, surrogates: list[Seq
 
 
 def n_queries(config: Config) -> int:
-    """Return how many validation queries exponents are chosen on, 0 for all: ``n_valid``, but at most ``n_test``."""
+    """Return how many validation queries are used to choose exponents, 0 for all: ``n_valid``, at most ``n_test``."""
     return min(filter(None, (config["n_valid"], config["n_test"])), default=0)
 
 
 def choose_exponents(trainer: LLMTrainer, reweighting: Reweighting, queries: QueryDataLoader) -> None:
-    """Set the exponents of ``reweighting``: those that are given, and of the others the best on the queries.
+    """Set the exponents of ``reweighting``: the given ones, and for the others the best on the queries.
 
-    One pass ranks the queries; every pair of exponents re-weights the same scores. Best is the highest
-    ``headline_metric``, of equal pairs the smallest sum; without such a metric there is no re-weighting. Surrogates
-    that have no say are dropped.
+    One pass ranks the queries; every pair of exponents re-weights the same scores. The best pair has the highest
+    ``headline_metric`` and, among equal pairs, the smallest sum; without such a metric there is no re-weighting.
+    Surrogates with exponent 0 are dropped.
 
     Args:
         trainer: has the fine-tuned model.
@@ -74,12 +74,13 @@ def choose_exponents(trainer: LLMTrainer, reweighting: Reweighting, queries: Que
         found = {pair: judge.calculate_metric(each.get_data_struct())[metric] for pair, each in collectors.items()}
         pairs = [max(found, key=found.get)]
         getLogger().info(
-            f"re-weighting: exponents {pairs[0][0]:g} of popularity and {pairs[0][1]:g} of the surrogates' scores have "
-            f"the best validation {metric}, {found[pairs[0]]:.4f}; without it {found.get((0.0, 0.0), float('nan')):.4f}"
+            f"re-weighting: exponents {pairs[0][0]:g} for popularity and {pairs[0][1]:g} for the surrogates' scores "
+            f"give the best validation {metric}, {found[pairs[0]]:.4f}; "
+            f"without re-weighting {found.get((0.0, 0.0), float('nan')):.4f}"
         )
     reweighting.popularity, reweighting.collaborative = pairs[0]
     if reweighting.collaborative and not reweighting.surrogates:
-        getLogger().warning("grounding_collaborative: this run has no surrogate to re-weight by, so it has no effect")
+        getLogger().warning("grounding_collaborative: this run has no surrogate to re-weight with, so it has no effect")
     if not reweighting.collaborative:
         reweighting.surrogates = []
 

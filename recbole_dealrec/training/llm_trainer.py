@@ -32,10 +32,10 @@ _SECONDS = 30  # between two writes of the evaluation's state
 class LLMTrainer(SafetensorsTrainer):
     """Fine-tune with RecBole's loop, early stopping, collector and evaluator, and Accelerate's mixed precision.
 
-    An optimiser step takes ``train_batch_size`` samples over all processes, a forward pass ``micro_batch_size`` of one
-    process; the gradient is the mean over the step's samples. The learning rate follows ``rate_share``. ``valid_metric:
-    loss`` stops early by the validation loss (the paper), another value by that metric. An interrupted ``test`` resumes
-    from the last saved batch.
+    An optimiser step uses ``train_batch_size`` samples over all processes, a forward pass ``micro_batch_size`` of one
+    process; the gradient is the mean over the step's samples. The learning rate follows ``rate_share``. Early stopping
+    uses the validation loss with ``valid_metric: loss`` (the paper), or else the metric that the key names. An
+    interrupted ``test`` resumes from the last saved batch.
     """
 
     _test_file = f"evaluation.state{UNFINISHED}"
@@ -99,7 +99,7 @@ class LLMTrainer(SafetensorsTrainer):
             parameters[name].data.copy_(fsdp.shard_like(parameters[name], value))
 
     def collect_data(self, train_data: TrainDataLoader) -> None:
-        """Collect what metrics such as ItemCoverage need of the training part, for ``test`` and ``evaluate``."""
+        """Collect the training data that metrics such as ItemCoverage need, for ``test`` and ``evaluate``."""
         for collector in (self.eval_collector, self._reweighted):
             collector.data_collect(train_data)
 
@@ -116,7 +116,7 @@ class LLMTrainer(SafetensorsTrainer):
     def test(
         self, test_data: QueryDataLoader, show_progress: bool = False, reweighting: Reweighting | None = None
     ) -> dict[str, float]:
-        """Return the metrics of the best weights on the test part; ``reweighted_result`` has the others.
+        """Return the metrics of the best weights on the test part; ``reweighted_result`` returns the re-weighted ones.
 
         Args:
             test_data: test queries.
@@ -133,7 +133,7 @@ class LLMTrainer(SafetensorsTrainer):
                 self._batches_tested = state["batches"]
                 self.eval_collector.data_struct._data_dict.update(state["collected"])
                 self._reweighted.data_struct._data_dict.update(state["reweighted"])
-                CONSOLE.info(f"evaluation goes on behind {self._batches_tested} of {len(test_data)} batches")
+                CONSOLE.info(f"evaluation resumes after {self._batches_tested} of {len(test_data)} batches")
         test_data.first_batch = self._batches_tested * processes.world_size()
         result = self.evaluate(test_data, show_progress=show_progress)
         return {metric: float(value) for metric, value in result.items()}
@@ -196,7 +196,7 @@ class LLMTrainer(SafetensorsTrainer):
     def _step(self, interaction: Interaction) -> float:
         """Do one optimiser step; return the mean loss of the samples before it.
 
-        If the memory does not suffice, ``micro_batch_size`` is halved for the rest of the run and the step repeated.
+        If memory runs out, ``micro_batch_size`` is halved for the rest of the run and the step is repeated.
         """
         while True:
             try:
@@ -208,7 +208,7 @@ class LLMTrainer(SafetensorsTrainer):
             self.optimizer.zero_grad()
             clear_device_cache(garbage_collection=True)
             self._micro_batch_size //= 2
-            self.logger.warning(f"out of memory: micro_batch_size is {self._micro_batch_size} from here on")
+            self.logger.warning(f"out of memory: micro_batch_size is {self._micro_batch_size} from now on")
         if not self._sharded:
             processes.sum_gradients(self._trained)
         if self.clip_grad_norm:

@@ -20,7 +20,7 @@ def headline_metric(config: Config) -> str | None:
     """Return the name of the metric that rankings are judged by, None without an accuracy metric.
 
     It is ``valid_metric`` if this is an accuracy metric, else the first accuracy metric of ``metrics`` at 10, or at the
-    largest cut-off where 10 is none.
+    largest cut-off if 10 is not one.
     """
     known = [metric.lower() for metric in config["metrics"] if metric.lower() in _ACCURACY]
     if config["valid_metric"].lower().partition("@")[0] in known or not known:
@@ -44,7 +44,7 @@ class QueryEvaluator(Evaluator):
         return super().evaluate(dataobject)
 
     def unrounded(self) -> dict[str, float]:
-        """Return the metrics of the last evaluation to 15 decimal places, whatever ``metric_decimal_place`` is."""
+        """Return the metrics of the last evaluation to 15 decimal places, independent of ``metric_decimal_place``."""
         found = {}
         for metric in self.metric_class.values():
             with _unrounded(metric):
@@ -52,12 +52,12 @@ class QueryEvaluator(Evaluator):
         return {name: float(value) for name, value in found.items()}
 
     def standard_errors(self) -> dict[str, float]:
-        """Return the standard error over queries of each metric of the last evaluation; empty below two queries.
+        """Return the standard error over queries of each metric of the last evaluation; empty for one query.
 
-        A metric that is a mean over queries has the standard deviation of its values over the square root of their
-        number. The others (ItemCoverage, ShannonEntropy, GiniIndex, GAUC) have the delete-a-group jackknife's, with 50
-        groups (Quenouille, 1956): an approximation that on average is too large (Efron and Stein, 1981), by a third in
-        ``tests/training/test_query_evaluator.py``.
+        For a metric that is a mean over queries, it is the standard deviation of the values, divided by the square root
+        of their number. For the others (ItemCoverage, ShannonEntropy, GiniIndex, GAUC), it is the delete-a-group
+        jackknife with 50 groups (Quenouille, 1956): an approximation that is too large on average (Efron and Stein,
+        1981), by a third in ``tests/training/test_query_evaluator.py``.
         """
         n = _n_queries(self.evaluated)
         if n < 2:
@@ -80,7 +80,7 @@ def _unrounded(metric: AbstractMetric) -> Iterator[None]:
 
 
 def _errors_of_means(metric: AbstractMetric, struct: DataStruct) -> dict[str, float]:
-    """Return the standard errors of a metric that takes the mean of its values [n_queries, K] in ``topk_result``."""
+    """Return the standard errors of a metric that averages its values [n_queries, K] in ``topk_result``."""
 
     def errors(name: str, values: np.ndarray) -> dict[str, float]:
         return {f"{name}@{k}": values[:, k - 1].std(ddof=1) / np.sqrt(len(values)) for k in metric.topk}
@@ -93,7 +93,7 @@ def _errors_of_means(metric: AbstractMetric, struct: DataStruct) -> dict[str, fl
 
 
 def _jackknife(metric: AbstractMetric, struct: DataStruct) -> dict[str, float]:
-    """Return the standard errors from the values without each of up to 50 groups of queries."""
+    """Return the standard errors from the values that leave out each of up to 50 groups of queries."""
     n = _n_queries(struct)
     count = min(_GROUPS, n)
     group = np.random.default_rng(0).permutation(np.arange(n) % count)

@@ -26,20 +26,20 @@ from recbole_dealrec.training.collector import JoinedCollector
 from recbole_dealrec.training.query_evaluator import QueryEvaluator
 from recbole_dealrec.training.training_state import TrainingCurve, random_state, set_random_state
 
-_MOST_NAMED = 8  # samples named in an error
+_MOST_NAMED = 8  # number of samples in an error message
 OnEpoch = Callable[..., None]
 
 
 def unheard(*values: Any) -> None:
-    """Do nothing, as the ``on_epoch`` of a training that nobody follows."""
+    """Do nothing; this is the default ``on_epoch``."""
 
 
 class SafetensorsTrainer(Trainer):
     """Train with RecBole's trainer; the best weights are saved as safetensors, never as pickle.
 
-    The learning rate follows ``rate_share`` over all epochs, with ``warmup_steps`` and ``learning_rate`` as its peak.
+    The learning rate follows ``rate_share`` over all epochs, with ``warmup_steps`` and the peak ``learning_rate``.
     The state of training is saved in the run folder before each epoch. Interrupted training resumes from it and gives
-    the same result, if the number of processes is the same. With a ``callback_fn``, which may have a state of its own,
+    the same result, if the number of processes is the same. With a ``callback_fn``, which may have its own state,
     nothing is saved and training starts from the beginning.
 
     Args:
@@ -78,7 +78,7 @@ class SafetensorsTrainer(Trainer):
         self._saves_state = saved and callback_fn is None
         if self._saves_state and self.folder.has(self._state_file):
             self._set_state(torch.load(self.folder / self._state_file, self.device, weights_only=True), train_data)
-            CONSOLE.info(f"{self.name}: training goes on with {self._epoch_name(self.start_epoch)}")
+            CONSOLE.info(f"{self.name}: training resumes with {self._epoch_name(self.start_epoch)}")
         return super().fit(train_data, *args, saved=saved, callback_fn=callback_fn, **kwargs)
 
     def _advance_rate(self, *_: Any) -> None:
@@ -90,7 +90,7 @@ class SafetensorsTrainer(Trainer):
         return {"best_valid_result": self.best_valid_result, "curve": asdict(self.curve)}
 
     def state(self, train_data, epoch: int) -> dict[str, Any]:
-        """Return all that training depends on before ``epoch``, as tensors and plain values."""
+        """Return the complete state of training before ``epoch``, as tensors and plain values."""
         return {
             "epoch": epoch,
             "weights": self._weights(),
@@ -141,12 +141,12 @@ class SafetensorsTrainer(Trainer):
         users, items = (self._batch[name].tolist() for name in (fields.user, fields.item))
         samples = ", ".join(f"{user}/{item}" for user, item in zip(users[:_MOST_NAMED], items, strict=False))
         raise InputError(
-            f"{self.name}: the loss is not finite in epoch {epoch}, forward pass {batch}, of samples (internal ids of "
+            f"{self.name}: the loss is not finite in epoch {epoch}, forward pass {batch}, for samples (internal ids of "
             f"user and item) {samples}{', ...' if len(users) > _MOST_NAMED else ''}; lower the learning rate"
         )
 
     def _check_weights(self, epoch: int) -> None:
-        """Raise InputError if a trained weight is not finite, as after a last step that the loss does not show."""
+        """Raise InputError if a trained weight is not finite; the loss does not show this for the last step."""
         if not all(torch.isfinite(weight).all() for weight in self.model.parameters() if weight.requires_grad):
             raise InputError(f"{self.name}: the weights are not finite after epoch {epoch}; lower the learning rate")
 
@@ -165,7 +165,7 @@ class SafetensorsTrainer(Trainer):
 
     def save(self, path: Path) -> None:
         """Write the model's weights."""
-        # Copies, because safetensors takes no tensors that share memory.
+        # Copies, because safetensors accepts no tensors that share memory.
         save_file({name: value.clone() for name, value in self.model.state_dict().items()}, path)
 
     def load(self, path: Path) -> None:
@@ -192,7 +192,7 @@ class SafetensorsTrainer(Trainer):
 
 
 class _EpochEnd:
-    """Stands where RecBole's trainer has its TensorBoard writer, which it tells of each epoch and each evaluation."""
+    """Replace the TensorBoard writer of RecBole's trainer, which is called after each epoch and each evaluation."""
 
     def __init__(self, told: Callable[[], None]) -> None:
         self._told = told
@@ -201,12 +201,12 @@ class _EpochEnd:
         self._told()
 
     def add_hparams(self, *values: Any) -> None:
-        """Do nothing: a tracker has the whole configuration."""
+        """Do nothing: trackers log the whole configuration."""
 
 
 @contextmanager
 def _without_tensorboard() -> Iterator[None]:
-    """Keep RecBole from opening a writer in ./log_tensorboard, where all trainings would have the same names."""
+    """Prevent RecBole from opening a writer in ./log_tensorboard, where all trainings would have the same names."""
     opened = trainer.get_tensorboard
     trainer.get_tensorboard = lambda logger: None
     try:
@@ -222,7 +222,7 @@ def rate_share(step: int, warmup: int, total: int) -> float:
 
     Args:
         step: number of the step, from 0.
-        warmup: steps of the rise, at most all.
+        warmup: steps of the rise; at most ``total`` are used.
         total: number of steps.
     """
     rise = max(1, min(warmup, total))

@@ -22,7 +22,7 @@ class SurrogateTraining:
         config: configuration of the run; the surrogate's is ``Config.surrogate``.
         splits: the surrogate is trained on the training part and validated on the validation part.
         folder: run folder for the weights.
-        number: which of the run's surrogates, from 0.
+        number: number of the surrogate in the run, from 0.
         on_epoch: called with the curve after each epoch and each evaluation.
 
     Attributes:
@@ -65,5 +65,5 @@ class SurrogateTraining:
 
 
 def surrogate_seed(seed: int, number: int) -> int:
-    """Return a surrogate's seed; unlike ``seed + number``, runs of neighbouring seeds share none."""
+    """Return a surrogate's seed; unlike with ``seed + number``, runs with neighbouring seeds share no seed."""
     return seed if number == 0 else int(np.random.SeedSequence((seed, number)).generate_state(1)[0])

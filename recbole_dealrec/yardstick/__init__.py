@@ -1,4 +1,4 @@
-"""Yardsticks: what recommenders that cost seconds reach on a run's test queries, and what that says about the run."""
+"""Yardsticks: metrics of recommenders that need only seconds, on a run's test queries, and a verdict on the run."""
 
 from recbole_dealrec.yardstick.evaluation import Evaluation
 from recbole_dealrec.yardstick.verdict import verdict

@@ -13,7 +13,7 @@ _MOST_PAIRS = 500_000_000  # of items with a common user; about a minute of coun
 
 
 def popularity_order(*counts: np.ndarray) -> np.ndarray:
-    """Return the item ids by the first counts, ties by the next ones, then by id; without the padding item 0.
+    """Return the item ids sorted by the first counts, ties by the next ones, then by id; without the padding item 0.
 
     Args:
         counts: number of occurrences of each item, int64 [n_items].
@@ -49,14 +49,14 @@ class ItemKNN:
         dataset: training part.
 
     Raises:
-        MemoryError: the pairs of items with a common user are too many.
+        MemoryError: too many pairs of items have a common user.
     """
 
     def __init__(self, dataset: SequentialDataset) -> None:
         self._fields = Fields.of(dataset.config)
         together = _users_by_items(dataset)
         if np.square(together.sum(axis=1, dtype=np.int64)).sum() > _MOST_PAIRS:
-            raise MemoryError(f"more than {_MOST_PAIRS} pairs of items of a user")
+            raise MemoryError(f"more than {_MOST_PAIRS} pairs of items have a common user")
         count = np.asarray(together.sum(axis=0)).ravel()
         self._common = (together.T @ together).tocoo()
         self._norm = np.sqrt(count[self._common.row] * count[self._common.col])

@@ -17,7 +17,7 @@ from recbole_dealrec.yardstick.yardsticks import UNTUNED, Yardsticks, yardstick_
 
 
 class Evaluation:
-    """Evaluate recommenders on the test queries of a run, of which there are ``n_test``.
+    """Evaluate recommenders on the ``n_test`` test queries of a run.
 
     Args:
         config: configuration of the run.
@@ -29,9 +29,9 @@ class Evaluation:
         self.config, self.splits, self.samples = config, splits, samples
 
     def tuned(self, trainer: LLMTrainer, reweighting: Reweighting) -> dict[str, Any]:
-        """Return metrics, as RecBole rounds them and unrounded, errors and parts of Recall of the fine-tuned model.
+        """Return the fine-tuned model's metrics (rounded by RecBole and unrounded), errors and parts of Recall.
 
-        Beside them stand the number of queries and the date and time.
+        The number of queries and the date and time are added.
         """
         queries = self._queries(trainer)
         result = trainer.test(queries, self.config["show_progress"], reweighting)
@@ -48,7 +48,7 @@ class Evaluation:
         }
 
     def untuned(self, trainer: LLMTrainer) -> dict[str, Any]:
-        """Return the row of the language model with the weights that it has."""
+        """Return the row of the language model with its current weights."""
         result = trainer.evaluate(self._queries(trainer), load_best_model=False)
         return yardstick_row(UNTUNED, result, trainer.evaluator, self._kinds)
 
@@ -57,7 +57,7 @@ class Evaluation:
         return list(Yardsticks(self.config, self.splits, self._kinds, self._train_data).rows(surrogates))
 
     def _queries(self, trainer: LLMTrainer) -> QueryDataLoader:
-        """Return the test queries, after the trainer has collected what metrics need of the training part."""
+        """Return the test queries, after the trainer has collected the training data that metrics need."""
         trainer.collect_data(self._train_data)
         return QueryDataLoader(self.config, self.splits.test, self.config["n_test"])
 

@@ -39,7 +39,7 @@ def _precision(m: int, n: int, k: int) -> np.ndarray:
 
 
 def _first_hit(m: int, n: int, k: int) -> np.ndarray:
-    """Return the probability that the first of m positives among n items lies at each of the first k ranks."""
+    """Return the probability that the first of m positives among n items is at each of the first k ranks."""
     rank = np.arange(k)
     hit = np.minimum(m / np.maximum(n - rank, 1), 1)
     return hit * np.cumprod(np.concatenate([[1], 1 - hit[:-1]]))

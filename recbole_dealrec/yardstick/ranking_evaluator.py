@@ -21,7 +21,7 @@ class RankingEvaluator:
         train_data: loader of the training part, for metrics such as ItemCoverage.
 
     Attributes:
-        evaluator: has what was collected of the last queries.
+        evaluator: has the data collected from the last queries.
     """
 
     def __init__(self, config: Config, train_data: TrainDataLoader) -> None:

@@ -1,4 +1,4 @@
-"""The parts of Recall: beyond the popularity list, and by what the training part shows of a target."""
+"""The parts of Recall: beyond the popularity list, and by where a target occurs in the training part."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from recbole_dealrec.yardstick.baseline import popularity_order
 
 @dataclass(frozen=True)
 class ItemKinds:
-    """What the training part shows of each item.
+    """Where each item occurs in the training part.
 
     Attributes:
         popularity_rank: 0 for the most popular item of the training part, int64 [n_items].
@@ -44,7 +44,7 @@ def recall_parts(evaluator: QueryEvaluator, kinds: ItemKinds) -> dict[str, dict[
 
     Returns:
         ``beyond popularity list`` is the part on items outside the k most popular ones; ``training targets``, ``seen in
-        histories only`` and ``new`` together are the whole.
+        histories only`` and ``new`` add up to Recall.
     """
     items, hits = (evaluator.evaluated.get(name).numpy() for name in ("rec.items", "rec.topk"))
     gain = hits[:, :-1] / np.maximum(hits[:, -1:], 1)

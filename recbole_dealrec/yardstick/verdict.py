@@ -1,4 +1,4 @@
-"""What a run's metric says beside its yardsticks, in words."""
+"""The verdict on a run: its metric compared with the yardsticks, in words."""
 
 from collections.abc import Mapping, Sequence
 from math import hypot
@@ -11,17 +11,17 @@ from recbole_dealrec.yardstick.yardsticks import KNN, POPULAR, RANDOM, SURROGATE
 
 _LISTS = (POPULAR, VALID_POPULAR)
 _COMPARED = (*_LISTS, KNN, "surrogate", SURROGATE_MEAN, UNTUNED, RANDOM)
-_ABOVE, _BELOW, _EQUAL = "above", "below", "not told apart from"
+_ABOVE, _BELOW, _EQUAL = "above", "below", "not significantly different from"
 
 
 def relation(value: float, error: float | None, other: float, other_error: float | None) -> str:
-    """Return whether a value is above, below or not told apart from another, by the 95 % interval of the difference.
+    """Return the relation of a value to another, by the 95 % interval of the difference: above, below or neither.
 
-    The errors are taken as independent, which for values on the same queries makes the interval too wide as a rule.
+    The errors are assumed to be independent. For values on the same queries, this usually makes the interval too wide.
 
     Args:
         value: the first value.
-        error: its standard error; None if there is none, so that nothing can be told apart.
+        error: its standard error; None if there is none, and so no significant difference.
         other: the other value.
         other_error: its standard error.
     """
@@ -32,15 +32,15 @@ def relation(value: float, error: float | None, other: float, other_error: float
 
 
 def verdict(config: Config, result: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a run's metrics say beside its yardsticks.
+    """Return the verdict on a run.
 
     Args:
         config: configuration of the run.
         result: ``test_result``, ``test_standard_error`` and ``yardsticks`` of the run.
 
     Returns:
-        ``headline``, the metric that the run is judged by, and ``verdict``, one line: how it stands to each yardstick,
-        and whether the run learned from histories. Nothing without yardsticks, or without an accuracy metric.
+        ``headline``, the metric that the run is judged by, and ``verdict``, one line: its relation to each yardstick,
+        and whether the run learned from histories. Empty without yardsticks, or without an accuracy metric.
     """
     metric = headline_metric(config)
     if not metric or not result["yardsticks"]:
@@ -57,7 +57,7 @@ def verdict(config: Config, result: Mapping[str, Any]) -> dict[str, str]:
 def _standing(
     metric: str, result: Mapping[str, float], errors: Mapping[str, float], rows: Mapping[str, Mapping[str, Any]]
 ) -> tuple[str, list[str]]:
-    """Return a metric beside the yardsticks in words, and how it stands to each of the lists."""
+    """Return a sentence that compares a metric with the yardsticks, and its relation to each of the lists."""
     value, error = result[metric], errors.get(metric)
     relations: dict[str, list[str]] = {_BELOW: [], _EQUAL: [], _ABOVE: []}
     of_lists = []
@@ -75,7 +75,7 @@ def _conclusion(of_lists: Sequence[str]) -> str:
     if not of_lists:
         return "There is no list to compare it with."
     if set(of_lists) == {_ABOVE}:
-        return "This run ranks better than one list for everybody: it has learned from histories."
+        return "This run ranks better than one list for all users: it has learned from histories."
     return "This run shows no sign of learning from histories."
 
 

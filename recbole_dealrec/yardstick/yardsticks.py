@@ -1,4 +1,4 @@
-"""The rows of yardsticks beside a run's metrics, on the same queries."""
+"""The rows of the yardsticks, on the same queries as a run's metrics."""
 
 from collections.abc import Iterator, Mapping
 from logging import getLogger
@@ -22,7 +22,7 @@ _SHRINKS = (0.0, 5.0, 20.0, 50.0, 100.0)
 
 
 class Yardsticks:
-    """Metrics of recommenders that cost seconds, on a run's test queries.
+    """Metrics of recommenders that need only seconds, on a run's test queries.
 
     Args:
         config: configuration of the run.
@@ -97,7 +97,7 @@ def yardstick_row(name: str, result: dict[str, float], evaluator: QueryEvaluator
 
 
 def _mean_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the mean of rows; its standard error is the mean of theirs, which it cannot exceed."""
+    """Return the mean of rows; the mean of their standard errors is an upper bound of its standard error."""
 
     def mean(values: list[dict[str, float]]) -> dict[str, float]:
         return {name: float(np.mean([value[name] for value in values])) for name in values[0]}

@@ -120,12 +120,12 @@ def test_list_names_datasets_models_and_samplers(write_dataset, monkeypatch):
         """
 
     lines = list_text(str(path), 200).splitlines()
-    assert "  mine            no property file (there)" in lines
+    assert "  mine            no property file (present)" in lines
     text = "\n".join(lines)
-    assert re.search(r"  games  .*downloaded when it is used", text)
-    assert re.search(r"  microlens-50k  .*put its files there", text)
+    assert re.search(r"  games  .*downloaded on first use", text)
+    assert re.search(r"  microlens-50k  .*put its files into data_path", text)
     assert any(line.startswith("  ml-100k ") and "comes with RecBole" in line for line in lines)
-    assert any(line.startswith("  games ") and "not there" in line for line in lines)
+    assert any(line.startswith("  games ") and "absent" in line for line in lines)
     assert any(line.startswith("  TIGER ") for line in lines)
     assert "  Plugin          Rule of another package, with n_fewshot." in lines
     assert not any("More on it" in line for line in lines)
@@ -169,7 +169,7 @@ def test_where_memory_does_not_suffice_the_error_says_what_to_lower(run_script, 
 def test_the_last_step_is_checked(run_script):
     code, lines = run_script("--last_step=train")
     assert code == 2
-    assert lines[-1] == "error: no last_step 'train'; it is one of score, select, finetune, evaluate"
+    assert lines[-1] == "error: no last_step 'train'; choose one of score, select, finetune, evaluate"
 
 
 def test_select_prints_the_file_of_the_selection(movies_path, tmp_path, capsys):

@@ -67,7 +67,7 @@ def test_what_a_run_has_done_is_cached(states, keys, estimated):
     (run,) = states()
     assert run == {name: "not needed" if name == "language model" else "cached" for name in ALL}
     text = dry_run_text(["CCS"], None, "BIGRec", "movies", [], keys)
-    assert "nothing is to do" in text and not estimated
+    assert "nothing to do" in text and not estimated
     assert {file: file.stat().st_mtime_ns for file in Path(keys["checkpoint_dir"]).rglob("*")} == there
 
 
@@ -105,7 +105,7 @@ def test_what_a_run_refuses_is_refused(states, keys, tmp_path):
         states(last_step="train")
     with pytest.raises(InputError, match="n_fewshot is 100000, but only"):
         states(n_fewshot=100_000)
-    with pytest.raises(InputError, match="sampler: each value to compare has to be named once"):
+    with pytest.raises(InputError, match="sampler: name each value to compare exactly once"):
         states(["CCS", "CCS"])
     with pytest.raises(InputError, match="cannot be loaded"):
         (tmp_path / "empty").mkdir()
@@ -117,4 +117,4 @@ def test_a_language_model_that_is_not_on_the_disk_is_not_downloaded(keys, estima
     text = dry_run_text(["Random"], None, "BIGRec", "movies", [], remote)
     assert "no estimate: llm_path 'nobody/no-such-model' is not on this disk" in text.splitlines()[-1]
     assert not estimated
-    assert "  split        of each user the last row is the test, the one before it the validation" in text
+    assert "  split        the last row of each user is the test part, the row before it the validation part" in text

@@ -29,5 +29,5 @@ def test_the_paper_prunes_nothing_and_the_released_code_does():
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match="no preset 'author'; there are paper, released"):
+    with pytest.raises(InputError, match="no preset 'author'; choose one of paper, released"):
         preset_file("author")

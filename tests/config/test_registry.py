@@ -214,7 +214,7 @@ def test_scorers_are_registered_with_keys_and_a_step(ten):
         register_scorer("odd")(int)
     with pytest.raises(ValueError, match="'x' of scorer 'other': its step has to be one of surrogate, influence, lang"):
         register_scorer("other", keys=[Key("x", COUNT, default=1)])(type("Other", (Counting,), {}))
-    with pytest.raises(InputError, match="no scorer 'nothing'; known are counting"):
+    with pytest.raises(InputError, match="no scorer 'nothing'; choose one of counting"):
         get_scorer("nothing")
 
 

@@ -208,5 +208,5 @@ def test_a_surrogates_key_follows_the_key_itself():
 
 
 def test_a_key_changes_one_of_the_steps():
-    with pytest.raises(ValueError, match="key 'x': no step 'selekt'; there are data, surrogate, "):
+    with pytest.raises(ValueError, match="key 'x': no step 'selekt'; choose one of data, surrogate, "):
         Key("x", COUNT, "selekt")

@@ -55,7 +55,7 @@ def test_whole_rows_pass(content, write):
         (HEADER + 'u\t1\t"a\n', ", row 2: a column begins with a quotation mark"),
         (HEADER + '"u"\t1\ta\n', ", row 2: a column begins with a quotation mark"),
         (HEADER + "u\t1\ta\rv\t2\tb\r\n", ", row 2: 5 columns where the header has 3"),
-        (HEADER + "u\t1\ta\rb\n", ", row 2: a carriage return inside"),
+        (HEADER + "u\t1\ta\rb\n", ", row 2: contains a carriage return"),
         (HEADER + "u\t1\t\0\n", ", row 2: holds a NUL byte"),
         (HEADER.encode() + b"u\t1\t\xe9\n", ", row 2: not utf-8 text"),
         (HEADER.encode("utf-16"), ", row 1: "),
@@ -73,7 +73,7 @@ def test_another_separator_and_encoding(write):
 
 
 def test_an_unknown_encoding_is_named(write):
-    with pytest.raises(InputError, match="'encoding': Python knows no encoding 'utf-99'"):
+    with pytest.raises(InputError, match="'encoding': Python has no encoding 'utf-99'"):
         write(HEADER, encoding="utf-99").columns()
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
 
 @pytest.mark.parametrize("value", ["noon", "", "nan", "-inf", "1,5", "2024-10-11"])
 def test_what_is_no_number_is_named(value, write):
-    with pytest.raises(InputError, match=re.escape(f"shop.inter, row 4: time is '{value}', which is no number")):
+    with pytest.raises(InputError, match=re.escape(f"shop.inter, row 4: time is '{value}', which is not a number")):
         write(HEADER + f"u\t1e9\ta\n\nu\t{value}\ta\n").check_numbers("time")
 
 

@@ -286,11 +286,11 @@ def test_given_columns_of_two_files(source, tmp_path, capsys):
     words = [str(source / "loans.csv"), str(tmp_path / "books"), f"--items={source}/books.jsonl"]
     assert command(["convert", *words]) == 2
     error = capsys.readouterr().err
-    assert "loans.csv: no column for the user (found Reader, Book nr, Out, Liked); name it by user_col" in error
+    assert "loans.csv: no column for the user (found Reader, Book nr, Out, Liked); name it with user_col" in error
     options = ["--user_col=Reader", "--item_col=Book nr", "--time_col=Out", "--title_col=name", "--rating_col=Liked"]
     assert command(["convert", *words, *options]) == 2
     error = capsys.readouterr().err
-    assert "books.jsonl: no column for the item (found nr, name, Main genre); name it by item_col, behind" in error
+    assert "books.jsonl: no column for the item (found nr, name, Main genre); name it with item_col, after" in error
     options[1] += ",nr"
     assert command(["convert", *words, *options, "--text_cols=name,Main genre", "--encoding=latin-1"]) == 0
     assert (tmp_path / "books" / "books.item").read_text().splitlines() == [
@@ -302,10 +302,10 @@ def test_given_columns_of_two_files(source, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--user_col=who", "no column 'who' (found user, item, rating, time, title); name it by user_col"),
-        ("--text_cols=genre", "no column 'genre' (found user, item, rating, time, title); see text_cols"),
-        ("--text_cols=user,user", "text_cols names user a second time by 'user'; leave it out"),
-        ("--encoding=utf-99", "encoding: Python knows no encoding 'utf-99'"),
+        ("--user_col=who", "no column 'who' (found user, item, rating, time, title); name it with user_col"),
+        ("--text_cols=genre", "no column 'genre' (found user, item, rating, time, title); correct text_cols"),
+        ("--text_cols=user,user", "text_cols has user twice, again as 'user'; leave it out"),
+        ("--encoding=utf-99", "encoding: Python has no encoding 'utf-99'"),
         ("--items=absent.csv", "absent.csv: no such file or folder"),
     ],
 )
@@ -317,7 +317,7 @@ def test_options_that_name_what_is_not_there(option, message, source, tmp_path, 
 def test_an_id_of_a_parquet_file_is_a_text_or_a_number(source, tmp_path):
     rows = {"user": [["a", "b"], ["c"]], "item": [1, 2], "time": [1, 2], "title": ["x", "y"]}
     pd.DataFrame(rows).to_parquet(source / "s.parquet")
-    with pytest.raises(InputError, match="s.parquet, row 1: user is a ndarray; an id has to be a text or a number"):
+    with pytest.raises(InputError, match="s.parquet, row 1: user is a ndarray; an id has to be a string or a number"):
         convert(source / "s.parquet", tmp_path / "mine")
     numbers = pd.DataFrame({**rows, "user": pd.array([7, None], dtype="Int64")})
     numbers.to_parquet(source / "s.parquet")
@@ -331,7 +331,7 @@ def test_an_id_of_a_parquet_file_is_a_text_or_a_number(source, tmp_path):
 def test_parquet_needs_pyarrow(source, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (source / "s.parquet").write_text("")
-    with pytest.raises(InputError, match="s.parquet: Parquet is read by pyarrow; pip install"):
+    with pytest.raises(InputError, match="s.parquet: reading Parquet needs pyarrow; pip install"):
         convert(source / "s.parquet", tmp_path / "mine")
 
 
@@ -499,9 +499,9 @@ BROKEN = {
     "open quote": (damage(write_csv, appended("shop.csv", 'A1,B1,5,1,"x\n')), "shop.csv: not CSV"),
     "no time": (
         damage(write_csv, appended("shop.csv", "A1,B1,5,today,x\n")),
-        "row 7: time is 'today', which is no finite number and no date in ISO 8601",
+        "row 7: time is 'today', which is neither a finite number nor an ISO 8601 date",
     ),
-    "endless": (damage(write_csv, appended("shop.csv", "A1,B1,5,inf,x\n")), "row 7: time is 'inf', which is no fi"),
+    "endless": (damage(write_csv, appended("shop.csv", "A1,B1,5,inf,x\n")), "row 7: time is 'inf', which is neither"),
     "no user in a row": (
         damage(write_csv, appended("shop.csv", ",B1,5,1,x\n")),
         "row 7: user is missing; drop the row",
@@ -512,12 +512,12 @@ BROKEN = {
     ),
     "dates and numbers": (
         table("user,item,time,title\nu,i,2020-01-01,x\nu,j,7,y\n"),
-        "row 3: time is '7', which is no da",
+        "row 3: time is '7', which is not an ISO",
     ),
-    "no column": (table("a,b\n"), "no column for the user (found a, b); name it by user_col"),
+    "no column": (table("a,b\n"), "no column for the user (found a, b); name it with user_col"),
     "no title column": (
         table("user,item,time\nu,i,1\n"),
-        "no column for the title (found user, item, time); name it by",
+        "no column for the title (found user, item, time); name it with",
     ),
     "empty": (table(""), "shop.csv: not CSV (No columns to parse"),
     "no row": (table("user,item,time,title\n"), "no interaction"),
@@ -528,7 +528,7 @@ BROKEN = {
     ),
     "no object": (
         damage(write_plain_amazon, appended("Video_Games.json", "[1]\n")),
-        "row 6: no JSON object",
+        "row 6: not a JSON object",
     ),
     "no user": (
         damage(write_plain_amazon, appended("Video_Games.json", '{"asin": "B1"}\n')),
@@ -537,7 +537,7 @@ BROKEN = {
     "cut gzip": (damage(write_amazon_2023, cut_gzip), "Video_Games.jsonl.gz: cut short or damaged"),
     "two users": (
         table("user_id,user,item,time,title\nu,v,i,1,x\n"),
-        "the columns user_id and user could each be the user; name it by user_col",
+        "the columns user_id and user could each be the user; name it with user_col",
     ),
     "two times": (table("user,item,time,Timestamp,title\nu,i,1,2,x\n"), "the columns time and Timestamp could each"),
     "a column twice": (table("user,item,item,time,title\nu,i,j,1,x\n"), "the columns item and item could each"),
@@ -551,7 +551,7 @@ BROKEN = {
     ),
     "two metadata": (
         damage(write_amazon_2018, lambda folder: write_json_lines(folder / "m.json", [{"asin": "B", "title": "x"}])),
-        "1 files with users, items and times and 2 with items and titles; put one of each there",
+        "1 files with users, items and times and 2 with items and titles; put one of each into it",
     ),
     "other users": (damage(write_authors, appended("sequential_test.txt", "4 1\n")), "differ in their number of lines"),
     "another user": (
@@ -561,7 +561,7 @@ BROKEN = {
     "unknown": (lambda folder: folder, "0 files with users, items and times and 0 with items and titles"),
     "another kind of file": (
         damage(lambda folder: folder / "a.xlsx", appended("a.xlsx", "x")),
-        "no file that ends in .csv",
+        "not a file that ends in .csv",
     ),
     "absent": (lambda folder: folder / "absent", "absent: no such file or folder"),
 }
@@ -618,7 +618,7 @@ def test_too_few_for_a_split(source, tmp_path):
 def test_a_folder_that_is_there_is_kept(source, tmp_path):
     convert(write_csv(source), tmp_path / "mine")
     before = (tmp_path / "mine" / "mine.inter").read_bytes()
-    with pytest.raises(InputError, match="mine: is there already; remove it, or name another"):
+    with pytest.raises(InputError, match="mine: exists already; remove it, or give another"):
         convert(source / "shop.csv", tmp_path / "mine", min_rating=4)
     assert (tmp_path / "mine" / "mine.inter").read_bytes() == before
 
@@ -630,9 +630,9 @@ def test_the_command_prints_what_it_wrote(source, tmp_path, capsys):
         "mine: 2 users, 3 items, 4 interactions, 2014-05-13 to 2014-05-13",
         "  left out     1 rated below 4 interactions",
         "  untitled     0 items, which a run leaves out",
-        "  same title   0 items share theirs with another",
-        "  repeated     0 interactions repeat user, item and time of another",
-        f"{folder}: written; run it by --dataset=mine",
+        "  same title   0 items share their title with another item",
+        "  repeated     0 interactions repeat user, item and time of another one",
+        f"{folder}: written; use it with --dataset=mine",
     ]
 
 

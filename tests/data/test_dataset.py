@@ -443,27 +443,27 @@ def test_what_was_read_is_said_once(ten, caplog, tmp_path):
     assert message.splitlines() == [
         "ten: 4 users, 10 items, 24 interactions, times 1000 to 1070",
         "  untitled     1 items are left out, with 1 rows",
-        "  same title   2 items share theirs with another, and rank side by side",
-        "  repeated     1 rows repeat user, item and time of another",
-        "  filtered     3 rows by keys of RecBole's filters",
+        "  same title   2 items share their title with another, and rank next to it",
+        "  repeated     1 rows repeat user, item and time of another row",
+        "  filtered     3 rows are removed by RecBole's filter keys",
         "  training     12 rows, 60.0%",
         "  validation   4 rows, 20.0%",
         "  test         4 rows, 20.0%",
-        "  split        of each user the last row is the test, the one before it the validation (eval_args);",
-        "               a user's first row has no history and is no target",
+        "  split        the last row of each user is the test part, the row before it the validation part",
+        "               (eval_args); a user's first row has no history and is not a target",
     ]
 
 
 def test_the_summary_of_a_published_split(split):
     lines = str(load_splits(split()).summary).splitlines()
     assert lines[0] == "split: 3 users, 10 items, 13 interactions"
-    assert lines[-1] == "  split        as the files say: train, valid, test"
+    assert lines[-1] == "  split        as in the files: train, valid, test"
 
 
 def test_what_prompts_say_of_items(ten, tmp_path):
     config = ten(prompt_item="{title} ({year of issue}; {genre})")
     lines = (tmp_path / "ten" / "ten.item").read_text().splitlines()
-    with pytest.raises(InputError, match="'prompt_item': unknown field {genre}; known are"):
+    with pytest.raises(InputError, match="'prompt_item': unknown field {genre}; choose from"):
         load_splits(config)
     more = ["\tyear of issue:float\tgenre:token_seq", *(f"\t19{n:02}\t{{noun}}  A" for n in range(10))]
     text = "\n".join(line + cells for line, cells in zip(lines, more, strict=True))
@@ -486,9 +486,9 @@ HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
         ("user_id:token\titem_id:token\nu\ti1\n", "timestamp"),
         ("", "ten.inter"),
         (HEADER, "ten"),
-        (HEADER + "u\ti1\tnoon\n", "ten.inter, row 2: timestamp is 'noon', which is no number"),
-        (HEADER + "u\ti1\t1\nu\ti2\t\n", "ten.inter, row 3: timestamp is '', which is no number"),
-        (HEADER + "u\ti1\t1\n\nu\ti2\tinf\n", "ten.inter, row 4: timestamp is 'inf', which is no number"),
+        (HEADER + "u\ti1\tnoon\n", "ten.inter, row 2: timestamp is 'noon', which is not a number"),
+        (HEADER + "u\ti1\t1\nu\ti2\t\n", "ten.inter, row 3: timestamp is '', which is not a number"),
+        (HEADER + "u\ti1\t1\n\nu\ti2\tinf\n", "ten.inter, row 4: timestamp is 'inf', which is not a number"),
         (HEADER + 'u\t"i1\t1\n', "ten.inter, row 2: a column begins with a quotation mark"),
         (HEADER + "u\ti1\t1\n\nNA\ti2\t2\n", "ten.inter, row 4: user_id is empty, or a word such as NA"),
         (HEADER + "u\t\t1\n", "ten.inter, row 2: item_id is empty"),

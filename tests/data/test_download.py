@@ -35,7 +35,7 @@ def test_a_broken_connection_goes_on_from_the_last_byte(server, tmp_path):
 def test_a_download_that_was_given_up_goes_on_with_the_next(server, tmp_path):
     server.files["/data.zip"] = CONTENT
     server.breaks = [2_000_000] + [0] * 6
-    with pytest.raises(InputError, match="again and again, 2000000 of 3000000 bytes are there; the same command"):
+    with pytest.raises(InputError, match="breaks repeatedly; 2000000 of 3000000 bytes are there; run the same command"):
         download(server.url("/data.zip"), tmp_path, False)
     server.asked.clear()
     assert download(server.url("/data.zip"), tmp_path, False).read_bytes() == CONTENT
@@ -73,7 +73,7 @@ def test_what_is_not_there_is_told(server, tmp_path):
         download(server.url("/data.zip"), tmp_path, False)
     server.shutdown()
     server.server_close()
-    with pytest.raises(InputError, match="cannot be reached .*refused.*; go online, or put the files there yourself"):
+    with pytest.raises(InputError, match="cannot be reached .*refused.*; go online, or put the files into data_path"):
         download(server.url("/data.zip"), tmp_path, False)
 
 

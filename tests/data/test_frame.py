@@ -112,7 +112,7 @@ def test_an_item_without_a_title_is_left_out(select, shop, caplog):
     interactions, items = shop
     selected = select(interactions, items[items["item_id"] != "x y"])
     messages = [record.message for record in caplog.records if "title" in record.message]
-    assert messages == ["items: 1 items of the interactions have no title and are left out, the first is x y"]
+    assert messages == ["items: 1 items of the interactions have no title and are left out; the first is x y"]
     kept = {user: [item for item in sequence if item != "x y"] for user, sequence in SHOP.items()}
     assert {row.user: [*row.history, row.target] for row in selected.itertuples()} == {
         user: sequence[: -2 if len(sequence) > 3 else -1] for user, sequence in kept.items()
@@ -155,19 +155,22 @@ def with_value(frame, row, column, value):
             r"items: no column for the title \(found item_id, name\)",
         ),
         (lambda rows, items: (rows[:0], items), "interactions: holds no row"),
-        (lambda rows, items: (with_value(rows, 3, "user_id", None), items), "interactions, row 3 from 0: user_id is"),
+        (
+            lambda rows, items: (with_value(rows, 3, "user_id", None), items),
+            "interactions, row 3, counted from 0: user_id is",
+        ),
         (
             lambda rows, items: (with_value(rows, 2, "timestamp", np.inf), items),
-            "row 2 from 0: timestamp is 'inf', which is no finite number",
+            "row 2, counted from 0: timestamp is 'inf', which is neither a finite number",
         ),
         (
             lambda rows, items: (with_value(rows, 2, "timestamp", "noon"), items),
-            "row 2 from 0: timestamp is 'noon', which is no finite number",
+            "row 2, counted from 0: timestamp is 'noon', which is neither a finite number",
         ),
         (lambda rows, items: (rows, with_value(items, 1, "item_id", "2")), "items: item '2' has 2 titles"),
         (
             lambda rows, items: (rows, items.assign(item_id=range(7))),
-            "items: none of the items has a title; see that ids are the same in both",
+            "items: none of the items has a title; check that the ids are the same in both",
         ),
     ],
 )
@@ -181,7 +184,7 @@ def test_frames_that_cannot_be_used_are_named(change, message, select, shop):
     [
         (
             lambda rows, items: (rows.assign(item_id=[["a"]] * len(rows)), items),
-            "row 0 from 0: item_id is a list; an id",
+            "row 0, counted from 0: item_id is a list; an id",
         ),
         (
             lambda rows, items: (pd.concat([rows, rows[["user_id"]]], axis=1), items),
@@ -230,7 +233,7 @@ def test_whole_numbers_that_pandas_keeps_as_floats_are_written_whole(select, sho
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"data_path": "here"}, "'data_path': the data are those of interactions and items"),
+        ({"data_path": "here"}, "'data_path': the data come from interactions and items"),
         ({"n_group": 5}, "did you mean 'n_groups'"),
         ({"sampler": "Best"}, "no sampler 'Best'"),
         ({"n_fewshot": 5}, "only 4 of 4 candidate samples"),

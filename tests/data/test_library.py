@@ -131,7 +131,7 @@ def test_files_take_the_name_of_the_dataset(publish, make_config, path):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({"x.inter": MOVIES["ml-1m.inter"]}, "x.zip: has 0 files *.item, where one is needed for the titles"),
+        ({"x.inter": MOVIES["ml-1m.inter"]}, "x.zip: has 0 files *.item, but needs exactly one for the titles"),
         ({"x.inter": MOVIES["ml-1m.inter"], "x.item": "item_id:token\tyear:token\n1\t1990\n"},
          "x.item: no column 'title' (found item_id, year); set title_field"),
         ({"x.inter": "", "x.item": "", "y.inter": ""}, "x.zip: has 2 files *.inter"),
@@ -152,7 +152,7 @@ def test_a_name_without_archive_says_how_to_convert(make_config, path):
 def test_what_is_no_archive_is_told(publish, make_config, path, server):
     publish("x", "/x.zip", MOVIES)
     server.files["/x.zip"] = b"<html>not found</html>"
-    with pytest.raises(InputError, match="x.zip: a damaged archive"):
+    with pytest.raises(InputError, match="x.zip: a damaged or unreadable archive"):
         load_splits(make_config("x", path))
     assert not (path / "x").exists()
 
@@ -160,13 +160,13 @@ def test_what_is_no_archive_is_told(publish, make_config, path, server):
 def test_a_folder_that_cannot_be_made_is_told(publish, make_config, path):
     publish("ml-1m", "/ml-1m.zip", MOVIES)
     path.write_text("a file")
-    with pytest.raises(InputError, match="data/.ml-1m.download: File exists; the same command goes on from here"):
+    with pytest.raises(InputError, match="data/.ml-1m.download: File exists; run the same command again to resume"):
         load_splits(make_config("ml-1m", path))
 
 
 @pytest.mark.parametrize("name", ["../games", "/etc", "a/b", ".", "..", ""])
 def test_a_name_cannot_leave_the_data_folder(name):
-    with pytest.raises(InputError, match="a dataset is named by its folder alone"):
+    with pytest.raises(InputError, match="give only the name of its folder"):
         prepare([configure("BIGRec", name, None, {})])
 
 

@@ -177,5 +177,5 @@ def test_a_stray_brace_is_an_error_that_says_what_to_write(key, text, ten):
 def test_a_layout_without_the_history_is_an_error(keys, key, field, ten):
     with pytest.raises(InputError) as raised:
         PromptTemplate(ten(**keys))
-    message = f"configuration key '{key}' leaves out the history: it has no {{{field}}}; add that"
+    message = f"configuration key '{key}' lacks the history: it has no {{{field}}}; add it"
     assert str(raised.value) == message

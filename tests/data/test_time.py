@@ -135,7 +135,7 @@ def test_of_repeated_interactions_the_first_or_last_in_exact_time_stays(keep, ro
 
 def test_time_is_no_feature(rows, load):
     columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "title"]}
-    with pytest.raises(InputError, match="'numerical_features': time is for the order of rows alone"):
+    with pytest.raises(InputError, match="'numerical_features': time only orders the rows"):
         load(rows, UNITS["seconds"], numerical_features=["timestamp"], load_col=columns)
 
 

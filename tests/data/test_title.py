@@ -87,7 +87,7 @@ def test_an_item_without_title_is_not_among_them(read):
 @pytest.mark.parametrize("title", ["", "b", " two  words "])
 def test_an_item_on_two_rows_has_one_title_or_none(title, read):
     assert read(HEADER + f"a\tOne\nb\t{title}\nb\t{title}\n")[2] == (" ".join(title.split()) or None)
-    with pytest.raises(InputError, match="row 4: item 'b' has another title than above"):
+    with pytest.raises(InputError, match="row 4: item 'b' has a different title in an earlier row"):
         read(HEADER + f"a\tOne\nb\t{title}\nb\tother\n")
 
 
@@ -109,7 +109,7 @@ def test_items_that_share_their_title_are_counted(titles, count):
         (HEADER.encode() + b"b\tTwo\n\na\tOn\xe9\n", "not utf-8 text"),
         (HEADER.encode() + b"a\tOn\x00e\n", "holds a NUL byte"),
         (b"\xff\xfei", "not utf-8 text"),
-        (HEADER + "a\tOne\nb\tTwo\na\tOnce\n", "item 'a' has another title than above"),
+        (HEADER + "a\tOne\nb\tTwo\na\tOnce\n", "item 'a' has a different title in an earlier row"),
     ],
 )
 def test_an_unusable_file_is_named(content, part, read):

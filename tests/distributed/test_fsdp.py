@@ -179,7 +179,7 @@ def test_a_comparison_with_a_sharded_model(together, keys):
     [
         ({"FSDP_VERSION": "1"}, {}, "write fsdp_version: 2"),
         ({"FSDP_RESHARD_AFTER_FORWARD": "false"}, {}, "write fsdp_reshard_after_forward: true"),
-        ({}, {"llm_quantization": "4bit"}, "leave out it or FSDP"),
+        ({}, {"llm_quantization": "4bit"}, "use either llm_quantization or FSDP"),
     ],
 )
 def test_what_cannot_be_sharded(ten, monkeypatch, variables, key, message):

@@ -183,7 +183,7 @@ def test_a_run_that_fails_is_marked_as_failed(ten, tmp_path):
 def test_a_tracker_that_cannot_be_started_is_an_error_before_anything_is_trained(ten, checkpoint, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
     config = ten(**{**KEYS, "log_with": "tensorboard,mlflow"}, llm_path=checkpoint("llama"))
-    with pytest.raises(InputError, match=r"log_with: mlflow cannot be started \(.*nonsense.*\); mend it or"):
+    with pytest.raises(InputError, match=r"log_with: mlflow cannot be started \(.*nonsense.*\); fix it or"):
         run_recbole_dealrec(dataset="ten", config_dict=config.resolved())
     assert not list(Path(config["checkpoint_dir"]).glob("*surrogates*"))
 
@@ -289,6 +289,6 @@ def test_a_run_that_is_not_kept_is_not_tracked(ten):
 
 
 def test_recboles_own_key_names_this_one(ten):
-    with pytest.raises(InputError, match="'log_wandb' changes nothing with this package, where log_with=wandb"):
+    with pytest.raises(InputError, match="'log_wandb' has no effect with this package, which uses log_with=wandb"):
         ten(log_wandb=True)
     assert ten(log_with="wandb", wandb_project="mine")["wandb_project"] == "mine"

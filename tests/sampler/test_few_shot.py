@@ -49,7 +49,7 @@ def test_only_samplers_are_registered(thing):
 
 def test_an_unknown_name_lists_the_known_ones():
     register_sampler("First")(First)
-    with pytest.raises(InputError, match=r"no sampler 'Dealrec'; known are CCS, DEALRec, .*, First, .*, Random"):
+    with pytest.raises(InputError, match=r"no sampler 'Dealrec'; choose one of CCS, DEALRec, .*, First, .*, Random"):
         get_sampler("Dealrec")
 
 
@@ -93,7 +93,7 @@ def test_auto_is_two_percent_of_the_candidates_and_at_least_64(ten, n_candidates
 def test_more_than_a_fifth_of_the_candidates_is_warned_of(ten, caplog, given, sampler, warned):
     settle_n_fewshot([ten(n_fewshot=given, sampler=sampler)], 100)
     assert len(caplog.records) == warned
-    assert not warned or "n_fewshot: 21 are 21% of 100 candidate samples" in caplog.text
+    assert not warned or "n_fewshot is 21, 21% of 100 candidate samples" in caplog.text
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_an_entry_point_is_a_sampler(third_party):
 
 
 def test_entry_points_are_loaded_when_asked_for_only(third_party):
-    with pytest.raises(InputError, match="known are Broken, CCS, DEALRec, .*, Latest, .*, Random"):
+    with pytest.raises(InputError, match="choose one of Broken, CCS, DEALRec, .*, Latest, .*, Random"):
         get_sampler("Nothing")
     assert get_sampler("Random") is RandomSampler  # the package's own names are not taken over
     assert "shop_samplers" not in sys.modules

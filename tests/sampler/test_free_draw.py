@@ -39,7 +39,7 @@ def test_where_validation_targets_are_too_few_the_rest_is_drawn_from_the_others(
     sampler.scores = {"target_frequency": TargetFrequencyScorer(VALID).score(samples)}
     selected = sampler.sample(samples)
     assert {4, 5, 7} < set(selected) and len(set(selected)) == 5
-    assert "3 candidates have a validation target; 2 are drawn freely" in caplog.text
+    assert "3 candidates have a validation target; 2 more are drawn uniformly" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_samples_of_a_card_train_like_those_that_are_selected(card, run):
 def test_a_key_that_contradicts_the_card_is_refused(card, run):
     path, _ = card
     for key, value in {"sampler": "Random", "n_fewshot": 3, "samples_per_user": 1}.items():
-        with pytest.raises(InputError, match=f"configuration key '{key}' is {value} beside selection '{path}', which"):
+        with pytest.raises(InputError, match=f"configuration key '{key}' is {value}, but selection '{path}' was"):
             run("TIGER", selection=path, **{key: value})
 
 
@@ -128,9 +128,9 @@ def changed(content, name, value):
         (lambda card: "[" * 100_000, "not JSON"),
         (lambda card: "[]", "'data' is missing or malformed"),
         (lambda card: changed(card, "indices", "1, 2"), "'indices' is missing or malformed"),
-        (lambda card: changed(card, "indices", []), "'indices' holds something else"),
-        (lambda card: changed(card, "indices", [0, 1.5, 2, 3]), "'indices' holds something else"),
-        (lambda card: changed(card, "indices", [-1, 0, 1, 2]), "'indices' holds something else"),
+        (lambda card: changed(card, "indices", []), "'indices' contains something other"),
+        (lambda card: changed(card, "indices", [0, 1.5, 2, 3]), "'indices' contains something other"),
+        (lambda card: changed(card, "indices", [-1, 0, 1, 2]), "'indices' contains something other"),
         (lambda card: changed(card, "indices", [3, 2, 1, 0]), "'indices' is not sorted"),
         (lambda card: changed(card, "indices", [0, 0, 1, 2]), "'indices' is not sorted"),
         (lambda card: changed(card, "users", ["u1"]), "'indices' is not sorted, or not as long"),
@@ -180,5 +180,5 @@ def test_a_dry_run_has_no_score_to_do(card, keys_of):
 
 def test_samplers_are_not_compared_on_a_card(card, keys_of):
     keys = {**keys_of("TIGER"), "selection": card[0]}
-    with pytest.raises(InputError, match="configuration key 'sampler' is Random beside selection"):
+    with pytest.raises(InputError, match="configuration key 'sampler' is Random, but selection"):
         compare_samplers(["Longest", "Random"], 1, "TIGER", "ten", config_dict=keys)

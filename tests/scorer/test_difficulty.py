@@ -206,5 +206,5 @@ def test_a_trajectory_is_the_loss_after_each_evaluation(train):
 def test_a_training_without_evaluation_has_no_trajectory(train):
     config, splits, run = train
     scorer = LossTrajectoryScorer(lambda watch: run(0, watch), config)
-    with pytest.raises(InputError, match="never evaluated.*surrogate_eval_step have to be at least 1"):
+    with pytest.raises(InputError, match="never evaluated.*surrogate_eval_step to 1 or more"):
         scorer.score(CandidateSamples.from_dataset(splits.train, samples_per_user=1))

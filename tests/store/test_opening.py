@@ -36,7 +36,7 @@ def test_a_second_process_waits_for_the_first(tmp_path, caplog):
     caplog.set_level("INFO")
     with hold(tmp_path / "run"), opened(tmp_path / "run") as second:
         assert second.has("held.json")
-    assert caplog.messages[0] == f"another process works in {tmp_path / 'run'}; waiting until it ends"
+    assert caplog.messages[0] == f"another process is working in {tmp_path / 'run'}; waiting until it ends"
 
 
 def test_a_killed_process_holds_no_lock(tmp_path):
@@ -56,7 +56,7 @@ def test_a_folder_is_free_when_the_block_ends_however_it_does(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_said_so(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"^checkpoint_dir '.*/file': cannot hold a folder \(Not a directory\)"):
+    with pytest.raises(InputError, match=r"^checkpoint_dir '.*/file': no folder can be made in it \(Not a directory\)"):
         with opened(tmp_path / "file" / "run"):
             pass
 

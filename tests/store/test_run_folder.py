@@ -85,7 +85,7 @@ def test_broken_checksums_cost_the_outputs_not_the_run(tmp_path, caplog):
     write(RunFolder(tmp_path), "a.txt", "whole")
     (tmp_path / "checksums.json").write_text("{")
     assert not RunFolder(tmp_path).has("a.txt")
-    assert "checksums.json: not JSON any more" in caplog.text
+    assert "checksums.json: no longer JSON" in caplog.text
 
 
 def test_what_an_interrupted_write_left_is_removed(tmp_path):
@@ -159,12 +159,12 @@ def test_the_outputs_of_a_folder_are_read_without_opening_it(tmp_path):
     for name, message in (("c.txt", "the run is not finished, there is no c.txt yet"), ("b.txt", "b.txt: missing, or")):
         with pytest.raises(InputError, match=message):
             check_outputs(tmp_path, [name])
-    with pytest.raises(InputError, match="absent: no run folder"):
+    with pytest.raises(InputError, match="absent: not a run folder"):
         check_outputs(tmp_path / "absent", ["a.txt"])
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
     (tmp_path / "checksums.json").write_text("{")
     assert intact_outputs(tmp_path) == set()
-    with pytest.raises(InputError, match="checksums.json: not JSON any more"):
+    with pytest.raises(InputError, match="checksums.json: no longer JSON"):
         check_outputs(tmp_path, ["a.txt"])
 
 

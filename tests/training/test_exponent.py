@@ -83,7 +83,7 @@ def test_an_exponent_without_surrogates_is_told(movies_path, caplog):
     trainer, reweighting, queries = prepared(movies_path, grounding_popularity=0, grounding_collaborative=2.0)
     reweighting.surrogates = []
     choose_exponents(trainer, reweighting, queries)
-    assert "no surrogate to re-weight by" in caplog.text
+    assert "no surrogate to re-weight with" in caplog.text
 
 
 def test_surrogates_without_a_say_are_dropped(movies_path):

@@ -98,7 +98,7 @@ def test_fine_tuning_goes_on_with_smaller_passes(trainer, monkeypatch, caplog, a
 
     monkeypatch.setattr(run.model, "calculate_loss", limited)
     run.fit(train_data, valid_data)
-    assert "micro_batch_size is 2 from here on" in caplog.text and max(calls[at:]) == 2
+    assert "micro_batch_size is 2 from now on" in caplog.text and max(calls[at:]) == 2
     for name, value in adapter_of(expected).items():
         torch.testing.assert_close(adapter_of(run)[name], value, atol=1e-6, rtol=1e-4)
 

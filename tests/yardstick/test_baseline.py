@@ -89,7 +89,7 @@ def test_item_knn_is_the_sum_of_cosines(config, splits, shrink):
 
 def test_too_many_pairs_are_refused(splits, monkeypatch):
     monkeypatch.setattr("recbole_dealrec.yardstick.baseline._MOST_PAIRS", 100)
-    with pytest.raises(MemoryError, match="more than 100 pairs of items of a user"):
+    with pytest.raises(MemoryError, match="more than 100 pairs of items have a common user"):
         ItemKNN(splits.train)
 
 

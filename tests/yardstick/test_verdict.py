@@ -22,14 +22,19 @@ def said(value, rows, again=0.9):
 
 @pytest.mark.parametrize(
     "difference, expected",
-    [(0.0099, "above"), (0.0097, "not told apart from"), (-0.0097, "not told apart from"), (-0.0099, "below")],
+    [
+        (0.0099, "above"),
+        (0.0097, "not significantly different from"),
+        (-0.0097, "not significantly different from"),
+        (-0.0099, "below"),
+    ],
 )
 def test_the_interval_of_the_difference_decides(difference, expected):
     assert relation(0.05 + difference, 0.004, 0.05, 0.003) == expected  # half width 1.96 * 0.005 = 0.0098
 
 
 def test_nothing_is_told_apart_without_an_error():
-    assert relation(0.5, None, 0.1, 0.001) == relation(0.5, 0.001, 0.1, None) == "not told apart from"
+    assert relation(0.5, None, 0.1, 0.001) == relation(0.5, 0.001, 0.1, None) == "not significantly different from"
 
 
 def test_below_a_list_nothing_was_learned():
@@ -37,8 +42,8 @@ def test_below_a_list_nothing_was_learned():
     assert said(0.0265, rows, again=0.075) == [
         "Recall@10 0.0265 ± 0.0040: below the popularity list (0.0498) and item kNN (0.0583); above the random ranking "
         "(0.0059). This run shows no sign of learning from histories.",
-        "Recall@10 0.0750 ± 0.0100: not told apart from item kNN (0.0583); above the popularity list (0.0498) and the "
-        "random ranking (0.0059).",
+        "Recall@10 0.0750 ± 0.0100: not significantly different from item kNN (0.0583); above the popularity list "
+        "(0.0498) and the random ranking (0.0059).",
     ]
 
 

@@ -24,7 +24,7 @@ from recbole_dealrec.store.console import progress_bar
 
 __all__ = ["Columns", "convert"]
 
-_OF_TIME = "8:1:1 by time; train has a row a user, valid and test one a target"
+_OF_TIME = "8:1:1 by time; train has a row per user, valid and test a row per target"
 
 
 def convert(
@@ -37,9 +37,9 @@ def convert(
     columns: Columns | None = None,
     encoding: str | None = None,
 ) -> DataSummary:
-    """Convert published or own data to a dataset folder of atomic files; the folder's name is the dataset's.
+    """Convert published or own data to a dataset folder of atomic files; the folder's name is the dataset name.
 
-    Ids that an atomic file cannot hold are percent-encoded. ``<name>.yaml`` beside the files has the dataset's keys.
+    Ids that an atomic file cannot hold are percent-encoded. ``<name>.yaml`` in the folder has the dataset's keys.
 
     Args:
         source: file of interactions, as CSV, JSON lines, Parquet or ``.inter``; or folder with one and a file of
@@ -48,10 +48,10 @@ def convert(
         folder: new folder.
         min_rating: lowest rating to keep; None keeps all (the paper: 4).
         core: fewest interactions of users and items to keep; 0 keeps all (the paper: 5).
-        split: whether to write RecBole's benchmark files, split 8:1:1 by global time as in the paper, too. Of the
-            authors' data, only their split is written.
+        split: whether to write RecBole's benchmark files, split 8:1:1 by global time as in the paper, as well. Of
+            the authors' data, only their split is written.
         items: file of titles; None if they are in ``source``.
-        columns: names of columns; None to find them out.
+        columns: names of columns; None to detect them.
         encoding: encoding of text files; None for UTF-8.
 
     Raises:
@@ -97,11 +97,11 @@ def _summary(name: str, source: Source, kept: Interactions, catalogue: ItemTexts
     notes = {
         "left out": f"{', '.join(left_out) or 'no'} interactions",
         **catalogue.notes(items),
-        "repeated": f"{kept.n_repeated():,} interactions repeat user, item and time of another",
+        "repeated": f"{kept.n_repeated():,} interactions repeat user, item and time of another one",
     }
     scale = 10**kept.digits
     span = float(kept.time.min()) / scale, float(kept.time.max()) / scale
-    split = f"{_OF_TIME}; {kept.n_of_new_users():,} interactions of users without training row are left out"
+    split = f"{_OF_TIME}; {kept.n_of_new_users():,} interactions of users without a training row are left out"
     return DataSummary(name, len(kept.used_users()), items, len(kept), span, notes, parts, split if parts else "")
 
 
@@ -118,4 +118,4 @@ def _convert_split(source: AuthorsFolder, new: Path, name: str) -> DataSummary:
     counts = write_benchmark(source.sequences(), new, name)
     write_properties(new / f"{name}.yaml", None, split=True)
     notes = catalogue.notes(len(items))
-    return DataSummary(name, len(users), len(items), interactions, None, notes, counts, f"the authors' own; {_OF_TIME}")
+    return DataSummary(name, len(users), len(items), interactions, None, notes, counts, f"from the authors; {_OF_TIME}")

@@ -7,7 +7,7 @@ from recbole_dealrec.data.convert import Columns, convert
 
 
 def main(arguments: list[str]) -> int:
-    """Convert as the words say, print a summary, and return the exit code.
+    """Convert as the arguments describe, print a summary, and return the exit code.
 
     Raises:
         InputError: as ``convert``.
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
         chosen.encoding,
     )  # fmt: skip
     print(summary)
-    print(f"{chosen.folder}: written; run it by --dataset={summary.name}")
+    print(f"{chosen.folder}: written; use it with --dataset={summary.name}")
     return 0
 
 
@@ -29,11 +29,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="recbole-dealrec convert",
         description="Write published or own data as RecBole's atomic files.",
     )
-    parser.add_argument("source", help="folder, or file of interactions: .csv, .jsonl, .parquet, ...; .gz too")
-    parser.add_argument("folder", help="new folder; its name is the dataset's")
+    parser.add_argument("source", help="folder, or file of interactions: .csv, .jsonl, .parquet, ...; also .gz")
+    parser.add_argument("folder", help="new folder; its name is the dataset name")
     parser.add_argument("--items", help="file of items and titles, if they are in a second file")
     for kind in ("user", "item", "time", "title", "rating"):
-        parser.add_argument(f"--{kind}_col", help=f"column of the {kind}, where it has no usual name")
+        parser.add_argument(f"--{kind}_col", help=f"column of the {kind}, if it has no usual name")
     parser.add_argument("--text_cols", default="", help="further columns of items for prompts: genre,brand")
     parser.add_argument("--encoding", help="encoding of text files (UTF-8)")
     parser.add_argument("--min_rating", type=float, help="lowest rating that is kept (the paper: 4)")

@@ -33,8 +33,8 @@ class Interactions:
         items: id of each item code.
         user: int32 [n], user codes.
         item: int32 [n], item codes.
-        time: int64 [n], or Decimals [n] where they are too long; in the unit of the source, dates in seconds.
-        digits: how many digits of ``time`` are behind the point.
+        time: int64 [n], or Decimals [n] if they are too long; in the unit of the source, dates in seconds.
+        digits: number of digits of ``time`` after the decimal point.
         dropped: numbers of interactions left out, by reason.
     """
 
@@ -97,7 +97,7 @@ class Interactions:
             user, item = self.user[kept], self.item[kept]
             enough = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k) if len(kept) else np.ones(0, bool)
             if enough.all():
-                dropped = {**self.dropped, f"of the {k}-core and repetitions": len(self) - len(kept)}
+                dropped = {**self.dropped, f"outside the {k}-core or repeated": len(self) - len(kept)}
                 return replace(self[kept], dropped=dropped)
             kept = kept[enough]
 

@@ -28,7 +28,7 @@ class ItemTexts:
         Args:
             rows: item, and its title and further texts.
             items: the items to collect.
-            name: what an error calls the source.
+            name: name of the source in errors.
 
         Raises:
             InputError: none of the items has a title.
@@ -39,15 +39,15 @@ class ItemTexts:
                 found.retitled = found.retitled if found.n_retitled else item
                 found.n_retitled += 1
         if not found.texts:
-            raise InputError(f"{name}: none of the items has a title; see that ids are the same in both")
+            raise InputError(f"{name}: none of the items has a title; check that the ids are the same in both")
         return found
 
     def notes(self, n_items: int) -> dict[str, str]:
-        """Return what a summary says of the titles of so many items."""
+        """Return the summary's notes on the titles of ``n_items`` items."""
         sharing = n_sharing([texts[0] for texts in self.texts.values()])
         notes = {
             "untitled": f"{n_items - len(self.texts):,} items, which a run leaves out",
-            "same title": f"{sharing:,} items share theirs with another",
+            "same title": f"{sharing:,} items share their title with another item",
         }
         if self.n_retitled:
             notes["two titles"] = f"{self.n_retitled:,} rows, such as one of {self.retitled}; the first title is kept"

@@ -10,11 +10,11 @@ from recbole_dealrec.errors import InputError
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a source; None where they are to be found out.
+    """Names of the columns of a source; None where they are to be detected.
 
     Attributes:
         user: user of an interaction.
-        item: item of an interaction, and of a title; if they have two names, both with a comma between.
+        item: item of an interaction, and of a title; if they have two names, both separated by a comma.
         time: time of an interaction.
         title: title of an item.
         rating: rating of an interaction.
@@ -43,7 +43,7 @@ class Layout:
         user, item, time, rating, title: names of the columns; ``rating`` is None where it has none.
         noun, verb: words for prompts.
         key: column of the item in the file of titles, if it has another name there.
-        nested: list in each line of the interactions that holds them.
+        nested: name of the list in each line that holds the interactions.
         time_format: how dates are written, if not as in ISO 8601; interactions without such a date are left out.
     """
 
@@ -93,7 +93,7 @@ _NOUNS = {"key": "item"}
 
 
 def folder_layout(tables: Sequence[Table], source: Path, given: Columns) -> tuple[Layout | None, Table, Table]:
-    """Return the layout of a folder's files, None if it is of no published collection; its interactions; its titles.
+    """Return the layout of a folder (None if it is no published collection), its interactions and its titles.
 
     Raises:
         InputError: there is not one file of each.
@@ -107,7 +107,7 @@ def folder_layout(tables: Sequence[Table], source: Path, given: Columns) -> tupl
     if (len(events), len(titles)) != (1, 1):
         raise InputError(
             f"{source}: {len(events)} files with users, items and times and {len(titles)} with items and titles; put "
-            "one of each there, or name them: one as the source, the other by items"
+            "one of each into it, or name them: one as the source, the other with items"
         )
     return layout, events[0], titles[0]
 
@@ -147,7 +147,7 @@ def column_of(table: Table, kind: str, given: Columns, usual: str | None = None)
 
 
 def candidates(columns: Sequence[str], kind: str, given: Columns) -> list[str]:
-    """Return the columns that may be of a kind: the one that is given, those of a usual name, titles of any kind."""
+    """Return the columns that may be of a kind: the given one, those with a usual name, or any title."""
     if name := given.name(kind):
         return [column for column in columns if column == name]
     found = [column for column in columns if str(column).strip().lower() in _USUAL[kind]]
@@ -155,10 +155,10 @@ def candidates(columns: Sequence[str], kind: str, given: Columns) -> list[str]:
 
 
 def _hint(kind: str) -> str:
-    """Return what to do where a column is not found."""
+    """Return what to do if a column is not found."""
     if kind == "key":
-        return "name it by item_col, behind a comma: item_col=ITEM,ITEM_HERE"
-    return f"name it by {kind}_col" + (", or its file by items" if kind == "title" else "")
+        return "name it with item_col, after a comma: item_col=ITEM,ITEM_HERE"
+    return f"name it with {kind}_col" + (", or its file with items" if kind == "title" else "")
 
 
 def _has_interactions(layout: Layout | None, columns: Sequence[str], given: Columns) -> bool:

@@ -22,19 +22,19 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
             raise pickle.UnpicklingError(
-                f"it names {module}.{name}, and only containers, texts and arrays are admitted"
+                f"it uses {module}.{name}, but only containers, strings and arrays are allowed"
             )
         return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to something outside")
+        raise pickle.UnpicklingError("it refers to an external object")
 
 
 def read_object(path: Path) -> Any:
     """Return the object in a ``.npy`` file, such as a dictionary.
 
     Raises:
-        InputError: the file is invalid, or its pickle contains other than containers, texts, numbers and NumPy arrays.
+        InputError: the file is invalid, or its pickle has anything but containers, texts, numbers and NumPy arrays.
     """
     try:
         with open(path, "rb") as stream:
@@ -48,5 +48,5 @@ def read_object(path: Path) -> Any:
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # a damaged pickle fails in any way
-        raise InputError(f"{path}: not a NumPy file that is admitted: {error}") from error
+    except Exception as error:  # a damaged pickle may raise any error
+        raise InputError(f"{path}: not a readable NumPy file: {error}") from error

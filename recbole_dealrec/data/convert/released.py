@@ -16,8 +16,11 @@ _TITLES = "title_maps.npy"
 
 @dataclass(frozen=True)
 class AuthorsFolder:
-    """``sequential_train.txt``, ``_valid`` and ``_test``, with a line per user of the user and items in time order; and
-    ``title_maps.npy``, a dictionary whose entry ``seqid2title`` has the title of each item."""
+    """The authors' files: ``sequential_train.txt``, ``_valid`` and ``_test``, and ``title_maps.npy``.
+
+    The first three have a line per user, with the user and its items in time order. The last one is a dictionary, whose
+    entry ``seqid2title`` has the title of each item.
+    """
 
     path: Path
 
@@ -48,10 +51,10 @@ class AuthorsFolder:
         """Yield item and title.
 
         Raises:
-            InputError: the table is no dictionary of texts.
+            InputError: the table is not a dictionary of texts.
         """
         maps = read_object(self.path / _TITLES)
         titles = maps.get("seqid2title") if isinstance(maps, dict) else None
         if not isinstance(titles, dict) or not all(isinstance(title, str) for title in titles.values()):
-            raise InputError(f"{self.path / _TITLES}: no dictionary with an entry seqid2title from items to titles")
+            raise InputError(f"{self.path / _TITLES}: not a dictionary with an entry seqid2title from items to titles")
         yield from ((str(item), (title_text(title),)) for item, title in titles.items())

@@ -1,4 +1,4 @@
-"""A source: interactions and items in standard columns, whatever its files are."""
+"""A source: interactions and items in standard columns, independent of the file format."""
 
 import html
 import re
@@ -24,12 +24,12 @@ class Source:
 
     Attributes:
         events: table of interactions.
-        items: table of titles; it may be the same one.
+        items: table of titles; it may be the same table.
         columns: the columns of ``events``, and the title.
         key: column of the item in ``items``.
-        texts: further columns of ``items``, by the name that they get.
+        texts: further columns of ``items``, by their new names.
         layout: the layout, if the source is a published collection.
-        undated: numbers of interactions left out because they have no date, in one entry.
+        undated: numbers of interactions left out because they have no date, by chunk.
     """
 
     events: Table
@@ -51,7 +51,7 @@ class Source:
             layout: their layout, if they are a published collection.
 
         Raises:
-            InputError: a column is not found, or may be one of several.
+            InputError: a column is not found, or several columns match.
         """
         if layout and layout.nested and isinstance(events, JsonLines):
             events = replace(events, nested=layout.nested)
@@ -75,7 +75,7 @@ class Source:
         """
         names, table = self.columns, self.events
         if rated and names.rating is None:
-            raise InputError("min_rating: the source has no ratings; leave it out, or name their column by rating_col")
+            raise InputError("min_rating: the source has no ratings; leave it out, or name the column with rating_col")
         wanted = [names.user, names.item, names.time, *[names.rating] * rated]
         for frame in table.frames(wanted):
             frame = frame.set_axis(["user", "item", "time", *["rating"] * rated], axis=1)
@@ -91,7 +91,7 @@ class Source:
             yield pd.DataFrame({kind: pd.Series(values, frame.index) for kind, values in checked.items()})
 
     def titles(self) -> Iterator[tuple[Hashable, tuple[str, ...]]]:
-        """Yield item, and its title and further texts; an item may come more than once, or with an empty title.
+        """Yield item, and its title and further texts; an item may occur more than once, or with an empty title.
 
         Rows without an item are left out.
 
@@ -106,7 +106,7 @@ class Source:
             yield from zip(keys, zip(*texts, strict=True), strict=True)
 
     def _dated(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the interactions whose date is written in the layout's way."""
+        """Return the interactions whose date has the layout's format."""
         times = pd.to_datetime(frame["time"], format=self.layout.time_format, errors="coerce", utc=True)
         self.undated.append(int(times.isna().sum()))
         return frame.assign(time=times)[times.notna()]
@@ -117,12 +117,12 @@ def found_source(source: Path, items: Path | None, given: Columns, encoding: str
 
     Args:
         source: a file of interactions, or a folder with one and one of titles.
-        items: file of titles; None for the same file, or another one of the folder.
+        items: file of titles; None if it is the same file, or another file of the folder.
         given: names of columns that are given.
-        encoding: encoding of text files, None for their usual one.
+        encoding: encoding of text files, None for the default.
 
     Raises:
-        InputError: there is none, or a column is not found.
+        InputError: there is no source, or a column is not found.
     """
     if source.is_dir() and items is None:
         tables = [table for path in sorted(source.iterdir()) if (table := file_table(path, encoding))]
@@ -134,9 +134,9 @@ def found_source(source: Path, items: Path | None, given: Columns, encoding: str
 
 
 def title_text(value: Any) -> str:
-    """Return a cell as text, HTML entities decoded, runs of control characters and white space made single spaces.
+    """Return a cell as text, with HTML entities decoded, and single spaces for control characters and white space.
 
-    A list becomes its entries with commas between, what is missing nothing.
+    A list becomes its entries separated by commas; a missing value becomes an empty string.
     """
     if isinstance(value, list | tuple | np.ndarray):
         return ", ".join(filter(None, map(title_text, value)))
@@ -148,7 +148,7 @@ def title_text(value: Any) -> str:
 
 
 def token_text(value: Any) -> str:
-    """Return an id or a title as text; pandas keeps whole numbers as floats where others of a column are missing."""
+    """Return an id or a title as text; pandas keeps whole numbers as floats if a column has missing values."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -158,20 +158,20 @@ def existing_table(path: Path, encoding: str | None) -> Table:
         raise InputError(f"{path}: no such file or folder")
     if table := file_table(path, encoding):
         return table
-    raise InputError(f"{path}: no file that ends in {', '.join(ENDINGS)}; rename it, or name another")
+    raise InputError(f"{path}: not a file that ends in {', '.join(ENDINGS)}; rename it, or give another")
 
 
 def _text_columns(items: Table, texts: tuple[str, ...], title: str) -> dict[str, str]:
-    """Return the columns of further texts by the names that they get, with ``_`` for signs that names cannot have."""
+    """Return the columns of further texts by their new names, with ``_`` for characters that names cannot have."""
     named: dict[str, str] = {}
     for name in texts:
         if name not in items.columns():
             found = ", ".join(map(str, items.columns()))
-            raise InputError(f"{items.name}: no column '{name}' (found {found}); see text_cols")
+            raise InputError(f"{items.name}: no column '{name}' (found {found}); correct text_cols")
         if name != title:
             short = re.sub(r"\W", "_", name)
             if short in ("item_id", "title", *named):
-                raise InputError(f"{items.name}: text_cols names {short} a second time by '{name}'; leave it out")
+                raise InputError(f"{items.name}: text_cols has {short} twice, again as '{name}'; leave it out")
             named[short] = name
     return named
 
@@ -192,7 +192,7 @@ def _check_present(values: pd.Series, name: str, table: Table) -> None:
 
 
 def _ids(values: pd.Series, name: str, table: Table) -> pd.Series:
-    """Return ids, of files as texts; raise InputError if one is missing or no text or number."""
+    """Return ids, as text if they are from a file; raise InputError if one is missing or neither text nor number."""
     _check_present(values, name, table)
     if pd.api.types.infer_dtype(values) == "string":
         return values
@@ -201,7 +201,7 @@ def _ids(values: pd.Series, name: str, table: Table) -> pd.Series:
         if not valid.all():
             row = valid.idxmin()
             kind = type(values[row]).__name__
-            raise table.error(row, f"{name} is a {kind}; an id has to be a text or a number")
+            raise table.error(row, f"{name} is a {kind}; an id has to be a string or a number")
     return values.map(token_text) if table.is_text else values
 
 
@@ -212,5 +212,5 @@ def _ratings(values: pd.Series, name: str, error: Callable[[int, str], InputErro
     wrong = ~np.isfinite(ratings) & ~blank.to_numpy()
     if wrong.any():
         row = values.index[int(np.argmax(wrong))]
-        raise error(row, f"{name} is '{values[row]}', which is no number")
+        raise error(row, f"{name} is '{values[row]}', which is not a number")
     return ratings

@@ -25,7 +25,7 @@ class Table(ABC):
     """Rows under named columns.
 
     Attributes:
-        name: what an error calls the table.
+        name: name of the table in errors.
         is_text: whether ids are text; else they are kept as they are.
     """
 
@@ -61,7 +61,7 @@ class _FileTable(Table):
 
 @dataclass(frozen=True)
 class Delimited(_FileTable):
-    """Text with a separator, which the first line has most often, and quotes; or MovieLens's ``.dat``."""
+    """Text with quotes and the separator that is most frequent in the first line; or MovieLens's ``.dat``."""
 
     def columns(self) -> list[str]:
         return _DAT_COLUMNS.get(self.path.name) or [cell.strip() for cell in next(self._chunks(1)).iloc[0]]
@@ -86,7 +86,7 @@ class Delimited(_FileTable):
             stream.seek(0)
             options = {"quoting": csv.QUOTE_NONE} if is_dat else {}
             try:
-                # Python's engine alone tells a row that is too short from one with empty cells.
+                # Only the python engine distinguishes a row that is too short from one with empty cells.
                 with pd.read_csv(
                     stream, sep=separator, header=None, dtype=str, keep_default_na=False, engine="python",
                     chunksize=rows, **options,
@@ -107,7 +107,7 @@ class JsonLines(_FileTable):
     """A JSON object, or a Python dictionary, on each line.
 
     Attributes:
-        nested: name of a list of objects in each line, which are a row each with the line's other values.
+        nested: name of a list of objects in each line; each is a row, with the line's other values.
     """
 
     nested: str = ""
@@ -129,7 +129,7 @@ class JsonLines(_FileTable):
                 continue
             inner = record.pop(self.nested, None)
             if not isinstance(inner, list) or not all(isinstance(entry, dict) for entry in inner):
-                raise self.error(number, f"{self.nested} is no list of objects")
+                raise self.error(number, f"{self.nested} is not a list of objects")
             yield from ({**record, **entry} for entry in inner)
 
     def _parsed(self, number: int, line: str) -> dict[str, Any]:
@@ -142,16 +142,16 @@ class JsonLines(_FileTable):
             except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 raise self.error(number, f"neither JSON nor a Python dictionary ({error})") from error
         if not isinstance(value, dict):
-            raise self.error(number, "no JSON object")
+            raise self.error(number, "not a JSON object")
         return value
 
 
-_ROW = ("row",)  # no name in JSON
+_ROW = ("row",)  # cannot be a name in JSON
 
 
 @dataclass(frozen=True)
 class Parquet(_FileTable):
-    """A Parquet file, by the optional package pyarrow."""
+    """A Parquet file, read with the optional package pyarrow."""
 
     def columns(self) -> list[str]:
         with read_errors(self.path, self.encoding):
@@ -171,16 +171,16 @@ class Parquet(_FileTable):
             from pyarrow import ArrowException
             from pyarrow.parquet import ParquetFile
         except ImportError as error:
-            raise InputError(f"{self.path}: Parquet is read by pyarrow; pip install pyarrow") from error
+            raise InputError(f"{self.path}: reading Parquet needs pyarrow; pip install pyarrow") from error
         try:
             return ParquetFile(self.path)
         except ArrowException as error:
-            raise InputError(f"{self.path}: no Parquet file ({error})") from error
+            raise InputError(f"{self.path}: not a Parquet file ({error})") from error
 
 
 @dataclass(frozen=True)
 class AtomicTable(_FileTable):
-    """An atomic file; rows of ``.item`` that are too short or long are left out, as published archives have some."""
+    """An atomic file; rows of ``.item`` that are too short or long are left out; published archives have some."""
 
     def columns(self) -> list[str]:
         return list(self._file.columns())
@@ -193,8 +193,8 @@ class AtomicTable(_FileTable):
         yield from _chunked(((number, [cells[place] for place in places]) for number, cells in rows), columns)
         if broken:
             getLogger().warning(
-                f"{self.path.name}: {len(broken)} rows have another number of columns than the header and are left "
-                f"out, the first is row {broken[0]}; their items may be without title"
+                f"{self.path.name}: {len(broken)} rows have more or fewer columns than the header and are left "
+                f"out; the first is row {broken[0]}; their items may have no title"
             )
 
     @property
@@ -234,11 +234,11 @@ class FrameTable(Table):
         yield frame.astype({column: values.cat.categories.dtype for column, values in categorical.items()})
 
     def error(self, row: int, reason: str) -> InputError:
-        return InputError(f"{self.name}, row {row} from 0: {reason}")
+        return InputError(f"{self.name}, row {row}, counted from 0: {reason}")
 
 
 def frame_table(value: Any, name: str) -> FrameTable:
-    """Return the table of a DataFrame that an error calls ``name``; raise InputError if it is none or has no row."""
+    """Return the table of a DataFrame, ``name`` in errors; raise InputError if it is no DataFrame or has no row."""
     if not isinstance(value, pd.DataFrame) and hasattr(value, "columns") and hasattr(value, "to_pandas"):
         value = value.to_pandas()
     if not isinstance(value, pd.DataFrame):
@@ -253,7 +253,7 @@ def file_table(path: Path, encoding: str | None = None) -> Table | None:
 
     Args:
         path: the file.
-        encoding: encoding of text; None for UTF-8, and for MovieLens's own in its ``.dat``.
+        encoding: encoding of text; None for UTF-8, or MovieLens's own encoding for its ``.dat``.
     """
     if not path.is_file() or not path.name.endswith(ENDINGS):
         return None
@@ -264,7 +264,7 @@ def file_table(path: Path, encoding: str | None = None) -> Table | None:
     try:
         codecs.lookup(encoding)
     except LookupError as error:
-        raise InputError(f"encoding: Python knows no encoding '{encoding}'") from error
+        raise InputError(f"encoding: Python has no encoding '{encoding}'") from error
     return _KINDS[ending](path, encoding)
 
 

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from recbole_dealrec.errors import InputError
 
-_LONGEST_LINE = 64 * 2**20  # characters; bounds the memory for a file of one line
+_LONGEST_LINE = 64 * 2**20  # characters; limits the memory for a file of one line
 
 
 def text_stream(path: Path, encoding: str = "utf-8-sig") -> TextIO:
@@ -20,7 +20,7 @@ def text_stream(path: Path, encoding: str = "utf-8-sig") -> TextIO:
 
 @contextmanager
 def read_errors(path: Path, encoding: str) -> Iterator[None]:
-    """Raise InputError where a file cannot be read, is cut short, or is in another encoding."""
+    """Raise InputError if a file cannot be read, is cut short, or is in another encoding."""
     try:
         yield
     except UnicodeError as error:
@@ -41,5 +41,5 @@ def lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:
     with read_errors(path, encoding), text_stream(path, encoding) as stream:
         for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), ""), start=1):
             if len(line) == _LONGEST_LINE:
-                raise InputError(f"{path}, row {number}: longer than {_LONGEST_LINE} characters; not taken")
+                raise InputError(f"{path}, row {number}: longer than {_LONGEST_LINE} characters; shorten it")
             yield number, line

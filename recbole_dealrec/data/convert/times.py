@@ -16,13 +16,13 @@ def read_times(values: pd.Series, name: str, error: Callable[[int, str], InputEr
     """Return times exactly: int64 [n] for whole numbers, datetime64[ns] [n] for dates, else Decimals [n].
 
     Args:
-        values: numbers, texts of numbers, datetimes, or dates in ISO 8601 (UTC where they name no zone); the first one
-            says whether they are dates.
+        values: numbers, texts of numbers, datetimes, or dates in ISO 8601 (UTC if they name no zone); the first one
+            decides whether they are dates.
         name: name of the column.
-        error: makes the error about a row, which the index has.
+        error: returns the error about a row, given its number in the index.
 
     Raises:
-        InputError: a value is neither.
+        InputError: a value is neither a number nor a date.
     """
     if pd.api.types.is_datetime64_any_dtype(values) or _is_date(values.iloc[0]):
         return _dates(values, name, error)
@@ -35,18 +35,18 @@ def read_times(values: pd.Series, name: str, error: Callable[[int, str], InputEr
     exact = np.array([_exact(value) for value in values], object)
     if wrong := [place for place, number in enumerate(exact) if number is None]:
         row = values.index[wrong[0]]
-        raise error(row, f"{name} is '{values.iloc[wrong[0]]}', which is no finite number and no date in ISO 8601")
+        raise error(row, f"{name} is '{values.iloc[wrong[0]]}', which is neither a finite number nor an ISO 8601 date")
     return exact
 
 
 def whole_times(chunks: Sequence[np.ndarray], name: str) -> tuple[np.ndarray, int]:
-    """Return times of all chunks as int64 [n] and the digits behind their point; if these are too many, Decimals [n].
+    """Return times of all chunks as int64 [n] and the digits after their point; if these are too many, Decimals [n].
 
     Raises:
         InputError: some chunks have dates, others numbers.
     """
     if len({chunk.dtype.kind == "M" for chunk in chunks}) > 1:
-        raise InputError(f"{name}: has dates and numbers; write all in one way")
+        raise InputError(f"{name}: has dates and numbers; use only one of them")
     if chunks[0].dtype.kind == "M":
         return _shortened(np.concatenate(chunks).astype(np.int64), 9)
     if all(chunk.dtype.kind == "i" for chunk in chunks):
@@ -69,7 +69,7 @@ def time_texts(times: np.ndarray, digits: int) -> list[str]:
 
 
 def _shortened(times: np.ndarray, digits: int) -> tuple[np.ndarray, int]:
-    """Return times without zeros that all of them end in."""
+    """Return times without the trailing zeros that all of them have."""
     for fewer in (0, 3, 6):
         if not (times % (scale := 10 ** (digits - fewer))).any():
             return times // scale, fewer
@@ -77,7 +77,7 @@ def _shortened(times: np.ndarray, digits: int) -> tuple[np.ndarray, int]:
 
 
 def _is_date(value: Any) -> bool:
-    """Return whether a value is a date; a number, or what is neither, is none."""
+    """Return whether a value is a date and not a number."""
     return _exact(value) is None and pd.notna(_date(value))
 
 
@@ -93,7 +93,7 @@ def _dates(values: pd.Series, name: str, error: Callable[[int, str], InputError]
         return pd.to_datetime(values, format="ISO8601", utc=True).to_numpy("datetime64[ns]")
     except (ValueError, TypeError, OverflowError):
         row = next(row for row, value in values.items() if pd.isna(_date(value)))
-        raise error(row, f"{name} is '{values[row]}', which is no date in ISO 8601") from None
+        raise error(row, f"{name} is '{values[row]}', which is not an ISO 8601 date") from None
 
 
 def _exact(value: Any) -> Decimal | None:

@@ -19,7 +19,7 @@ from recbole_dealrec.errors import InputError
 
 PARTS = ("train", "valid", "test")
 _CHUNK_ROWS = 100_000
-# What RecBole would misread: white space, quotation marks, words for a missing value, its own token of padding.
+# What RecBole would misread: white space, quotation marks, words for a missing value, its padding token.
 _MISREAD = re.compile(r'[\s"%]')
 _RESERVED = {
     "[PAD]", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
@@ -29,13 +29,13 @@ _RESERVED = {
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``folder`` that is renamed to it when complete, and removed otherwise.
+    """Yield a temporary folder next to ``folder`` that is renamed to it when complete, and removed otherwise.
 
     Raises:
         InputError: ``folder`` is not empty or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is there already; remove it, or name another folder")
+        raise InputError(f"{folder}: exists already; remove it, or give another folder")
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         temporary.mkdir(parents=True)
@@ -48,7 +48,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def atomic_token(value: str) -> str:
-    """Return an id as an atomic file can hold it: what RecBole would misread is percent-encoded, as in addresses.
+    """Return an id for an atomic file: what RecBole would misread is percent-encoded, as in URLs.
 
     ``urllib.parse.unquote`` gives the id back.
     """
@@ -76,7 +76,7 @@ def write_interactions(interactions: Interactions, file: Path) -> None:
 
 
 def write_items(rows: Iterable[Sequence[str]], texts: Iterable[str], file: Path) -> None:
-    """Write ``.item`` with item, title, which is empty for an item without one, and further texts.
+    """Write ``.item`` with item, title (empty if the item has none) and further texts.
 
     Args:
         rows: the cells of each item.
@@ -114,20 +114,20 @@ def write_benchmark(sequences: Iterable[UserSequence], folder: Path, name: str) 
                     counts[part] += len(targets)
     for part, rows in counts.items():
         if not rows:
-            raise InputError(f"{name}: too few interactions for a split by time, the {part} part has no row")
+            raise InputError(f"{name}: too few interactions for a split by time; the {part} part has no row")
     return counts
 
 
 def write_properties(file: Path, layout: Layout | None, split: bool) -> None:
-    """Write the configuration keys of a dataset; words for prompts unless the package has some for a dataset so named.
+    """Write the configuration keys of a dataset; with words for prompts unless the package has some for its name.
 
     Args:
         file: the file.
-        layout: layout of a published collection, which has words of its own; None for any other.
+        layout: layout of a published collection, which has its own words; None for any other.
         split: whether the dataset has benchmark files.
     """
     lines = [
-        f"# Keys of the dataset {file.stem}; --config_files and the command line win over them.",
+        f"# Keys of the dataset {file.stem}; --config_files and the command line override them.",
         "title_field: title  # (str) Column that holds the titles.",
     ]
     if layout or not (properties_folder() / "dataset" / file.name).is_file():

@@ -26,8 +26,8 @@ def unpack(archive: Path, files: Mapping[str, Path]) -> None:
 
     Raises:
         InputError: a path leaves the archive's folder, a member is a link, the unpacked size exceeds the disk or that
-            of text, the archive is damaged, or a suffix has not one file. Nothing is written then, unless a wanted file
-            itself is damaged.
+            of text, the archive is damaged, or a suffix does not have exactly one file. Nothing is written then, unless
+            a wanted file itself is damaged.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -42,7 +42,7 @@ def unpack(archive: Path, files: Mapping[str, Path]) -> None:
     except (*_DAMAGE_ERRORS, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: an offset before the file's beginning
             raise
-        raise InputError(f"{archive}: a damaged archive, or none that can be read ({error}); remove it") from error
+        raise InputError(f"{archive}: a damaged or unreadable archive ({error}); remove it") from error
 
 
 def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -56,9 +56,9 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
     limit = _MOST_EXPANSION * archive.stat().st_size
     free = shutil.disk_usage(archive.parent).free
     if size > limit:
-        raise InputError(f"{archive}: unpacks to {size} bytes, more than {_MOST_EXPANSION} times its own; not unpacked")
+        raise InputError(f"{archive}: unpacks to {size} bytes, over {_MOST_EXPANSION} times its own size; not unpacked")
     if size > free:
-        raise InputError(f"{archive}: unpacks to {size} bytes, and {free} are free on the disk; free some")
+        raise InputError(f"{archive}: unpacks to {size} bytes, but only {free} are free on the disk; free some")
 
 
 def _find_member(archive: Path, members: list[zipfile.ZipInfo], suffix: str) -> zipfile.ZipInfo:
@@ -70,5 +70,5 @@ def _find_member(archive: Path, members: list[zipfile.ZipInfo], suffix: str) -> 
     ]
     if len(found) != 1:
         content = "titles" if suffix == ".item" else "interactions"
-        raise InputError(f"{archive.name}: has {len(found)} files *{suffix}, where one is needed for the {content}")
+        raise InputError(f"{archive.name}: has {len(found)} files *{suffix}, but needs exactly one for the {content}")
     return found[0]

@@ -19,7 +19,7 @@ from recbole_dealrec.store.console import CONSOLE
 def download_if_absent(config: Config) -> None:
     """Download the dataset's folder if it is absent.
 
-    Of several processes, one downloads and the others wait. ``games`` and ``book`` are filtered and split as in the
+    With several processes, one downloads and the others wait. ``games`` and ``book`` are filtered and split as in the
     paper; the other datasets of RecBole's table are only unpacked. An interrupted download is resumed.
 
     Args:
@@ -41,7 +41,7 @@ def download_if_absent(config: Config) -> None:
                 _write_dataset(archive, folder, PAPER_DATASETS.get(name))
                 shutil.rmtree(kept, ignore_errors=True)
     except OSError as error:
-        raise InputError(f"{kept}: {error.strerror or error}; the same command goes on from here") from error
+        raise InputError(f"{kept}: {error.strerror or error}; run the same command again to resume") from error
 
 
 def _write_dataset(archive: Path, folder: Path, paper: PaperDataset | None) -> None:

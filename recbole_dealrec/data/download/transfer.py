@@ -18,7 +18,7 @@ from tqdm import tqdm
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.console import CONSOLE, progress_bar
 
-_ATTEMPTS = 6  # in a row without a byte before the download fails
+_ATTEMPTS = 6  # in a row without a new byte before the download fails
 _PAUSE = 1.0  # seconds before the second attempt, doubled before each further one
 _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 2**20
@@ -104,8 +104,8 @@ def _download_rest(remote: _File, part: Path, bar: tqdm) -> None:
         failures = 0 if _size(part) > before else failures + 1
         if failures == _ATTEMPTS:
             raise InputError(
-                f"{remote.url}: the connection breaks again and again, {before} of {remote.size} bytes are there; the "
-                "same command goes on from them"
+                f"{remote.url}: the connection breaks repeatedly; {before} of {remote.size} bytes are there; run the "
+                "same command again to resume"
             )
         if failures:
             time.sleep(_PAUSE * 2 ** (failures - 1))
@@ -135,7 +135,7 @@ def _describe(url: str) -> _File:
         raise InputError(f"{url}: the server answers {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise InputError(f"{url}: cannot be reached ({reason}); go online, or put the files there yourself") from error
+        raise InputError(f"{url}: cannot be reached ({reason}); go online, or put the files into data_path") from error
     size = headers.get("Content-Length", "")
     if not size.isdecimal():
         raise InputError(f"{url}: the server does not say how large the file is")

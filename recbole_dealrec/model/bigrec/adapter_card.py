@@ -1,4 +1,4 @@
-"""What the model card of a LoRA adapter says."""
+"""Content of the model card of a LoRA adapter."""
 
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ _CODE = """\
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
-folder = "."  # this one
+folder = "."  # this folder
 model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype="{dtype}")
 tokenizer = AutoTokenizer.from_pretrained(folder)
 """
-# PEFT would look for the base in the current folder.
+# AutoPeftModelForCausalLM would look for the base model in the current folder.
 _TINY_CODE = """\
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-folder = "."  # this one
+folder = "."  # this folder
 base = AutoModelForCausalLM.from_pretrained(f"{{folder}}/base", dtype="{dtype}")
 model = PeftModel.from_pretrained(base, folder)
 tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -30,7 +30,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 
 
 def adapter_card(config: Config, folder: Path) -> dict[str, Any]:
-    """Return what a model card says of an adapter, see ``LLMRecommender.card``."""
+    """Return the content of the model card of an adapter, see ``LLMRecommender.card``."""
     is_tiny = config["llm_path"] == "tiny"
     base = str(folder / BASE) if is_tiny else config["llm_path"]
     content, is_file = checkpoint_content(base), Path(base).exists()
@@ -42,7 +42,7 @@ def adapter_card(config: Config, folder: Path) -> dict[str, Any]:
         "metadata": metadata if is_file else {**metadata, "base_model": base},
         "origin": (
             f"A LoRA adapter of {named}{quantized} ({known}). It reads the latest {config['max_history_titles']} "
-            "titles of a history and writes the next one."
+            "titles of a history and generates the next title."
         ),
         "prompt": _prompt(config),
         "code": (_TINY_CODE if is_tiny else _CODE).format(dtype=config["llm_dtype"]),
@@ -50,9 +50,9 @@ def adapter_card(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def _prompt(config: Config) -> str:
-    """Return the prompt for two titles and the answer; with a chat template, the messages that it lays out."""
+    """Return an example prompt with two titles and its response; with a chat template, the messages."""
     prompt, answer = PromptTemplate(config).render(_TITLES), PromptTemplate.response("Title of the next item")
     if not config["chat_template"]:
         return f"{prompt.text}{answer}"
     told = f"system: {prompt.instruction}\nuser: {prompt.input}\nassistant: {answer}"
-    return f"(laid out by the tokenizer's chat template)\n{told}"
+    return f"(formatted by the tokenizer's chat template)\n{told}"

@@ -42,8 +42,8 @@ from recbole_dealrec.model.loss import hidden_size, last_hidden_states, vocabula
 from recbole_dealrec.model.recommender import LLMRecommender
 from recbole_dealrec.store.console import progress_bar
 
-# So many logits with probabilities and derivatives need as much memory as a token in the layers: between 40,000 for
-# models of 100 million parameters and 300,000 for those of 8 billion.
+# Number of logits, with probabilities and derivatives, that need as much memory as one token in the layers. It is
+# between 40,000 (models of 100 million parameters) and 300,000 (8 billion).
 _LOGITS_PER_TOKEN = 65_536
 _WINDOW = 4096  # samples tokenised at a time
 _REHEARSED_TITLES = 128
@@ -55,8 +55,8 @@ class BIGRec(LLMRecommender):
 
     Args:
         config: reads the keys of ``properties/model/BIGRec.yaml``.
-        dataset: training part, whose items, titles and item counts it takes, or the catalogue of a run.
-        base: Hugging Face id or folder of the language model; None for that of ``llm_path``.
+        dataset: training part with items, titles and item counts, or the catalogue of a run.
+        base: Hugging Face id or folder of the language model; None means ``llm_path``.
 
     Attributes:
         network: language model with LoRA; only the LoRA matrices require gradients.
@@ -71,7 +71,7 @@ class BIGRec(LLMRecommender):
         self.network = load_network(config, path)
         self.encoder = SampleEncoder(self.tokenizer, config, dataset.titles, dataset.item_texts)
         self._way: Way = "shared"
-        if config["llm_path"] != "tiny":  # which is known, and whose rotary positions are not limited
+        if config["llm_path"] != "tiny":  # the tiny LLM is known to work, for any length
             self._check_context_length()
             self._way = fastest_way(config, self.network.get_base_model(), self.encoder)
         self._namesakes = torch.from_numpy(namesakes_before(dataset.titles, dataset.item_counts)).to(self.device)
@@ -86,7 +86,7 @@ class BIGRec(LLMRecommender):
         if config["llm_path"] != "tiny":
             fastest_way(config, *check_llm(config))
         elif config["chat_template"]:
-            raise InputError("chat_template: the tiny LLM has none; name a chat model as llm_path")
+            raise InputError("chat_template: the tiny LLM has none; set llm_path to a chat model")
 
     @classmethod
     def restored(cls, config: Config, dataset: SequentialDataset | Catalogue, folder: Path) -> LLMRecommender:
@@ -109,7 +109,7 @@ class BIGRec(LLMRecommender):
     def representation_batches(
         self, samples: CandidateSamples, with_targets: bool = False
     ) -> Iterator[tuple[np.ndarray, list[list[int]]]]:
-        """Yield indices and token ids of the prompts, with targets followed by the target's title."""
+        """Yield indices and token ids of the prompts; if ``with_targets``, followed by the target's title."""
         title = (lambda item: self.encoder.response(item)[:-1]) if with_targets else (lambda item: [])
         for rows, prompts, titles in self._encoded_batches(samples, title):
             yield rows, [[*pair[0], *pair[1]] for pair in zip(prompts, titles, strict=True)]
@@ -153,7 +153,7 @@ class BIGRec(LLMRecommender):
         return probe.network, probe.batch()
 
     def save(self, folder: Path) -> None:
-        """Save the LoRA matrices as PEFT does, the tokenizer, and the tiny LLM, which no other folder has for sure."""
+        """Save the LoRA matrices in PEFT's format, the tokenizer, and the tiny LLM, which may exist nowhere else."""
         base = str(Path(self._path).absolute()) if Path(self._path).is_dir() else self._path
         if self.config["llm_path"] == "tiny":
             base = BASE
@@ -196,7 +196,7 @@ class BIGRec(LLMRecommender):
 
     @property
     def _max_new_tokens(self) -> int:
-        """Most tokens of a title generated without a trie, end token included."""
+        """Maximum number of tokens of a title generated without a trie, including the end token."""
         return self.config["max_new_tokens"] or needed_tokens(self._response_lengths)
 
     def _check_context_length(self) -> None:
@@ -205,8 +205,8 @@ class BIGRec(LLMRecommender):
         title = int(self._response_lengths.max())
         if self.config["max_prompt_length"] + max(title, self._max_new_tokens) > longest:
             raise InputError(
-                f"llm_path '{self.config['llm_path']}' reads {longest} tokens, and a title takes up to {title}; lower "
-                "max_prompt_length"
+                f"llm_path '{self.config['llm_path']}' reads at most {longest} tokens, and a title has up to {title}; "
+                "lower max_prompt_length"
             )
 
     def _score_by_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -243,7 +243,7 @@ class BIGRec(LLMRecommender):
         if self._item_embeddings is None:
             embedded = self.embed_titles(self.encoder.titles, show_progress=self.config["show_progress"])
             _, first, title = np.unique(np.array(self.encoder.titles, object), return_index=True, return_inverse=True)
-            self._item_embeddings = embedded[torch.from_numpy(first[title]).to(self.device)]  # not apart by rounding
+            self._item_embeddings = embedded[torch.from_numpy(first[title]).to(self.device)]  # equal titles stay equal
         return self._item_embeddings
 
     def embed_titles(self, titles: Sequence[str], show_progress: bool = False) -> Tensor:
@@ -261,8 +261,8 @@ class BIGRec(LLMRecommender):
     ) -> Iterator[tuple[np.ndarray, list[list[int]], list[list[int]]]]:
         """Yield batches of indices, prompts and responses of similar length, at most ``tokens_per_batch`` each.
 
-        Labelled tokens count more, by the size of the vocabulary. The samples are sorted by estimated length and
-        tokenised a window at a time, so that memory does not grow with their number.
+        Labelled tokens count more, depending on the size of the vocabulary. The samples are sorted by estimated length
+        and tokenised in windows, so that memory does not grow with their number.
         """
         order = np.argsort(self.encoder.estimated_lengths(samples), kind="stable")
         for start in range(0, len(order), _WINDOW):
@@ -274,13 +274,13 @@ class BIGRec(LLMRecommender):
                 yield window[index], [prompts[row] for row in index], [responses[row] for row in index]
 
     def _token_cost(self, prompt: int, response: int) -> int:
-        """Return the memory of a sample and its logits, in tokens."""
+        """Return the memory that a sample and its logits need, in tokens."""
         labels = prompt + response if self.config["train_on_inputs"] else response
         return prompt + response + math.ceil(labels * vocabulary_size(self.network) / _LOGITS_PER_TOKEN)
 
 
 def _llm_path(config: Config, dataset: SequentialDataset) -> str:
-    """Return the folder or Hugging Face id of ``llm_path``; build or unpack the folder if need be."""
+    """Return the folder or Hugging Face id of ``llm_path``; build or unpack the folder if necessary."""
     path = config["llm_path"]
     if path == "tiny":
         return tiny_llm(config, dataset)

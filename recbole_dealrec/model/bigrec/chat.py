@@ -11,7 +11,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import Prompt, PromptTemplate
 from recbole_dealrec.errors import InputError
 
-# Characters for private use, placeholders to find where the template puts a text.
+# Private-use characters as placeholders: they show where the template inserts a text.
 _HISTORY, _INSTRUCTION, _ANSWER = "\ue000", "\ue001", "\ue002"
 # Overrides the function that inserts today's date, so that a run does not depend on the day.
 _FIXED_DATE = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro +%}"
@@ -20,20 +20,20 @@ Messages = list[dict[str, str]]
 
 
 class ChatTemplate(PromptTemplate):
-    """Prompt template of messages: instruction by the system, input by the user, title by the assistant.
+    """Prompt template of chat messages: system (instruction), user (input) and assistant (title).
 
-    Without support for system messages, the instruction starts the user message. Text that the chat template inserts
-    before a response, such as an empty thought, belongs to the prompt. A date in the template is fixed.
+    Without support for system messages, the user message begins with the instruction. Text that the chat template
+    inserts before a response, such as an empty thought, belongs to the prompt. A date in the template is fixed.
 
     Args:
-        config: keys of ``PromptTemplate`` except ``prompt_layout``, and ``llm_path`` for errors.
+        config: reads the keys of ``PromptTemplate`` except ``prompt_layout``, and ``llm_path`` for error messages.
         tokenizer: tokenizer of the language model.
 
     Attributes:
         end_token_id: special token at the end of the assistant message.
 
     Raises:
-        InputError: there is no chat template, or its response does not continue its prompt.
+        InputError: there is no chat template, or its assistant message does not continue its prompt.
     """
 
     def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -48,10 +48,10 @@ class ChatTemplate(PromptTemplate):
         before, after = self._split_at_response()
         self._constant_texts = before.split(_HISTORY)
         if len(self._constant_texts) == 1:
-            raise self._error("has a chat template that leaves out the user's message, and the history with it")
+            raise self._error("has a chat template that omits the user message, which contains the history")
         ends = [number for number in self._encode([after])["input_ids"][0] if number in self._special_ids]
         if not ends:
-            raise self._error("has a chat template that ends the assistant's message with no special token")
+            raise self._error("has a chat template that ends the assistant message without a special token")
         self.end_token_id = ends[0]
 
     def render(self, history: Sequence[str]) -> Prompt:
@@ -64,7 +64,7 @@ class ChatTemplate(PromptTemplate):
         return {**super().example(prompt, title), "messages": messages}
 
     def token_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Return the token ids of prompts; special tokens that are spelled out in titles are encoded as plain text."""
+        """Return the token ids of prompts; the text of a special token inside a title is encoded as plain text."""
         texts = [prompt.text for prompt in prompts]
         encoded = self._encode(texts, return_offsets_mapping=True)
         rows = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
@@ -107,10 +107,10 @@ class ChatTemplate(PromptTemplate):
         prompt = self._text(asked, add_generation_prompt=True)
         text = self._text([*asked, _message("assistant", _ANSWER)])
         if not text.startswith(prompt):
-            raise self._error("has a chat template whose answer does not continue its prompt")
+            raise self._error("has a chat template whose assistant message does not continue its prompt")
         before, answer, after = text.partition(_ANSWER)
         if not answer:
-            raise self._error("has a chat template that leaves out the assistant's message")
+            raise self._error("has a chat template that omits the assistant message")
         return before, after
 
     def _text(self, messages: Messages, add_generation_prompt: bool = False) -> str:
@@ -124,7 +124,7 @@ class ChatTemplate(PromptTemplate):
 
     def _error(self, reason: str) -> InputError:
         return InputError(
-            f"chat_template: llm_path '{self._path}' {reason}; set chat_template to False, or name another model"
+            f"chat_template: llm_path '{self._path}' {reason}; set chat_template to False, or use another model"
         )
 
 

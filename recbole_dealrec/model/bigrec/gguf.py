@@ -71,7 +71,7 @@ def _unpack(path: str, folder: Path) -> None:
     except LOAD_ERRORS as error:
         raise load_error("llm_path", path, error) from error
     if missing := sorted(found["missing_keys"]):
-        raise InputError(f"llm_path '{path}' lacks {len(missing)} weights of its model, the first is {missing[0]}")
+        raise InputError(f"llm_path '{path}': use another; this one lacks {len(missing)} weights, such as {missing[0]}")
     _forget_quantization(model)
     with atomic_path(folder) as unfinished, quiet_transformers():
         model.save_pretrained(unfinished)

@@ -1,4 +1,4 @@
-"""Grounding of generated titles to the catalogue, a score for every item; BIGRec, arXiv 2308.08434."""
+"""Grounding of generated titles to the catalogue: a score for every item; BIGRec, arXiv 2308.08434."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def distances(queries: Tensor, items: Tensor) -> Tensor:
 
 
 def rank_beams_first(beam_items: Tensor, beam_scores: Tensor, title_of_item: Tensor, fallback: Tensor) -> Tensor:
-    """Return scores of all items from beams confined to the catalogue's titles, float32 [B, n].
+    """Return scores of all items from beams restricted to the catalogue's titles, float32 [B, n].
 
     Args:
         beam_items: title index of each beam, -1 if it has none, [B, K].
@@ -46,7 +46,7 @@ def rank_beams_first(beam_items: Tensor, beam_scores: Tensor, title_of_item: Ten
 
 
 def namesakes_before(titles: Sequence[str], counts: np.ndarray) -> np.ndarray:
-    """Return how many items of its title come before each item, int64 [n]: the more frequent ones, then by id.
+    """Return how many items with the same title come before each item, int64 [n]; more frequent ones first, then by id.
 
     Args:
         titles: titles by internal item id.
@@ -60,10 +60,10 @@ def namesakes_before(titles: Sequence[str], counts: np.ndarray) -> np.ndarray:
 
 
 def ranked_apart(scores: Tensor, namesakes: Tensor) -> Tensor:
-    """Return scores [B, n] in which items of one title differ by the last bits, so that all rankings agree on them.
+    """Return scores [B, n] in which items with the same title differ in the last bits, so that their order is fixed.
 
     Args:
-        scores: float32 [B, n], equal for items of one title.
+        scores: float32 [B, n], equal for items with the same title.
         namesakes: ``namesakes_before``, [n].
     """
     lowest = torch.tensor(-torch.inf, device=scores.device)

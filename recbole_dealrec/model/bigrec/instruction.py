@@ -1,4 +1,4 @@
-"""Samples as rows that other fine-tuning tools read."""
+"""Samples as rows for other fine-tuning tools."""
 
 from collections.abc import Iterator
 from logging import getLogger
@@ -11,9 +11,9 @@ from recbole_dealrec.model.bigrec.llm import SampleEncoder
 def instruction_rows(encoder: SampleEncoder, samples: CandidateSamples) -> Iterator[dict[str, Any]]:
     """Yield the row of each sample for ``LLMRecommender.instructions``.
 
-    ``prompt`` and ``completion`` are whole texts, special tokens and the end token included: tokenised each by itself
-    without added special tokens, and joined, they are the tokens that the model is scored and tuned on. A warning says
-    of how many samples this does not hold.
+    ``prompt`` and ``completion`` are complete texts, including special tokens and the end token. Tokenised separately,
+    without added special tokens, and joined, they give the tokens that the model is scored and fine-tuned on. A warning
+    counts the samples for which this is not true.
     """
     fitted = encoder.fitted_prompts([samples.history(row) for row in range(len(samples))])
     end = encoder.tokenizer.convert_ids_to_tokens(encoder.end_token_id)
@@ -26,6 +26,6 @@ def instruction_rows(encoder: SampleEncoder, samples: CandidateSamples) -> Itera
         yield {**row, **texts}
     if n_other:
         getLogger().warning(
-            f"{n_other} of {len(samples)} samples written as text have other tokens when they are read: a title spells "
-            "out a special token or is cut, or the tokenizer joins a text to its beginning token"
+            f"{n_other} of {len(samples)} samples written as text give other tokens when they are tokenised: a title "
+            "contains a special token or is truncated, or the tokenizer merges a text with its beginning token"
         )

@@ -29,9 +29,9 @@ from recbole_dealrec.model.bigrec.lora import add_lora
 from recbole_dealrec.model.checkpoint import LOAD_ERRORS, load_error, model_without_weights
 from recbole_dealrec.model.loss import vocabulary_size
 
-# Real titles are shorter; the limit bounds the cost of training on and generating other texts.
+# Real titles are shorter; the limit bounds the cost of training and generation with other texts.
 _MOST_TITLE_TOKENS = 512
-_LEAST_ROOM = 8  # tokens of a prompt that are left for titles
+_LEAST_ROOM = 8  # tokens that a prompt must leave for titles
 
 
 def check_llm(config: Config) -> tuple[PreTrainedModel, "SampleEncoder"]:
@@ -45,7 +45,7 @@ def check_llm(config: Config) -> tuple[PreTrainedModel, "SampleEncoder"]:
     if config["llm_quantization"] and not is_bitsandbytes_available():
         raise InputError('llm_quantization needs bitsandbytes: pip install -e ".[quant]" in the checkout')
     if config["llm_device_map"] and processes.launched_world_size() > 1:
-        raise InputError("llm_device_map: auto is for one process; several would each take all GPUs")
+        raise InputError("llm_device_map: auto is for one process, which uses all GPUs; start only one")
     if is_gguf(path):
         base = gguf_model_without_weights(path)
     else:
@@ -54,26 +54,30 @@ def check_llm(config: Config) -> tuple[PreTrainedModel, "SampleEncoder"]:
     tokenizer = load_tokenizer(path, trusted)
     tokens, known = 1 + max(tokenizer.eos_token_id, text_tokens(tokenizer)[-1]), vocabulary_size(base)
     if tokens > known:
-        raise InputError(f"llm_path '{path}': the tokenizer has {tokens} tokens, the model knows {known}; name a pair")
+        raise InputError(
+            f"llm_path '{path}': the tokenizer has {tokens} tokens, the model {known}; use the tokenizer of the model"
+        )
     longest = longest_row(base.config)
     if config["max_prompt_length"] + (config["max_new_tokens"] or 1) > longest:
-        raise InputError(f"llm_path '{path}' reads {longest} tokens; lower max_prompt_length or max_new_tokens")
+        raise InputError(f"llm_path '{path}' reads at most {longest} tokens; lower max_prompt_length or max_new_tokens")
     encoder = SampleEncoder(tokenizer, config, [""])
     (bare,) = encoder.prompts([np.array([], dtype=np.int64)])
     if max([*bare, encoder.end_token_id]) >= known:
-        raise InputError(f"llm_path '{path}': the prompt's tokens exceed the {known} that the model knows; name a pair")
+        raise InputError(
+            f"llm_path '{path}': the prompt has tokens outside the {known} of the model; use the tokenizer of the model"
+        )
     return base, encoder
 
 
 def longest_row(config: PretrainedConfig) -> float:
-    """Return the tokens that a model reads at most, infinity if it sets no limit."""
+    """Return the maximum number of tokens that a model reads, infinity if it sets no limit."""
     config = config.get_text_config(decoder=True)
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
     return min((limit for limit in limits if limit and limit > 0), default=math.inf)
 
 
 def text_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids that texts can be encoded to, sorted; special tokens are not found in texts."""
+    """Return the token ids that texts can be encoded to, sorted: all except special tokens."""
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return sorted(set(tokenizer.get_vocab().values()) - special)
 
@@ -95,7 +99,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
 
 
 def load_network(config: Config, path: str) -> PeftModel:
-    """Load the causal language model at ``path`` and add LoRA; onto the CPU if it will be sharded.
+    """Load the causal language model at ``path``, to the CPU if it will be sharded, and add LoRA.
 
     Raises:
         InputError: the model cannot be loaded, or has no module named in ``lora_target_modules``.
@@ -127,17 +131,17 @@ def _quantization(kind: str) -> BitsAndBytesConfig:
 
 
 class SampleEncoder:
-    """Tokenises prompts and responses.
+    """Tokenise prompts and responses.
 
     Prompt and response are tokenised separately and joined, so that training and inference see the same prompt tokens.
-    Of the tokens that a tokenizer adds around a text, those in front are kept; an end token there would end the prompt.
-    A special token that is spelled out in a title is encoded as plain text.
+    Of the tokens that a tokenizer adds around a text, only those in front are kept, because an end token would end the
+    prompt. The text of a special token inside a title is encoded as plain text.
 
     Args:
         tokenizer: tokenizer of the language model.
         config: reads ``max_history_titles``, ``max_prompt_length``, ``chat_template`` and the prompt's texts.
         titles: titles by internal item id.
-        item_texts: what a history says of items, by internal item id; None for the titles.
+        item_texts: texts of the items in a history, by internal item id; None means the titles.
 
     Attributes:
         template: the prompt template.
@@ -204,12 +208,12 @@ class SampleEncoder:
         """Number of tokens of each item's title in a prompt, int64 [n_items]."""
         lengths = np.array(self._lengths(self.titles))
         if long := int((lengths >= _MOST_TITLE_TOKENS).sum()):
-            getLogger().warning(f"{long} titles have {_MOST_TITLE_TOKENS} tokens or more and are cut there as targets")
+            getLogger().warning(f"{long} titles have {_MOST_TITLE_TOKENS} tokens or more; as targets they are cut")
         return lengths
 
     @cached_property
     def _text_lengths(self) -> np.ndarray:
-        """Number of tokens of what a history says of each item, int64 [n_items]."""
+        """Number of tokens of each item's text in a history, int64 [n_items]."""
         is_title = self._item_texts is self.titles
         return self._title_lengths if is_title else np.array(self._lengths(self._item_texts))
 
@@ -218,26 +222,26 @@ class SampleEncoder:
 
     @cached_property
     def _title_room(self) -> int:
-        """Most tokens of a title that a prompt has room for."""
+        """Maximum number of tokens of a title in a prompt."""
         (bare,) = self._prompt_ids([self.template.render([""])])
         limit = self.max_prompt_length
         if (room := (limit - len(bare)) // self.template.n_lists) < _LEAST_ROOM:
-            raise InputError(f"max_prompt_length is {limit}, the bare prompt has {len(bare)} tokens; raise it")
+            raise InputError(f"max_prompt_length is {limit}, a prompt without titles has {len(bare)} tokens; raise it")
         return room
 
     @cached_property
     def _prompt_titles(self) -> list[str]:
-        """Texts by internal item id as they stand in prompts; those that no prompt has room for take half of it."""
+        """Texts in prompts by internal item id; those that do not fit into any prompt are cut to half of the room."""
         lengths, room = self._text_lengths, self._title_room
         return cut_titles(self._item_texts, lengths > room, room // 2, lambda title: self._lengths([title])[0])
 
     def _token_ids(self, texts: list[str], add_special_tokens: bool = False) -> list[list[int]]:
-        """Return token ids of texts; a special token that is spelled out in a text is encoded as plain text."""
+        """Return token ids of texts; the text of a special token is encoded as plain text."""
         options = {"add_special_tokens": add_special_tokens, "split_special_tokens": True, "verbose": False}
         return self.tokenizer(texts, **options)["input_ids"]
 
     def _after_beginning(self, rows: list[list[int]]) -> list[list[int]]:
-        """Return token ids with the tokens in front that the tokenizer begins a text with."""
+        """Return token ids with the tokens that the tokenizer puts in front of a text."""
         return [[*self._beginning, *row] for row in rows]
 
     @cached_property
@@ -259,7 +263,7 @@ class SampleEncoder:
         return self._after_beginning(self._token_ids([prompt.text for prompt in prompts]))
 
     def fitted_prompts(self, histories: Sequence[np.ndarray]) -> list[tuple[Prompt, list[int]]]:
-        """Return text and token ids of the prompts, each without its oldest titles if it is too long with them."""
+        """Return text and token ids of the prompts, without the oldest titles of those that are too long."""
         fitted: list = [None] * len(histories)
         titles = self._prompt_titles
         kept = [list(history[-self.max_history_titles :]) for history in histories]
@@ -271,7 +275,7 @@ class SampleEncoder:
             for row, prompt, ids in zip(pending, prompts, encoded, strict=True):
                 if len(ids) <= self.max_prompt_length:
                     fitted[row] = (prompt, ids)
-                else:  # of several titles, because each has room by itself
+                else:  # it has several titles, as each title fits alone
                     del kept[row][0]
                     too_long.append(row)
             pending = too_long

@@ -15,7 +15,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.distributed import fsdp
 from recbole_dealrec.errors import InputError
 
-BASE = "base"  # folder of the tiny LLM in that of the adapter
+BASE = "base"  # folder of the tiny LLM in the adapter's folder
 _ADAPTER_FILE, _CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -28,7 +28,7 @@ def add_lora(config: Config, base: PreTrainedModel, targets: Sequence[str] | Non
         targets: names of the modules; None for ``lora_target_modules``.
 
     Raises:
-        InputError: the model has no module of a name, or PEFT cannot adapt it.
+        InputError: the model has no module with one of the names, or PEFT cannot adapt it.
     """
     targets = config["lora_target_modules"] if targets is None else targets
     absent = missing_targets(base, targets)
@@ -59,18 +59,18 @@ def missing_targets(base: nn.Module, targets: Sequence[str]) -> list[str]:
 
 
 def save_adapter(network: PeftModel, folder: Path, base: str) -> None:
-    """Save the LoRA matrices and configuration in the format of PEFT; all processes call it.
+    """Save the LoRA matrices and configuration in the format of PEFT; all processes must call it.
 
     Args:
         network: the model with LoRA.
         folder: folder to write to.
-        base: Hugging Face id or folder of the model without LoRA; a relative one begins at ``folder``.
+        base: Hugging Face id or folder of the model without LoRA; a relative path starts at ``folder``.
     """
     network.peft_config["default"].base_model_name_or_path = base
     trained = ((name, value) for name, value in network.named_parameters() if value.requires_grad)
     weights = {name: fsdp.full_tensor(value.detach()) for name, value in trained}
     network.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
-    (folder / "README.md").unlink()  # PEFT's form of a model card, which is to be filled in by hand
+    (folder / "README.md").unlink()  # PEFT's empty model card, to be filled in by hand
 
 
 def load_adapter(network: PeftModel, folder: Path, device: str) -> None:
@@ -82,7 +82,7 @@ def load_adapter(network: PeftModel, folder: Path, device: str) -> None:
     weights = load_file(folder / _ADAPTER_FILE, device=device)
     current = get_peft_model_state_dict(network, save_embedding_layers=False)
     if _shapes(weights) != _shapes(current):
-        raise InputError(f"{folder}: the adapter of another model or of another lora_r; delete the run folder")
+        raise InputError(f"{folder}: adapter of another model or with another lora_r; delete the run folder")
     weights = {name: fsdp.shard_like(value, weights[name]) for name, value in current.items()}
     set_peft_model_state_dict(network, weights)
 
@@ -91,7 +91,7 @@ def base_of_adapter(folder: Path) -> str:
     """Return the Hugging Face id or the folder of the model that an adapter belongs to.
 
     Raises:
-        InputError: the folder is neither where it was nor beside the run folder.
+        InputError: the folder is neither at its old place nor next to the run folder.
     """
     named = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"]
     if (folder / named).is_dir():
@@ -100,7 +100,7 @@ def base_of_adapter(folder: Path) -> str:
         return named
     beside = folder.parents[1] / Path(named).name
     if not beside.is_dir():
-        raise InputError(f"{named}: no such folder; {folder} was fine-tuned from the model in it: put it at {beside}")
+        raise InputError(f"{named}: no such folder; {folder} was fine-tuned from the model in it; put it at {beside}")
     return str(beside)
 
 

@@ -1,4 +1,4 @@
-"""What a language model can do, found by trying a small one of its kind before anything is computed."""
+"""Tests of what a language model supports, on a small model of the same class, before a run computes anything."""
 
 import json
 import re
@@ -30,17 +30,17 @@ from recbole_dealrec.model.loss import (
     vocabulary_size,
 )
 
-_TOKENS = 32  # different ones, at least
+_TOKENS = 32  # minimum number of different tokens
 _WAYS: dict[Way, str] = {
     "shared": "beams of a prompt share its cache",
-    "copied": "beams that share a cache are not exact, so each has a copy of the prompt's",
-    "recomputed": "its cache is not read, so each beam is computed anew from its prompt on, which takes longer",
+    "copied": "beams that share a cache are not exact, so each beam has a copy of the prompt's cache",
+    "recomputed": "its cache cannot be used, so each beam is recomputed with its prompt, which is slower",
 }
-_TOLERANCE = 1e-3  # rounding stays below 1e-5, what is wrong lies above 1e-2
+_TOLERANCE = 1e-3  # rounding errors are below 1e-5, real errors above 1e-2
 _WINDOW = 6
 _found: dict[str, Way] = {}
-_SHARED, _OWN = 6, (8, 3)  # tokens that the prompts share, and those of their own
-# Titles by the places of their tokens; some begin alike.
+_SHARED, _OWN = 6, (8, 3)  # number of tokens that both prompts share, and that each has alone
+# Titles as indices of tokens; some share their first tokens.
 _TITLES = ((0, 1), (0, 2), (3,), (4, 0, 1), (4, 0, 2), (5,))
 
 
@@ -53,7 +53,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, encoder: SampleEncoder) -> "Rows":
-        """Draw tokens from the vocabulary, behind those that begin a prompt."""
+        """Draw tokens from the vocabulary, to follow the tokens that begin a prompt."""
         (begun,), vocabulary = encoder.title_ids([""]), text_tokens(encoder.tokenizer)
         known = vocabulary[:: max(1, len(vocabulary) // _TOKENS)]
         begin = [] if begun == [encoder.tokenizer.eos_token_id] else begun
@@ -64,10 +64,10 @@ class Rows(NamedTuple):
 
 
 class Probe:
-    """A small model with LoRA of the kind that a run fine-tunes, and what is asked of it.
+    """A small model with LoRA, of the class that a run fine-tunes, and the tests that it must pass.
 
     Args:
-        config: reads the keys of LoRA and of the prompt's length.
+        config: reads the keys of LoRA and the length of the prompt.
         base: the run's model, on any device; no weights are read.
         encoder: its encoder.
 
@@ -86,33 +86,33 @@ class Probe:
             raise self._refusal(str(error)) from error
 
     def batch(self) -> dict[str, Tensor]:
-        """Return the batch of both prompts, each with a title of its own."""
+        """Return the batch of both prompts, each with its own title."""
         return collate(self.rows.prompts, self.rows.titles[::3], self.rows.end)
 
     def check(self) -> None:
-        """Raise InputError if the model cannot be used even in the plainest way."""
+        """Raise InputError if the model cannot be used even in the simplest way."""
         checks = (
-            (self._is_causal, "later tokens reach earlier logits; it is no causal language model"),
+            (self._is_causal, "later tokens change earlier logits, it is no causal language model"),
             (self._ignores_padding, "padding on the left changes its logits"),
-            (self._losses_are_right, "the losses of a batch are not those of its rows"),
+            (self._losses_are_right, "the losses of a batch differ from those of its single rows"),
             (self._embeds, "its last hidden states cannot be read"),
-            (self._trains, "LoRA on {targets} changes nothing in it"),
+            (self._trains, "LoRA on {targets} has no effect on it"),
             (self._is_restored, "LoRA on {targets} is not the same after saving and loading"),
         )
         for holds, reason in checks:
             reason = reason.format(targets=list(self._config["lora_target_modules"]))
             try:
                 held = holds()
-            except Exception as error:  # of any type; what a model does is found by trying
+            except Exception as error:  # a model may raise any type of error
                 raise self._refusal(f"{reason}: {_in_words(error)}") from error
             if not held:
                 raise self._refusal(reason)
 
     def fastest_way(self) -> Way:
-        """Return the fastest way of computing beams that agrees with scoring each title by itself.
+        """Return the fastest way of computing beams that agrees with scoring each title separately.
 
         Raises:
-            InputError: none does.
+            InputError: no way does.
         """
         for way in _WAYS:
             try:
@@ -125,7 +125,7 @@ class Probe:
 
     @torch.no_grad()
     def _logits(self, row: Sequence[int]) -> Tensor:
-        """Return the logits of a row by itself, [T, vocab]."""
+        """Return the logits of a single row, [T, vocab]."""
         inputs = {"input_ids": torch.tensor([row])}
         return self.network(**inputs, **accepted_options(self.network, use_cache=False)).logits[0].float()
 
@@ -189,7 +189,7 @@ class Probe:
         return _close(scores, torch.tensor(expected))
 
     def _likelihood(self, prompt: Sequence[int], title: Sequence[int]) -> float:
-        """Return the log-likelihood of a title behind a prompt."""
+        """Return the log-likelihood of a title after a prompt."""
         logits = self._logits([*prompt, *title])[len(prompt) - 1 : -1]
         return -float(nn.functional.cross_entropy(logits, torch.tensor(title), reduction="sum"))
 
@@ -198,12 +198,12 @@ class Probe:
 
 
 def fastest_way(config: Config, base: PreTrainedModel, encoder: SampleEncoder) -> Way:
-    """Try a small model of the kind of ``base``; return the fastest way of computing beams with it.
+    """Test a small model of the class of ``base``; return the fastest way of computing beams with it.
 
-    What was found is kept in memory; a slower way than "shared" is logged.
+    The result is kept in memory; a slower way than "shared" is logged.
 
     Raises:
-        InputError: the model cannot be used even in the plainest way.
+        InputError: the model cannot be used even in the simplest way.
     """
     targets = [*config["lora_target_modules"], config["lora_r"], config["lora_alpha"], config["max_prompt_length"]]
     key = json.dumps([type(base).__qualname__, base.config.to_json_string(use_diff=False), targets, Rows.of(encoder)])

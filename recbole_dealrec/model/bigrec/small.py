@@ -1,4 +1,4 @@
-"""A small language model of the same kind as a large one, with random weights."""
+"""A small language model of the same class as a large one, with random weights."""
 
 import re
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ _DEPTHS = re.compile(r"^(num_hidden_layers|num_layers|n_layers?|depth|num_blocks
 _WINDOWS = re.compile(r"^(sliding_window|window_size|attention_window|attention_window_size|attention_chunk_size)$")
 _EXPERTS = re.compile(r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts)$")
 _MOST_PARAMETERS = 300_000_000
-_GAIN = 4.0  # random weights hardly prefer one token; larger ones make mistakes show
+_GAIN = 4.0  # random weights hardly prefer any token; larger weights make errors visible
 
 
 def small_model(base: PreTrainedModel, window: int, longest: int) -> PreTrainedModel:
     """Return a model of the same class as ``base`` with random weights, float32 on the CPU, in evaluation mode.
 
-    It has the first layers, one of each kind at least, and narrower ones if the class can be built with them; the
-    vocabulary is the same. The default generator is left as it was.
+    It has the first layers, at least one of each kind, and narrower ones if the class allows it; the vocabulary is the
+    same. PyTorch's default generator is not changed.
 
     Args:
         base: model on any device; no weights are read.
-        window: attention windows that are shorter than ``longest`` become so long.
+        window: new length of attention windows that are shorter than ``longest``.
         longest: tokens of the longest row of a run.
 
     Raises:
@@ -44,13 +44,13 @@ def small_model(base: PreTrainedModel, window: int, longest: int) -> PreTrainedM
                 size = sum(parameter.numel() for parameter in kind(small).parameters())
             if size <= _MOST_PARAMETERS:
                 return _built(kind, small)
-        except Exception as error:  # what a configuration allows is found by trying
+        except Exception as error:  # only trying shows what a configuration allows
             reason = f"{type(error).__name__}: {error}"
-    raise InputError(f"no small {kind.__name__} can be built to try it on: {' '.join(reason.split())}")
+    raise InputError(f"no small {kind.__name__} can be built to test it: {' '.join(reason.split())}")
 
 
 def layers_of_each_kind(base: PreTrainedModel) -> int:
-    """Return the number of first layers that hold one of each kind, at least 2."""
+    """Return how many of the first layers are needed to have one of each kind, at least 2."""
     total = base.config.get_text_config(decoder=True).num_hidden_layers
     stacks = [each for each in base.modules() if isinstance(each, nn.ModuleList) and len(each) == total]
     firsts = [{_kind(layer): number for number, layer in reversed(list(enumerate(stack)))} for stack in stacks]
@@ -82,7 +82,7 @@ def _candidates(config: PretrainedConfig, depth: int, window: int, longest: int)
 
 
 def _smaller(settings: Any, divisor: int, depth: int, total: int, window: int, longest: int) -> Any:
-    """Return settings with widths divided, and with fewer layers and shorter windows; nested ones, too."""
+    """Return settings with widths divided, and with fewer layers and shorter windows, including nested settings."""
     changed = {}
     for name, value in settings.items():
         number = type(value) is int

@@ -29,7 +29,7 @@ def title_probabilities(popularity: Sequence[float]) -> np.ndarray:
     """
     weights = np.asarray(popularity, dtype=np.float64)
     if not weights.size or not np.isfinite(weights).all() or weights.min() < 0:
-        raise ValueError("popularity has to hold at least one number, each of them finite and at least 0")
+        raise ValueError("popularity has to contain at least one number, and all have to be finite and at least 0")
     weights = weights + (SMOOTHING * weights.mean() or 1.0)
     return weights / weights.sum()
 
@@ -151,7 +151,7 @@ def build_tiny_llm(
     drawn by popularity at every step. The same arguments give the same weights.
 
     Args:
-        folder: folder to write, complete or not at all, for ``from_pretrained`` of transformers.
+        folder: folder to write, completely or not at all; ``from_pretrained`` of transformers can load it.
         titles: title of every item, any text; may repeat.
         popularity: popularity of each title, on any scale.
         render: returns the text of a document of some titles.
@@ -161,13 +161,13 @@ def build_tiny_llm(
         learning_rate: highest learning rate.
         hidden_size, n_layers, n_heads: shape of the model.
         vocab_size: largest vocabulary.
-        max_length: most tokens of a document, also saved as the maximum length of model and tokenizer.
+        max_length: maximum number of tokens of a document, also saved as the maximum length of model and tokenizer.
         seed: seed of the initial weights and of the documents.
         show_progress: whether to draw a progress bar.
         device: device to train on.
 
     Raises:
-        ValueError: there is no title, not one popularity per title, or one that is negative or not finite.
+        ValueError: there is no title, or not one popularity per title, or a popularity is negative or not finite.
         FileExistsError: the folder exists.
     """
     if len(titles) != len(popularity):

@@ -16,8 +16,8 @@ from recbole_dealrec.model.decoding.trie import TokenTrie
 from recbole_dealrec.model.loss import accepted_inputs, accepted_options, head_reads, unwrapped
 
 Decoder = Callable[[Tensor, Tensor], Tensor]
-# How the beams of a prompt are computed: side by side in one cache, each with a copy of the prompt's cache, or without
-# a cache. Each asks less of the model and costs more than the one before.
+# How the beams of a prompt are computed: together in one cache, each with a copy of the prompt's cache, or without a
+# cache. Each way requires less of the model and costs more than the one before.
 Way = Literal["shared", "copied", "recomputed"]
 
 
@@ -92,9 +92,9 @@ def _best_finished(finished: Beams, ended: Beams, pad_token_id: int) -> Beams:
 
 
 class _SharedPrompt:
-    """Decodes the beams of a query as tokens of one sequence, each of which attends to the prompt and its ancestors.
+    """Decode the beams of a query as tokens of one sequence; each token attends to the prompt and its ancestors.
 
-    So the prompt's keys and values are not copied or reordered per beam, which is most of the cost of a short answer.
+    The prompt's keys and values are not copied or reordered per beam, which would be most of the cost of a short title.
     """
 
     def __init__(self, model: PreTrainedModel, cache: Cache, attention_mask: Tensor) -> None:
@@ -113,7 +113,7 @@ class _SharedPrompt:
 
 
 class _CopiedPrompt:
-    """Decodes every beam as a separate sequence, for models whose attention takes no additive mask."""
+    """Decode every beam as a separate sequence, for models whose attention supports no additive mask."""
 
     def __init__(self, model: PreTrainedModel, cache: Cache, attention_mask: Tensor) -> None:
         self._model, self._cache, self._mask, self._width = model, cache, attention_mask, 1
@@ -129,7 +129,7 @@ class _CopiedPrompt:
 
 
 class _Recomputed:
-    """Decodes every beam by running prompt and beam anew, for models whose cache cannot be handled from outside."""
+    """Decode every beam by recomputing prompt and beam, for models whose cache cannot be changed from outside."""
 
     def __init__(self, model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> None:
         self._model, self._prompt, self._mask = model, input_ids, attention_mask
@@ -175,7 +175,7 @@ def _prefill(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, 
     with head_reads(model):
         output = _forward(model, input_ids, attention_mask, _positions(attention_mask), None, **options)
     cache = getattr(output, _cache_name(model))
-    # Flash attention takes no additive mask; sliding-window layers drop keys by their position in the cache.
+    # Flash attention supports no additive mask; sliding-window layers drop keys by their position in the cache.
     shares = way == "shared" and unwrapped(model).config._attn_implementation in ("sdpa", "eager")
     shares = shares and all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None]))
     return output.logits[:, -1:], (_SharedPrompt if shares else _CopiedPrompt)(model, cache, attention_mask)
@@ -195,21 +195,21 @@ def beam_search(
 ) -> tuple[Tensor, Tensor]:
     """Generate the ``num_beams`` most likely continuations of each prompt.
 
-    The result is that of ``generate`` of transformers with ``num_beams``, ``length_penalty=0`` and
-    ``early_stopping=False``, but each prompt is computed once instead of once per beam, and ``generation_config`` of
-    the model is not read.
+    The result equals that of ``generate`` of transformers with ``num_beams``, ``length_penalty=0`` and
+    ``early_stopping=False``, but each prompt is computed once instead of once per beam, and the model's
+    ``generation_config`` is not read.
 
     Args:
         model: causal LM, or a PEFT model of one, in evaluation mode.
         input_ids: prompts, int64 [B, T], padded on the left.
         attention_mask: int64 [B, T], 0 on padding.
         num_beams: beams per prompt.
-        max_new_tokens: most tokens to generate, end token included. With a trie, longer sequences are not found;
-            without, they are truncated and count as finished.
+        max_new_tokens: maximum number of tokens to generate, including the end token. With a trie, longer sequences are
+            not found; without a trie, they are truncated and count as finished.
         eos_token_id: end token.
         pad_token_id: token after the end token.
         trie: sequences that may be generated, on the device of the prompts.
-        way: how the beams are computed; with "shared", "copied" is taken for attention that needs it.
+        way: how the beams are computed; "shared" becomes "copied" if the attention needs it.
 
     Returns:
         sequences, int64 [B, num_beams, S]: generated tokens, S <= max_new_tokens; scores, float32 [B, num_beams]:
@@ -243,14 +243,14 @@ def search(
 
     Args:
         logits: logits of the first token, [B, 1, vocab].
-        decode: takes the index of the beam that each beam continues and its latest token, int64 [B, N] each, and
+        decode: receives the index of the beam that each beam continues and its latest token, int64 [B, N] each, and
             returns the logits of the next token, [B, N, vocab].
         count: beams per row.
-        length: most tokens of a sequence.
+        length: maximum number of tokens of a sequence.
         trie: sequences that may be generated.
-        eos_token_id: end token; needed without a trie only.
+        eos_token_id: end token; only needed without a trie.
         pad_token_id: token after the end of a sequence.
-        any_running: takes whether beams are running in this process and returns whether any are in all processes.
+        any_running: receives whether this process has running beams, and returns whether any process has some.
 
     Returns:
         The ``count`` best finished sequences of each row, best first.

@@ -26,8 +26,8 @@ _SUPPORTED_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
 def longest_split(model: nn.Module) -> int:
     """Return the longest row, in tokens, of which a model can compute the prefix separately; 0 if it cannot.
 
-    Separating the prefix moves padding between the prefix and the rest. The result is the same if the model takes
-    positions from ``position_ids`` alone and attends to all earlier tokens.
+    Separating the prefix moves padding between the prefix and the rest. The result is the same if the model
+    reads positions only from ``position_ids`` and attends to all earlier tokens.
     """
     if is_sharded(model):  # the number of passes would differ between processes
         return 0
@@ -105,7 +105,7 @@ def prefix_cache(states: Sequence[Tensor]) -> Cache:
 
 
 class _PrefixLayer(DynamicLayer):
-    """Prepends the prefix to a batch's keys and values without storing them, since no token is generated after them."""
+    """Prepend the prefix to a batch's keys and values without storing them, since no token is generated after them."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()

@@ -15,10 +15,10 @@ def _to_rows(sequences: Sequence[Sequence[int]], vocab_size: int) -> tuple[np.nd
         raise ValueError("a trie needs at least one sequence, and every sequence at least its end token")
     tokens = np.fromiter(chain.from_iterable(sequences), dtype=np.int64, count=lengths.sum())
     if tokens.min() < 0 or tokens.max() >= vocab_size:
-        raise ValueError(f"token ids have to lie in [0, {vocab_size}), found {tokens.min()} to {tokens.max()}")
+        raise ValueError(f"token ids have to be in [0, {vocab_size}), found {tokens.min()} to {tokens.max()}")
     last = tokens[lengths.cumsum() - 1]
     if (lengths != lengths[0]).any() and ((last != last[0]).any() or (tokens == last[0]).sum() != len(last)):
-        raise ValueError("sequences of different lengths have to end with the same token, and to hold it nowhere else")
+        raise ValueError("sequences of different lengths have to end with the same token and contain it nowhere else")
     rows = np.full((lengths.size, lengths.max()), -1, dtype=np.int64)
     rows[np.arange(rows.shape[1]) < lengths[:, None]] = tokens
     return rows, lengths
@@ -38,12 +38,12 @@ def _edges_and_ends(rows: np.ndarray, lengths: np.ndarray, vocab_size: int) -> t
 
 
 class TokenTrie:
-    """Prefix tree, in tensors, of token sequences none of which is a prefix of another.
+    """Prefix tree of token sequences, stored in tensors; no sequence may be a prefix of another.
 
-    Nodes are integers: 0 is the root, ``dead`` stands for all token sequences outside the trie.
+    Nodes are integers: 0 is the root, ``dead`` represents all token sequences outside the trie.
 
     Args:
-        sequences: token ids of each item, all of one length or all with the same end token, which occurs nowhere else.
+        sequences: token ids of each item, all of the same length or all with an end token that occurs nowhere else.
             Equal sequences are allowed.
         vocab_size: number of logits of the model.
 

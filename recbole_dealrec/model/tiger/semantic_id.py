@@ -24,7 +24,7 @@ from recbole_dealrec.store.files import atomic_path
 def check_semantic_id(method: str) -> None:
     """Raise InputError if ``method`` is ``rqvae`` and vector-quantize-pytorch is not installed."""
     if method == "rqvae" and importlib.util.find_spec("vector_quantize_pytorch") is None:
-        raise InputError('semantic_id: rqvae needs pip install -e ".[rqvae]" in the checkout; rkmeans needs none')
+        raise InputError('semantic_id: rqvae needs pip install -e ".[rqvae]" in the checkout; rkmeans needs no package')
 
 
 def catalogue_ids(config: Config, titles: Sequence[str]) -> np.ndarray:
@@ -43,7 +43,7 @@ def catalogue_ids(config: Config, titles: Sequence[str]) -> np.ndarray:
 
 
 def _write_ids(file: Path, config: Config, titles: Sequence[str]) -> None:
-    getLogger().info(f"making semantic IDs, kept in {file}")
+    getLogger().info(f"computing semantic IDs, saved in {file}")
     options = {"device": str(config["device"]), "show_progress": config["show_progress"]}
     embeddings = embed_texts(titles, config)
     ids = semantic_ids(embeddings, config["semantic_id"], config["seed"], rqvae_steps=config["rqvae_steps"], **options)
@@ -62,7 +62,7 @@ def semantic_ids(
         method: ``rkmeans``, residual k-means, or ``rqvae`` (the published method).
         seed: seed of k-means or of the RQ-VAE.
         levels: codes before the last one.
-        codes: most codes of a level; at most the number of different embeddings is used.
+        codes: maximum number of codes of a level; at most the number of different embeddings is used.
         rqvae_steps: training steps of the RQ-VAE.
         device: device of the RQ-VAE.
         show_progress: whether to draw a progress bar.

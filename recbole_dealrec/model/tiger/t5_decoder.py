@@ -10,9 +10,9 @@ from recbole_dealrec.model.decoding.beam_search import additive_mask, take_rows
 
 
 class PrefixDecoder:
-    """Decodes the prefixes of a query as tokens of one sequence, each of which attends to its ancestors.
+    """Decode the prefixes of a query as tokens of one sequence; each token attends to its ancestors.
 
-    So the encoder runs once, all prefixes of a query share its keys and values, and the cache is never reordered. The
+    The encoder runs once, all prefixes of a query share its keys and values, and the cache is never reordered. The
     relative position bias is that of the token's position in its prefix.
 
     Args:

@@ -27,11 +27,11 @@ _MAX_TOKENS = 512
 
 
 def check_text_encoder(path: str) -> None:
-    """Raise InputError if ``text_encoder_path`` is no folder of an encoder and tokenizer that can be loaded."""
+    """Raise InputError if ``text_encoder_path`` is not a folder with an encoder and a tokenizer that can be loaded."""
     if path == TFIDF:
         return
     if not Path(path).is_dir():
-        raise InputError(f"text_encoder_path '{path}': no such folder; {TFIDF} needs none")
+        raise InputError(f"text_encoder_path '{path}': no such folder; use another, or {TFIDF}, which needs none")
     if _is_sentence_transformer(path):
         if importlib.util.find_spec("sentence_transformers") is None:
             hint = 'pip install -e ".[text]" in the checkout'
@@ -47,7 +47,7 @@ def embed_texts(texts: Sequence[str], config: Config) -> np.ndarray:
     Args:
         texts: at least one.
         config: reads ``text_encoder_path``: ``tfidf`` or a folder. A folder with ``modules.json`` is loaded and pooled
-            by sentence-transformers; of other Hugging Face encoders, the last hidden states are averaged.
+            by sentence-transformers; for other Hugging Face encoders, the last hidden states are averaged.
 
     Raises:
         InputError: the encoder cannot be loaded.
@@ -67,7 +67,7 @@ def embed_texts(texts: Sequence[str], config: Config) -> np.ndarray:
 def tfidf_embeddings(texts: Sequence[str], seed: int, dimensions: int = 128) -> np.ndarray:
     """Return TF-IDF vectors of unit length, reduced to ``dimensions`` by a truncated SVD; float32 [n, d].
 
-    Titles of rare words are almost 0 after the SVD; without normalisation they would form one cluster.
+    Vectors of titles with rare words are almost 0 after the SVD; without normalisation they would form one cluster.
     """
     # Runs of punctuation count as words, so that no vocabulary is empty.
     vectorizer = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]+", dtype=np.float32)
@@ -129,9 +129,9 @@ def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], longest
 
 @torch.no_grad()
 def _readable_tokens(encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> int:
-    """Return how many tokens of a text an encoder on the CPU reads, ``limit`` if it reads the longest text up to there.
+    """Return how many tokens of a text an encoder on the CPU can read, ``limit`` if it can read the longest text.
 
-    It is tried: an encoder may have fewer positions than its tokenizer says, and not all of them for tokens.
+    Only trying shows it: an encoder may have fewer positions than its tokenizer says, and not all of them for tokens.
     """
     longest = torch.tensor(max(_token_ids(tokenizer, texts, limit), key=len))
 
@@ -145,7 +145,7 @@ def _readable_tokens(encoder: nn.Module, tokenizer: PreTrainedTokenizerBase, tex
     if not fails(len(longest)):
         return limit
     readable = max(1, bisect_left(range(1, len(longest)), True, key=fails))
-    getLogger().warning(f"text_encoder_path: the encoder reads {readable} tokens; longer titles are cut there")
+    getLogger().warning(f"text_encoder_path: the encoder reads {readable} tokens; longer titles are truncated")
     return readable
 
 

@@ -39,7 +39,7 @@ _WEIGHTS_FILE, _IDS_FILE = "model.safetensors", "semantic_ids.json"
 
 @MODELS.register("TIGER")
 class TIGER(LLMRecommender):
-    """A T5, trained from random weights, that generates the next item's semantic ID from the history's.
+    """A T5, trained from random weights, that generates the next item's semantic ID from those of the history.
 
     Each code of an ID is a token, with different tokens per level. All IDs have the same length, so there is no end
     token. There is no user token either, since few-shot samples would leave most of them untrained.
@@ -114,7 +114,7 @@ class TIGER(LLMRecommender):
     def representation_batches(
         self, samples: CandidateSamples, with_targets: bool = False
     ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-        """Yield indices and the tokens of histories, with targets followed by the target's."""
+        """Yield indices and the tokens of histories; if ``with_targets``, followed by the target's tokens."""
         for index in self._token_batches(samples):
             sequences = (self._latest(samples.history(row)) for row in index)
             if with_targets:
@@ -124,7 +124,7 @@ class TIGER(LLMRecommender):
     def represent(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean of the encoder's last hidden states of each row, float32 [B, d].
 
-        With random weights, it only reflects which codes two samples share.
+        With random weights, similarity only reflects which codes two samples share.
         """
         sources = {name: ids.to(self.device) for name, ids in batch.items()}
         mask = sources["attention_mask"].unsqueeze(-1)
@@ -166,8 +166,8 @@ class TIGER(LLMRecommender):
             "metadata": {"library_name": "transformers", "tags": ["generative-retrieval"]},
             "origin": (
                 f"A T5 trained from random weights. It reads the semantic IDs of a history, {len(codes)} codes each, "
-                f"and writes that of the next item. `{_IDS_FILE}` has each item's; a code is a token, those of a level "
-                "come behind those of the level before, from 1."
+                f"and generates that of the next item. `{_IDS_FILE}` contains the ID of each item. Each code is a "
+                "token; token ids start at 1, and those of a level follow those of the level before."
             ),
             "prompt": "",
             "code": _CODE,
@@ -227,7 +227,7 @@ class TIGER(LLMRecommender):
 
 
 def _slices(counts: Sequence[int], most: int) -> Iterator[slice]:
-    """Yield consecutive slices of ``counts``, each of a sum of at most ``most`` or of one entry."""
+    """Yield consecutive slices of ``counts``, each with a sum of at most ``most`` or with one entry."""
     start, total = 0, 0
     for place, count in enumerate(counts):
         if total and total + count > most:

@@ -127,12 +127,12 @@ RIGHT = {
     "LoRA on one layer": ("LlamaConfig", {**GROUPED, "num_hidden_layers": 4}, ["layers.3.self_attn.q_proj"], "shared"),
 }  # fmt: skip
 REFUSED = {
-    "RoBERTa": ("RobertaConfig", USUAL, ["query"], "later tokens reach earlier logits; it is no causal language model"),
-    "BERT": ("BertConfig", USUAL, ["query"], "later tokens reach earlier logits"),
-    "ELECTRA": ("ElectraConfig", USUAL, ["query"], "later tokens reach earlier logits"),
+    "RoBERTa": ("RobertaConfig", USUAL, ["query"], "later tokens change earlier logits, it is no causal language"),
+    "BERT": ("BertConfig", USUAL, ["query"], "later tokens change earlier logits"),
+    "ELECTRA": ("ElectraConfig", USUAL, ["query"], "later tokens change earlier logits"),
     "XLNet": (
         "XLNetConfig", {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}, ["layer_1"],
-        "later tokens reach earlier logits",
+        "later tokens change earlier logits",
     ),
     "BART": ("BartConfig", BART, ["q_proj"], "padding on the left changes its logits"),
     "RWKV": (
@@ -200,7 +200,7 @@ def test_a_model_that_passes_is_right_end_to_end(name, saved, randomise_adapter,
     config = saved(kind, keys, targets)
     caplog.set_level(logging.INFO)
     BIGRec.check(config)
-    said = {"copied": "each has a copy of the prompt's", "recomputed": "each beam is computed anew", "shared": ""}[way]
+    said = {"copied": "each beam has a copy of the prompt's", "recomputed": "beam is recomputed", "shared": ""}[way]
     assert said in caplog.text and (said or "beams" not in caplog.text)
     splits = load_splits(config)
     model = BIGRec(config, splits.train).eval()

@@ -175,14 +175,14 @@ def test_the_day_of_the_run_changes_nothing(encoder):
 
 
 REFUSED = {
-    "user left out": "leaves out the user's message, and the history with it",
+    "user left out": "omits the user message, which contains the history",
     "{{ raise_exception('no\nturn') }}": "fails: no turn; ",
     "{% for": "fails: ",
     "{{ messages[0]['content']['text'][0] }}": "fails: ",
-    EACH + "\n{% endfor %}": "ends the assistant's message with no special token",
-    EACH + "<|stop|>{% endfor %}{{ '?' if add_generation_prompt }}": "whose answer does not continue its prompt",
+    EACH + "\n{% endfor %}": "ends the assistant message without a special token",
+    EACH + "<|stop|>{% endfor %}{{ '?' if add_generation_prompt }}": "message does not continue its prompt",
     "{% for message in messages if message['role'] != 'assistant' %}{{ message['content'] }}{% endfor %}":
-        "leaves out the assistant's message",
+        "omits the assistant message",
 }  # fmt: skip
 
 
@@ -197,7 +197,7 @@ def test_a_template_that_does_not_do_is_refused_at_the_start(template, ten, chat
 def test_a_tokenizer_without_chat_template_is_refused_at_the_start(ten, checkpoint):
     with pytest.raises(InputError, match="^chat_template: llm_path '.*llama' has no chat template; set"):
         BIGRec.check(ten(llm_path=checkpoint("llama"), chat_template=True))
-    with pytest.raises(InputError, match="^chat_template: the tiny LLM has none; name a chat model"):
+    with pytest.raises(InputError, match="^chat_template: the tiny LLM has none; set llm_path to a chat model"):
         BIGRec.check(ten(chat_template=True))
 
 
@@ -215,7 +215,7 @@ def test_a_template_with_tokens_that_the_model_lacks_is_refused(ten, chat_checkp
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|new|>"]})
     tokenizer.save_pretrained(folder)
     assert json.loads((Path(folder) / "config.json").read_text())["vocab_size"] == len(tokenizer) - 1
-    with pytest.raises(InputError, match=r"the prompt's tokens exceed the \d+ that the model knows"):
+    with pytest.raises(InputError, match=r"the prompt has tokens outside the \d+ of the model; use"):
         check_llm(ten(llm_path=folder, **KEYS))
 
 

@@ -107,7 +107,7 @@ def test_a_title_that_no_prompt_has_room_for_is_cut_and_the_others_stay(length, 
     (room,) = {encoder.max_prompt_length - len(encoder._prompt_ids([encoder.template.render([""])])[0])}
     assert taken <= room // 2 < longer + 1
     assert [
-        record.message.startswith("1 titles have more tokens than a prompt has room for") for record in caplog.records
+        record.message.startswith("1 titles have more tokens than fit into a prompt") for record in caplog.records
     ][-1:] == [True]
     samples = CandidateSamples(*map(np.array, ([1], [1], [history], [len(history)])), titles, np.arange(1))
     assert encoder.history_lengths(samples)[0] <= room
@@ -123,7 +123,7 @@ def test_a_prompt_with_several_lists_has_room_for_a_title_in_each(text, ten, che
 
 
 def test_a_prompt_that_cannot_fit_is_an_error(encoder):
-    with pytest.raises(InputError, match="max_prompt_length is 3, the bare prompt has"):
+    with pytest.raises(InputError, match="max_prompt_length is 3, a prompt without titles has"):
         encoder(max_prompt_length=3).prompts([np.array([1])])
 
 
@@ -204,14 +204,14 @@ def refusal(config):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"hidden_size": 64}, "its weights are not those of the LlamaForCausalLM that config.json describes; "),
-        ({"num_hidden_layers": 3}, "9 are absent or of another shape, the first is model.layers.2."),
-        ({"vocab_size": 100}, "2 are absent or of another shape, the first is lm_head.weight"),
-        ({"model_type": "mamba"}, "its weights are not those of the MambaForCausalLM"),
+        ({"hidden_size": 64}, "its weights do not match the LlamaForCausalLM that config.json describes; "),
+        ({"num_hidden_layers": 3}, "9 are missing or have another shape, such as model.layers.2."),
+        ({"vocab_size": 100}, "2 are missing or have another shape, such as lm_head.weight"),
+        ({"model_type": "mamba"}, "its weights do not match the MambaForCausalLM"),
         ({"model_type": "no-such"}, "cannot be loaded: The checkpoint you are trying to load has model type `no-such`"),
         ({"hidden_size": "wide"}, "cannot be loaded: "),
         ({"num_attention_heads": 0}, "cannot be loaded: "),
-        ({"max_position_embeddings": 512}, "reads 512 tokens; lower max_prompt_length or max_new_tokens"),
+        ({"max_position_embeddings": 512}, "reads at most 512 tokens; lower max_prompt_length or max_new_tokens"),
     ],
 )
 def test_weights_that_do_not_match_the_model_are_an_error(keys, message, ten, altered):
@@ -226,7 +226,7 @@ def test_weights_that_do_not_match_the_model_are_an_error(keys, message, ten, al
         ("config.json", b"{", "cannot be loaded: "),
         ("config.json", b"[1]", "cannot be loaded: "),
         ("tokenizer.json", b"{}", "cannot be loaded: "),
-        ("adapter_config.json", b"{}", "holds a PEFT adapter, not a model; name what its merge_and_unload() gives"),
+        ("adapter_config.json", b"{}", "is a PEFT adapter, not a model; use what its merge_and_unload() returns"),
     ],
 )
 def test_files_that_are_broken_or_no_model_are_an_error(file, content, message, ten, altered):
@@ -264,14 +264,14 @@ def test_a_module_missing_from_a_checkpoint_in_4_bits_is_an_early_error(ten, in_
     file = in_4_bits / "model.safetensors"
     kept = {name: value for name, value in load_file(file).items() if "layers.1.self_attn.q_proj" not in name}
     save_file(kept, file, metadata={"format": "pt"})
-    assert "1 are absent or of another shape, the first is model.layers.1.self_attn.q_proj.weight" in refusal(
+    assert "1 are missing or have another shape, such as model.layers.1.self_attn.q_proj.weight" in refusal(
         ten(llm_path=str(in_4_bits))
     )
 
 
 def test_an_adapter_folder_is_an_error(ten, checkpoint, tmp_path):
     load_network(ten(), checkpoint("llama")).save_pretrained(tmp_path / "altered")
-    assert "holds a PEFT adapter, not a model" in refusal(ten(llm_path=str(tmp_path / "altered")))
+    assert "is a PEFT adapter, not a model" in refusal(ten(llm_path=str(tmp_path / "altered")))
 
 
 def test_a_tokenizer_of_another_model_is_an_error(ten, altered):
@@ -281,7 +281,7 @@ def test_a_tokenizer_of_another_model_is_an_error(ten, altered):
     other.save_pretrained(folder)
     assert len(other) > len(tokenizer)
     message = refusal(ten(llm_path=str(folder)))
-    assert f"the tokenizer has {len(other)} tokens, the model knows {len(tokenizer)}" in message
+    assert f"the tokenizer has {len(other)} tokens, the model {len(tokenizer)}" in message
 
 
 @pytest.mark.parametrize("special", [False, True])
@@ -296,7 +296,7 @@ def test_a_token_that_a_text_may_hold_has_to_be_known(special, ten, altered):
         _, encoder = check_llm(config)
         assert max(max(row) for row in encoder.title_ids(["Zyxwv", "Alpha Zyxwv"])) < known
     else:
-        assert f"the tokenizer has {known + 1} tokens, the model knows {known}" in refusal(config)
+        assert f"the tokenizer has {known + 1} tokens, the model {known}" in refusal(config)
 
 
 def test_a_tokenizer_without_end_token_is_an_early_error(ten, altered):
@@ -305,7 +305,7 @@ def test_a_tokenizer_without_end_token_is_an_early_error(ten, altered):
 
 
 def test_what_has_no_room_in_a_prompt_is_an_early_error(ten, checkpoint):
-    with pytest.raises(InputError, match="max_prompt_length is 20, the bare prompt has"):
+    with pytest.raises(InputError, match="max_prompt_length is 20, a prompt without titles has"):
         check_llm(ten(llm_path=checkpoint("llama"), max_prompt_length=20))
     with pytest.raises(InputError, match="LlamaForCausalLM has no module 'c_attn'"):
         check_llm(ten(llm_path=checkpoint("llama"), lora_target_modules=["c_attn"]))

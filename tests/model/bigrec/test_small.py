@@ -66,5 +66,5 @@ def test_a_model_that_cannot_be_built_small_is_said():
             raise ValueError("only\none size")
 
     base.__class__ = Mamba
-    with pytest.raises(InputError, match="^no small Mamba can be built to try it on: ValueError: only one size"):
+    with pytest.raises(InputError, match="^no small Mamba can be built to test it: ValueError: only one size"):
         small_model(base, 6, 600)
