@@ -139,7 +139,7 @@ def prepare(configs: Sequence[Config], check_llm: bool = True, last: str = LAST_
     if with_surrogate:
         check_cutoffs("surrogate_valid_metric", surrogate["topk"], splits.train)
     for job in jobs:
-        job.sampler.check(len(samples))
+        job.sampler.check(samples)
         check_scorers(first, job.sampler.needs, untrained, samples)
     return jobs
 

@@ -1,7 +1,7 @@
 """Candidate samples (history, target) in NumPy arrays."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class CandidateSamples:
         item_length: int64 [n], number of items in each history.
         titles: titles by internal item id.
         rows: int64 [n], row of each sample in its dataset's interactions.
+        time: int64 [n], position of each sample in the dataset's time order; None if the data have no times.
     """
 
     user_id: np.ndarray
@@ -46,6 +47,7 @@ class CandidateSamples:
     item_length: np.ndarray
     titles: Sequence[str]
     rows: np.ndarray
+    time: np.ndarray | None = None
 
     @classmethod
     def from_dataset(cls, dataset: SequentialDataset, samples_per_user: int = 0) -> "CandidateSamples":
@@ -62,7 +64,10 @@ class CandidateSamples:
         columns = (dataset.inter_feat[name].numpy() for name in astuple(fields))
         user_id, item_id, item_id_list, item_length = columns
         rows = latest_rows(user_id, samples_per_user)
-        return cls(user_id[rows], item_id[rows], item_id_list[rows], item_length[rows], dataset.titles, rows)
+        samples = cls(user_id, item_id, item_id_list, item_length, dataset.titles, np.arange(len(user_id)))
+        if dataset.time_field in dataset.inter_feat:
+            samples = replace(samples, time=dataset.inter_feat[dataset.time_field].numpy().astype(np.int64))
+        return samples[rows]
 
     def __len__(self) -> int:
         return len(self.user_id)
@@ -70,7 +75,8 @@ class CandidateSamples:
     def __getitem__(self, index: np.ndarray) -> "CandidateSamples":
         """Return the samples at ``index``, an integer or boolean array."""
         arrays = (self.user_id, self.item_id, self.item_id_list, self.item_length)
-        return CandidateSamples(*(array[index] for array in arrays), titles=self.titles, rows=self.rows[index])
+        time = None if self.time is None else self.time[index]
+        return CandidateSamples(*(array[index] for array in arrays), self.titles, self.rows[index], time)
 
     def title(self, item_id: int) -> str:
         """Return the title of an item by its internal id."""

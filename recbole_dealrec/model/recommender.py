@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,11 @@ class LLMRecommender(SequentialRecommender, ABC):
     def sample_losses(self, interaction: Interaction) -> Tensor:
         """Return the mean negative log-likelihood of each sample's labelled tokens, float32 [B]."""
         return sample_losses(self.network, self.batch(self._histories(interaction), self._targets(interaction)))
+
+    def batch_losses(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the losses of a batch of ``batches``, in evaluation mode, float32 [B]."""
+        with self._evaluation_mode():
+            return sample_losses(self.network, batch)
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Interaction) -> Tensor:

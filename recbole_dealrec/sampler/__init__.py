@@ -10,9 +10,22 @@ from recbole_dealrec.sampler.dealrec import (
     overall_score,
 )
 from recbole_dealrec.sampler.few_shot import FewShotSampler, get_sampler, register_sampler, sampler_names
-from recbole_dealrec.sampler.free_draw import LongestSampler, PopularSampler, TargetFrequencySampler
+from recbole_dealrec.sampler.free_draw import (
+    LongestSampler,
+    PopularSampler,
+    RecentSampler,
+    RecentWindowSampler,
+    TargetFrequencySampler,
+)
 from recbole_dealrec.sampler.goracs import GORACSSampler
-from recbole_dealrec.sampler.importance import CCSSampler, EL2NSampler, GraNdSampler
+from recbole_dealrec.sampler.importance import (
+    CCSSampler,
+    EL2NSampler,
+    GraNdSampler,
+    LossBottomSampler,
+    LossMiddleSampler,
+    LossTopSampler,
+)
 from recbole_dealrec.sampler.random import FullSampler, RandomSampler
 
 __all__ = [
@@ -27,9 +40,14 @@ __all__ = [
     "GreedySampler",
     "InfluenceOnlySampler",
     "LongestSampler",
+    "LossBottomSampler",
+    "LossMiddleSampler",
+    "LossTopSampler",
     "PopularSampler",
     "RandomSampler",
     "RecRankerSampler",
+    "RecentSampler",
+    "RecentWindowSampler",
     "S2LSampler",
     "TFDConSampler",
     "TargetFrequencySampler",

@@ -25,8 +25,8 @@ class FewShotSampler(ABC):
 
     Attributes:
         needs: names of the scores that ``sample`` reads. Numbers, float64 [n]: ``influence``, ``effort``, ``grand``,
-            ``el2n``, ``target_frequency``. Vectors, float32 [n, d]: ``loss_trajectory``, ``surrogate_representation``,
-            ``llm_representation``, ``valid_distance``.
+            ``el2n``, ``llm_loss``, ``target_frequency``. Vectors, float32 [n, d]: ``loss_trajectory``,
+            ``surrogate_representation``, ``llm_representation``, ``valid_distance``.
         scores: those scores by name, set before ``sample`` is called.
         columns: values of each candidate to store, arrays [n] by name; set by ``sample``.
         ranked_by: name of the column that the sampler ranks the candidates by; None if it ranks by none.
@@ -48,16 +48,16 @@ class FewShotSampler(ABC):
         """Return how many of ``n_candidates`` the sampler can choose from."""
         return n_candidates
 
-    def check(self, n_candidates: int) -> None:
-        """Raise InputError if the pool is too small.
+    def check(self, samples: CandidateSamples) -> None:
+        """Raise InputError if the sampler cannot choose from these candidates; called before anything is computed.
 
         Raises:
             InputError: fewer usable candidates than ``n_fewshot``.
         """
-        usable = self.usable(n_candidates)
+        usable = self.usable(len(samples))
         if usable < self.config["n_fewshot"]:
             raise InputError(
-                f"n_fewshot is {self.config['n_fewshot']}, but only {usable} of {n_candidates} candidate samples can "
+                f"n_fewshot is {self.config['n_fewshot']}, but only {usable} of {len(samples)} candidate samples can "
                 "be chosen; lower n_fewshot or raise samples_per_user"
             )
 

@@ -1,13 +1,18 @@
-"""Samplers that need no model: by frequency or popularity of the target, or by length of the history."""
+"""Samplers that need no model: by frequency, popularity or time of the target, or by length of the history."""
 
+import math
 from abc import abstractmethod
 from logging import getLogger
 
 import numpy as np
 
+from recbole_dealrec.config import SHARE, Key
 from recbole_dealrec.data import CandidateSamples
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler
 from recbole_dealrec.sampler.score import highest
+
+RECENT_SHARE = Key("recent_share", SHARE, default=0.2, comment="Share of the latest candidates that are drawn from.")
 
 
 @register_sampler("TargetFrequency")
@@ -65,3 +70,49 @@ class LongestSampler(CountSampler):
 
     def count(self, samples: CandidateSamples) -> np.ndarray:
         return samples.item_length
+
+
+class TimeSampler(FewShotSampler):
+    """Base class of samplers by the time of the target, which the data have to have."""
+
+    def check(self, samples: CandidateSamples) -> None:
+        """Raise InputError if the data have no times, or the pool is too small."""
+        if samples.time is None:
+            raise InputError(
+                f"sampler {self.config['sampler']} needs the times of the interactions, which benchmark_filename has "
+                "not; use data that RecBole splits, or another sampler"
+            )
+        super().check(samples)
+
+    def latest(self, samples: CandidateSamples, count: int) -> np.ndarray:
+        """Return the indices of the latest ``count`` samples, sorted."""
+        self.columns = {"time": samples.time}
+        return highest(samples.time, count)
+
+
+@register_sampler("Recent")
+class RecentSampler(TimeSampler):
+    """The candidates with the latest targets."""
+
+    ranked_by = "time"
+
+    def sample(self, samples: CandidateSamples) -> np.ndarray:
+        return self.latest(samples, self.config["n_fewshot"])
+
+
+@register_sampler("RecentWindow", keys=[RECENT_SHARE])
+class RecentWindowSampler(TimeSampler):
+    """Uniform draw from the latest candidates, a share ``recent_share`` of all.
+
+    Training data of a recent window can serve better than all data (Verachtert et al., PERSPECTIVES at RecSys 2022).
+    """
+
+    ranked_by = "time"
+
+    def usable(self, n_candidates: int) -> int:
+        return math.ceil(self.config["recent_share"] * n_candidates)
+
+    def sample(self, samples: CandidateSamples) -> np.ndarray:
+        latest = self.latest(samples, self.usable(len(samples)))
+        random = np.random.default_rng(self.config["seed"])
+        return np.sort(random.choice(latest, self.config["n_fewshot"], replace=False))

@@ -1,7 +1,9 @@
-"""Samplers by importance to the surrogate: GraNd, EL2N, CCS."""
+"""Samplers by importance to the surrogate, GraNd, EL2N, CCS, or by the loss of the language model."""
+
+import numpy as np
 
 from recbole_dealrec.sampler.few_shot import register_sampler
-from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler
+from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler, ScoreSampler, highest
 
 
 @register_sampler("GraNd")
@@ -36,3 +38,39 @@ class CCSSampler(CoverageSampler):
 
     needs = ("el2n",)
     ranked_by = "el2n"
+
+
+class LossSampler(ScoreSampler):
+    """Base class of samplers by the loss of the language model before fine-tuning (Marion et al., arXiv 2309.04564).
+
+    The authors prune pre-training data by perplexity, to the highest, middle or lowest values.
+    """
+
+    needs = ("llm_loss",)
+    ranked_by = "llm_loss"
+
+
+@register_sampler("LossTop")
+class LossTopSampler(LossSampler):
+    """The samples with the highest loss of the language model (Marion et al., arXiv 2309.04564)."""
+
+    def select(self, score: np.ndarray) -> np.ndarray:
+        return highest(score, self.config["n_fewshot"])
+
+
+@register_sampler("LossMiddle")
+class LossMiddleSampler(LossSampler):
+    """The samples around the median loss of the language model (Marion et al., arXiv 2309.04564)."""
+
+    def select(self, score: np.ndarray) -> np.ndarray:
+        order = np.argsort(score, kind="stable")[: np.isfinite(score).sum()]
+        start = (len(order) - self.config["n_fewshot"]) // 2
+        return np.sort(order[start : start + self.config["n_fewshot"]])
+
+
+@register_sampler("LossBottom")
+class LossBottomSampler(LossSampler):
+    """The samples with the lowest loss of the language model (Marion et al., arXiv 2309.04564)."""
+
+    def select(self, score: np.ndarray) -> np.ndarray:
+        return highest(-score, self.config["n_fewshot"])

@@ -22,5 +22,5 @@ class FullSampler(FewShotSampler):
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         return np.arange(len(samples))
 
-    def check(self, n_candidates: int) -> None:
+    def check(self, samples: CandidateSamples) -> None:
         """Accept any number of candidates."""

@@ -144,7 +144,7 @@ class GivenSampler(FewShotSampler):
         getLogger().info(f"the samples are those of {self.config['selection']}, selected by {origin}")
         return np.array(self.card["indices"], dtype=np.int64)
 
-    def check(self, n_candidates: int) -> None:
+    def check(self, samples: CandidateSamples) -> None:
         """Accept any number of candidates: ``check_data`` compares them one by one."""
 
     def check_data(self, splits: Splits, samples: CandidateSamples) -> None:

@@ -11,7 +11,7 @@ from recbole_dealrec.scorer.effort_cache import EffortCache
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
 from recbole_dealrec.scorer.influence import InfluenceScorer
 from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
-from recbole_dealrec.scorer.representation import LLMRepresentationScorer, ValidDistanceScorer
+from recbole_dealrec.scorer.representation import LLMLossScorer, LLMRepresentationScorer, ValidDistanceScorer
 from recbole_dealrec.scorer.scorer import Scorer, ScorerInputs, get_scorer, register_scorer, scorer_names
 from recbole_dealrec.scorer.solver import inverse_hvp
 from recbole_dealrec.scorer.target_frequency import TargetFrequencyScorer
@@ -22,6 +22,7 @@ __all__ = [
     "EffortScorer",
     "GraNdScorer",
     "InfluenceScorer",
+    "LLMLossScorer",
     "LLMRepresentationScorer",
     "LossTrajectoryScorer",
     "PartialEffortScorer",

@@ -1,4 +1,4 @@
-"""Representations of samples by the language model, and their distances to validation samples."""
+"""Loss and representations of samples by the language model, and their distances to validation samples."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +15,33 @@ from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progres
 
 _MOST_VALID = 1000
 _MOST_DISTANCES = 500_000_000  # 2 GB of float32
+
+
+@register_scorer("llm_loss")
+class LLMLossScorer(Scorer):
+    """Mean negative log-likelihood of the target's tokens by the language model before fine-tuning, in nats.
+
+    Args:
+        llm: recommender, whose network computes the loss.
+        checkpoint: stores the losses while they are computed.
+    """
+
+    needs = (LLM,)
+
+    def __init__(self, llm: LLMRecommender, checkpoint: ScoreCheckpoint | None = None) -> None:
+        self.llm = llm
+        self.checkpoint = checkpoint or ScoreCheckpoint()
+
+    @classmethod
+    def from_inputs(cls, inputs: ScorerInputs) -> "LLMLossScorer":
+        return cls(inputs.llm, ScoreCheckpoint(inputs.folder))
+
+    def score(self, samples: CandidateSamples) -> np.ndarray:
+        """Return losses, float64 [n]."""
+        compute = lambda batch: self.llm.batch_losses(batch).double().cpu().numpy()  # noqa: E731
+        hidden = not self.llm.config["show_progress"]
+        batches = with_progress(self.llm.batches(samples), len(samples), "LLM losses", hidden)
+        return self.checkpoint.score("llm_loss", samples.rows, batches, compute)
 
 
 @register_scorer("llm_representation")

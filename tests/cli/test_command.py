@@ -137,7 +137,7 @@ def test_an_unexpected_error_is_one_line(run_script, movies_path, monkeypatch, d
 
     @register_sampler("Failing")
     class Failing(RandomSampler):
-        def check(self, n_candidates):
+        def check(self, samples):
             raise ZeroDivisionError("two\nlines")
 
     code, lines = run_script(
@@ -155,7 +155,7 @@ def test_where_memory_does_not_suffice_the_error_says_what_to_lower(run_script, 
 
     @register_sampler("Huge")
     class Huge(RandomSampler):
-        def check(self, n_candidates):
+        def check(self, samples):
             torch.empty(2**55, dtype=torch.uint8)
 
     options = f"--data_path={movies_path}", "--title_field=movie_title", "--sampler=Huge"

@@ -96,10 +96,10 @@ def test_too_few_finite_scores_are_an_error():
 def test_a_pool_that_the_prune_leaves_too_small_is_refused(n, ratio, enough):
     sampler = dealrec(np.arange(n), np.arange(n), hard_prune_ratio=ratio)
     if enough:
-        sampler.check(n)
+        sampler.check(range(n))
     else:
         with pytest.raises(InputError, match=f"n_fewshot is 3, but only {sampler.usable(n)} of {n} candidate samples"):
-            sampler.check(n)
+            sampler.check(range(n))
 
 
 def test_it_is_registered():

@@ -24,8 +24,13 @@ SOURCES = {
     "Greedy": {"influence", "effort"},
     "InfluenceOnly": {"influence"},
     "Longest": set(),
+    "LossBottom": {"llm_loss"},
+    "LossMiddle": {"llm_loss"},
+    "LossTop": {"llm_loss"},
     "Popular": set(),
     "Random": set(),
+    "Recent": set(),
+    "RecentWindow": set(),
     "RecRanker": {"surrogate_representation"},
     "S2L": {"loss_trajectory"},
     "TargetFrequency": {"target_frequency"},
@@ -33,12 +38,13 @@ SOURCES = {
 }
 RANKED_BY = {
     "CCS": "el2n", "DEALRec": "score", "EL2N": "el2n", "EffortOnly": "effort", "GraNd": "grand", "Greedy": "score",
-    "InfluenceOnly": "influence", "Longest": "history_length", "Popular": "target_count",
+    "InfluenceOnly": "influence", "Longest": "history_length", "LossBottom": "llm_loss", "LossMiddle": "llm_loss",
+    "LossTop": "llm_loss", "Popular": "target_count", "Recent": "time", "RecentWindow": "time",
     "TargetFrequency": "target_frequency",
 }  # fmt: skip
 DRAWING = {
     "Random", "TF-DCon", "S2L", "RecRanker", "CCS", "DEALRec", "InfluenceOnly", "EffortOnly", "TargetFrequency",
-    "Longest", "Popular",
+    "Longest", "Popular", "RecentWindow",
 }  # fmt: skip
 KEYS = {
     "title_field": "movie_title", "show_progress": False, "use_gpu": False, "samples_per_user": 1, "n_fewshot": 40,
@@ -46,6 +52,7 @@ KEYS = {
     "surrogate_hidden_size": 16, "surrogate_inner_size": 32, "hessian_samples": 32, "MAX_ITEM_LIST_LENGTH": 20,
     "max_history_titles": 3, "llm_dtype": "float32",
 }  # fmt: skip
+OWN_KEYS = {"RecentWindow": {"recent_share": 0.7}}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +92,7 @@ class TestEverySampler:
             pytest.importorskip("ot")
 
         def build(**keys):
-            fixed = {**KEYS, "data_path": str(movies_path), "sampler": name}
+            fixed = {**KEYS, "data_path": str(movies_path), "sampler": name, **OWN_KEYS.get(name, {})}
             sampler = get_sampler(name)(Config("BIGRec", "movies", config_dict={**fixed, **keys}))
             sampler.scores = {needed: scored[1][needed] for needed in sampler.needs}
             return sampler
@@ -104,10 +111,9 @@ class TestEverySampler:
         assert len(np.unique(selected)) == (len(samples) if name == "Full" else n_fewshot)
 
     def test_all_that_is_usable_can_be_taken(self, name, make, samples):
-        n = len(samples)
-        usable = make().usable(n)
+        usable = make().usable(len(samples))
         sampler = make(n_fewshot=usable)
-        sampler.check(n)
+        sampler.check(samples)
         assert len(np.unique(sampler.sample(samples))) == usable
 
     def test_more_is_refused_before_it_has_scores(self, name, make, samples):
@@ -115,10 +121,10 @@ class TestEverySampler:
         sampler = make(n_fewshot=make().usable(n) + 1)
         sampler.scores = {}
         if name == "Full":
-            sampler.check(n)
+            sampler.check(samples)
         else:
             with pytest.raises(InputError, match=f"of {n} candidate samples can be chosen"):
-                sampler.check(n)
+                sampler.check(samples)
 
     def test_the_seed_alone_decides(self, name, make, samples):
         selected = make(seed=5).sample(samples)

@@ -61,9 +61,9 @@ def test_sample_has_to_be_written():
 def test_a_small_pool_is_refused_before_there_are_scores():
     sampler = First({"n_fewshot": 5})
     assert not sampler.scores and not sampler.columns and sampler.ranked_by is None
-    sampler.check(5)
+    sampler.check(range(5))
     with pytest.raises(InputError, match="n_fewshot is 5, but only 4 of 4 candidate samples.*raise samples_per_user"):
-        sampler.check(4)
+        sampler.check(range(4))
 
 
 def test_samplers_do_not_share_what_they_are_given():
@@ -76,9 +76,9 @@ def test_what_is_usable_counts():
         def usable(self, n_candidates):
             return n_candidates // 2
 
-    Half({"n_fewshot": 5}).check(10)
+    Half({"n_fewshot": 5}).check(range(10))
     with pytest.raises(InputError, match="only 4 of 9"):
-        Half({"n_fewshot": 5}).check(9)
+        Half({"n_fewshot": 5}).check(range(9))
 
 
 @pytest.mark.parametrize(("n_candidates", "number"), [(45_774, 915), (9_430, 189), (3_240, 65), (3_200, 64), (10, 64)])

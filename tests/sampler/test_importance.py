@@ -64,10 +64,23 @@ def test_greedy_takes_the_highest_overall_scores_unpruned():
     assert list(chosen.columns) == ["influence", "effort", "score"] and chosen.usable(100) == 100
 
 
+@pytest.mark.parametrize(
+    ("name", "places"), [("LossTop", range(88, 100)), ("LossMiddle", range(44, 56)), ("LossBottom", range(12))]
+)
+def test_the_ends_or_the_middle_of_the_losses_are_taken(name, places):
+    order = np.random.default_rng(4).permutation(102)
+    losses = np.empty(102)
+    losses[order] = np.arange(102) ** 2.0
+    losses[order[100:]] = np.nan, np.inf
+    chosen = sampler(name, llm_loss=losses)
+    np.testing.assert_array_equal(chosen.sample(range(102)), np.sort(order[list(places)]))
+    assert list(chosen.columns) == ["llm_loss"]
+
+
 def test_full_takes_everything_from_any_pool():
     full = sampler("Full")
     for n in (1, 5, 50):
-        full.check(n)
+        full.check(range(n))
         np.testing.assert_array_equal(full.sample(range(n)), np.arange(n))
 
 
