@@ -100,7 +100,7 @@ class BIGRec(LLMRecommender):
 
     def batch(self, histories: Sequence[np.ndarray], targets: Sequence[int]) -> dict[str, Tensor]:
         """Return a left-padded batch of prompts with the targets' titles as labels, see ``collate``."""
-        return self._collate(self.encoder.prompts(histories), [self.encoder.response(item) for item in targets])
+        return self._collate(self.encoder.cached_prompts(histories), [self.encoder.response(item) for item in targets])
 
     def batches(self, samples: CandidateSamples) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
         for rows, prompts, responses in self._encoded_batches(samples, self.encoder.response):

@@ -166,6 +166,15 @@ class SampleEncoder:
         self.max_history_titles = config["max_history_titles"]
         self.max_prompt_length = config["max_prompt_length"]
         self._cached_response = cache(self._encode_response)
+        self._cached_prompts: dict[tuple[int, ...], np.ndarray] = {}
+
+    def cached_prompts(self, histories: Sequence[np.ndarray]) -> list[list[int]]:
+        """Return ``prompts``; a history is tokenised once, because training reads it in every epoch."""
+        keys = [tuple(history[-self.max_history_titles :].tolist()) for history in histories]
+        new = [key for key in dict.fromkeys(keys) if key not in self._cached_prompts]
+        prompts = self.prompts([np.array(key, dtype=np.int64) for key in new]) if new else []
+        self._cached_prompts |= {key: np.array(ids, np.int32) for key, ids in zip(new, prompts, strict=True)}
+        return [self._cached_prompts[key].tolist() for key in keys]
 
     def prompts(self, histories: Sequence[np.ndarray]) -> list[list[int]]:
         """Return the token ids of the prompts for histories of item ids, oldest first."""

@@ -50,6 +50,19 @@ def test_prompt_tokens_are_those_of_the_prompt_text(encoder):
     assert encoder.prompt_texts([history])[0].text == expected
 
 
+def test_a_history_is_tokenised_once_for_all_epochs(encoder, monkeypatch):
+    encoder, tokenised = encoder(max_history_titles=2), []
+    histories = [np.array(items) for items in ([1, 2], [3], [4, 1, 2], [2, 1])]
+    expected = encoder.prompts(histories)
+    encode = encoder.prompts
+    monkeypatch.setattr(encoder, "prompts", lambda rows: tokenised.extend(map(list, rows)) or encode(rows))
+    for order in ([0, 1], [2, 1, 0], [3, 0, 0]):
+        found = encoder.cached_prompts([histories[place] for place in order])
+        assert found == [expected[place] for place in order]
+        found[0].append(7)  # a caller's change reaches no later batch
+    assert tokenised == [[1, 2], [3], [2, 1]]
+
+
 def test_a_history_says_more_of_items_than_their_titles(ten, checkpoint):
     config = ten(llm_path=checkpoint("llama"))
     texts = [f"{title} (1990)" for title in TITLES]
