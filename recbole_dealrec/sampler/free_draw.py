@@ -6,13 +6,12 @@ from logging import getLogger
 
 import numpy as np
 
-from recbole_dealrec.config import SHARE, Key
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler
 from recbole_dealrec.sampler.score import highest
 
-RECENT_SHARE = Key("recent_share", SHARE, default=0.2, comment="Share of the latest candidates that are drawn from.")
+_WINDOW = 0.2  # share of the candidates
 
 
 @register_sampler("TargetFrequency")
@@ -100,19 +99,17 @@ class RecentSampler(TimeSampler):
         return self.latest(samples, self.config["n_fewshot"])
 
 
-@register_sampler("RecentWindow", keys=[RECENT_SHARE])
+@register_sampler("RecentWindow")
 class RecentWindowSampler(TimeSampler):
-    """Uniform draw from the latest candidates, a share ``recent_share`` of all.
+    """Uniform draw from the latest fifth of the candidates, or from the latest 2 * ``n_fewshot`` if these are more.
 
     Training data of a recent window can serve better than all data (Verachtert et al., PERSPECTIVES at RecSys 2022).
     """
 
     ranked_by = "time"
 
-    def usable(self, n_candidates: int) -> int:
-        return math.ceil(self.config["recent_share"] * n_candidates)
-
     def sample(self, samples: CandidateSamples) -> np.ndarray:
-        latest = self.latest(samples, self.usable(len(samples)))
-        random = np.random.default_rng(self.config["seed"])
-        return np.sort(random.choice(latest, self.config["n_fewshot"], replace=False))
+        n_fewshot, random = self.config["n_fewshot"], np.random.default_rng(self.config["seed"])
+        window = max(2 * n_fewshot, math.ceil(_WINDOW * len(samples)))
+        latest = self.latest(samples, min(window, len(samples)))
+        return np.sort(random.choice(latest, n_fewshot, replace=False))

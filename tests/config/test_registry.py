@@ -56,7 +56,7 @@ def own_entries(monkeypatch):
 def declare():
     """``declare(*keys)``: a sampler of this name that declares them."""
 
-    def declare(*keys, name="Recent"):
+    def declare(*keys, name="Newest"):
         return register_sampler(name, keys=keys)(type(name, (Sampler,), {"__doc__": Sampler.__doc__}))
 
     return declare
@@ -64,21 +64,21 @@ def declare():
 
 def test_a_sampler_finds_its_own_key_in_the_configuration(declare, ten):
     declare(HALF_LIFE)
-    assert ten(sampler="Recent")["half_life"] == 30.0
-    assert ten(sampler="Recent", half_life=7)["half_life"] == 7
-    assert ten(sampler="Recent", half_life="1e1")["half_life"] == 10.0
-    assert ten(sampler="Recent").resolved()["half_life"] == 30.0
+    assert ten(sampler="Newest")["half_life"] == 30.0
+    assert ten(sampler="Newest", half_life=7)["half_life"] == 7
+    assert ten(sampler="Newest", half_life="1e1")["half_life"] == 10.0
+    assert ten(sampler="Newest").resolved()["half_life"] == 30.0
 
 
 def test_a_default_is_each_configurations_own(declare, ten):
     declare(Key("weights", default=[1]))
-    ten(sampler="Recent")["weights"].append(2)
-    assert ten(sampler="Recent")["weights"] == [1]
+    ten(sampler="Newest")["weights"].append(2)
+    assert ten(sampler="Newest")["weights"] == [1]
 
 
 def test_files_win_over_a_declared_default(declare, tmp_path):
     declare(HALF_LIFE)
-    (tmp_path / "run.yaml").write_text("half_life: 5\nsampler: Recent\n")
+    (tmp_path / "run.yaml").write_text("half_life: 5\nsampler: Newest\n")
     assert Config("BIGRec", "ten", [str(tmp_path / "run.yaml")])["half_life"] == 5
 
 
@@ -94,9 +94,9 @@ def test_another_samplers_key_is_known_and_has_no_value(declare, ten):
 def test_values_of_a_declared_key_are_checked(declare, ten):
     declare(HALF_LIFE)
     with pytest.raises(InputError, match="'half_life' has to be a number above 0, not -1"):
-        ten(sampler="Recent", half_life=-1)
+        ten(sampler="Newest", half_life=-1)
     with pytest.raises(InputError, match="unknown configuration key 'half_lif'; did you mean 'half_life'"):
-        ten(sampler="Recent", half_lif=1)
+        ten(sampler="Newest", half_lif=1)
 
 
 def test_a_declared_text_is_kept_as_written(declare):
@@ -107,7 +107,7 @@ def test_a_declared_text_is_kept_as_written(declare):
 @pytest.mark.parametrize(("step", "changed"), [(None, ["run"]), ("selection", ["run"]), (NOTHING, [])])
 def test_a_samplers_key_changes_the_selection_alone(declare, ten, folders, step, changed):
     declare(Key("half_life", POSITIVE, step, default=30.0))
-    before, after = ten(sampler="Recent"), ten(sampler="Recent", half_life=7)
+    before, after = ten(sampler="Newest"), ten(sampler="Newest", half_life=7)
     assert different(folders(before), folders(after)) == changed
 
 
@@ -120,14 +120,14 @@ def test_what_is_registered_changes_no_name_of_others(declare, ten, folders):
 def test_help_and_list_show_declared_keys(declare, tmp_path):
     declare(HALF_LIFE)
     text = " ".join(help_text(90).split())
-    assert "sampler 'Recent'" in text
+    assert "sampler 'Newest'" in text
     assert "--half_life (float) Days after which a sample counts half. [default: 30.0]" in text
-    assert "  Recent          Takes the first ones. (--half_life)" in list_text(str(tmp_path), 120)
+    assert "  Newest          Takes the first ones. (--half_life)" in list_text(str(tmp_path), 120)
 
 
 def test_a_key_has_one_owner(declare):
     declare(HALF_LIFE)
-    with pytest.raises(ValueError, match="'half_life' of sampler 'Older' is declared already, by sampler 'Recent'"):
+    with pytest.raises(ValueError, match="'half_life' of sampler 'Older' is declared already, by sampler 'Newest'"):
         declare(Key("half_life", POSITIVE, default=1.0), name="Older")
     with pytest.raises(ValueError, match="'n_groups' of sampler 'Older' is declared already, by recbole_dealrec"):
         declare(Key("n_groups", COUNT, default=1), name="Older")
@@ -140,8 +140,8 @@ def test_a_key_has_one_owner(declare):
 @pytest.mark.parametrize(
     ("key", "told"),
     [
-        (Key("x", COUNT, "influence", default=1), "'x' of sampler 'Recent': its step has to be one of selection, noth"),
-        (Key("x", RATIO, default=1), r"'x' of sampler 'Recent': its default has to be a number in \[0, 1\), not 1"),
+        (Key("x", COUNT, "influence", default=1), "'x' of sampler 'Newest': its step has to be one of selection, noth"),
+        (Key("x", RATIO, default=1), r"'x' of sampler 'Newest': its default has to be a number in \[0, 1\), not 1"),
         (Key("x", COUNT), "its default has to be a whole number of at least 1, not None"),
     ],
 )

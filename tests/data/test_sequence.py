@@ -33,7 +33,7 @@ def dataset_of(rows, longest):
     }
     feat = Interaction({name: torch.tensor(values, dtype=torch.int64) for name, values in columns.items()})
     # Files may hold shorter histories than the configuration allows.
-    sizes = {"max_item_list_len": 50, "item_num": N_ITEMS}
+    sizes = {"max_item_list_len": 50, "item_num": N_ITEMS, "time_field": "time"}
     return SimpleNamespace(config=FIELDS, inter_feat=feat, titles=[""] * N_ITEMS, **sizes)
 
 

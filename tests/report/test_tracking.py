@@ -266,7 +266,7 @@ def test_each_run_of_a_comparison_has_all_its_curves(ten, checkpoint):
 
 @pytest.mark.parametrize("value", [5, [], "tensorboard,", "wandb,wandb", "neptune", ["wandb", 5], {"wandb": 1}])
 def test_a_tracker_that_there_is_not_is_refused(ten, value):
-    with pytest.raises(InputError, match="'log_with' has to be ~ or some of tensorboard, wandb, mlflow whose packages"):
+    with pytest.raises(InputError, match="'log_with' has to be ~ or one or more of tensorboard, wandb, mlflow whose"):
         ten(log_with=value)
 
 

@@ -52,7 +52,6 @@ KEYS = {
     "surrogate_hidden_size": 16, "surrogate_inner_size": 32, "hessian_samples": 32, "MAX_ITEM_LIST_LENGTH": 20,
     "max_history_titles": 3, "llm_dtype": "float32",
 }  # fmt: skip
-OWN_KEYS = {"RecentWindow": {"recent_share": 0.7}}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +91,7 @@ class TestEverySampler:
             pytest.importorskip("ot")
 
         def build(**keys):
-            fixed = {**KEYS, "data_path": str(movies_path), "sampler": name, **OWN_KEYS.get(name, {})}
+            fixed = {**KEYS, "data_path": str(movies_path), "sampler": name}
             sampler = get_sampler(name)(Config("BIGRec", "movies", config_dict={**fixed, **keys}))
             sampler.scores = {needed: scored[1][needed] for needed in sampler.needs}
             return sampler

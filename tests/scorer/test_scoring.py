@@ -51,8 +51,8 @@ def test_what_is_needed_comes_before_and_once(ten, names, keys, expected):
 
 def test_which_scores_are_computed_on_the_language_model(ten):
     found = {name for name in scorer_names() if needs_llm(ten(**KEYS), name)}
-    assert found == {"effort", "llm_representation", "valid_distance"}
-    assert len(scorer_names()) == 9
+    assert found == {"effort", "llm_loss", "llm_representation", "valid_distance"}
+    assert len(scorer_names()) == 10
 
 
 def test_a_registered_scorer_is_found_by_its_name(monkeypatch):
@@ -164,7 +164,7 @@ def test_a_scorer_is_given_what_it_needs_and_no_more(scoring_of, monkeypatch):
     assert set(given) == set(scorer_names())
     for name, inputs in given.items():
         assert (inputs.watch_training is not None) == (name == "loss_trajectory")
-        assert (inputs.llm is not None) == (name in ("effort", "llm_representation", "valid_distance"))
+        assert (inputs.llm is not None) == (name in ("effort", "llm_loss", "llm_representation", "valid_distance"))
         number = {"influence": 2, "el2n": 2, "grand": 2, "effort": 1, "surrogate_representation": 1}.get(name, 0)
         assert len(inputs.surrogates) == number, name
     assert "influence" in given["effort"].scores
