@@ -13,7 +13,7 @@ import ctypes
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,7 +43,7 @@ from recbole_dealrec.scorer.gradient_way import gradient_norms_alone
 
 CHOICES = ("all", "last")
 MMAP_THRESHOLD = -3  # number of the option in malloc.h
-CHUNK = 64  # samples of a vmapped call; a whole batch at once is no faster
+CHUNK = 64  # samples of a vmapped call; whole batches of the tiny LLM are no faster
 PACKAGE, LOOP = "the package", "a loop over single samples"
 FORWARD = ("", "a forward pass")
 
@@ -143,13 +143,10 @@ def graph_from(network: PeftModel, names: Sequence[str]) -> Iterator[None]:
     def start(_module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         return args if args[0].requires_grad else (args[0].detach().requires_grad_(),)
 
-    owners = [network.get_submodule(name.removesuffix(".weight")) for name in names]
-    handles = [owner.register_forward_pre_hook(start) for owner in owners]
-    try:
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.callback(network.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(start).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def total_norms(gradients: Iterable[Tensor]) -> np.ndarray:
@@ -172,7 +169,6 @@ def predicting_positions(batch: Batch) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--samples", type=int, default=512, help="about so many, in full batches")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--name", default="effort-peers", help="name of the page")
@@ -182,7 +178,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         keys = {"checkpoint_dir": folder, "show_progress": False, **parse_command_line(rest)}
         keys |= {"use_gpu": False, "llm_dtype": "float32"}
-        config = Config("BIGRec", arguments.dataset, config_dict=keys)
+        config = Config("BIGRec", "ml-100k", config_dict=keys)
         train = load_splits(config).train
         llm = BIGRec(config, train)
     batches = scored_batches(llm, CandidateSamples.from_dataset(train, config["samples_per_user"]), arguments.samples)
@@ -221,10 +217,11 @@ def all_runs(network: PeftModel, batches: Batches) -> dict[Run, Callable[[], Any
     return runs
 
 
-def differences(runs: dict[Run, Callable[[], Any]]) -> dict[Run, float]:
+def differences(runs: dict[Run, Callable[[], Any]]) -> dict[Run, str]:
     """Return the greatest relative difference of each run's norms to those of the loop; also warms up."""
     norms = {run: call() for run, call in runs.items()}
-    return {run: np.abs(norms[run] / norms[run[0], LOOP] - 1).max() for run in runs if run != FORWARD}
+    found = {run: np.abs(norms[run] / norms[run[0], LOOP] - 1).max() for run in runs if run != FORWARD}
+    return {FORWARD: "", **{run: f"{difference:.0e}" for run, difference in found.items()}}
 
 
 def timings(runs: dict[Run, Callable[[], Any]], rounds: int) -> dict[Run, np.ndarray]:
@@ -256,12 +253,9 @@ def report(llm: BIGRec, batches: Batches, rounds: int, peer: str) -> str:
     count = sum(len(batch["labels"]) for batch in batches)
     tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
     rows = [
-        [
-            *run, f"{1000 * median(seconds[run]) / count:.2f}", f"{ratios[run]:.2f}", f"{memory[run] / 1e6:.0f}",
-            f"{wrong[run]:.0e}" if run in wrong else "",
-        ]
-        for run in runs
-    ]  # fmt: skip
+        [*run, f"{1000 * median(each) / count:.2f}", f"{ratios[run]:.2f}", f"{memory[run] / 1e6:.0f}", wrong[run]]
+        for run, each in seconds.items()
+    ]
     columns = ["matrices", "way", "ms a sample", "times the forward pass", "peak, MB", "difference to the loop"]
     return f"""# Effort beside its peers, {Path(config["llm_path"]).name} on {config["dataset"]}
 
@@ -271,11 +265,11 @@ def report(llm: BIGRec, batches: Batches, rounds: int, peer: str) -> str:
 
 Medians of {rounds} rounds with all rows in turn, in float32, on {count} samples in {len(batches)} batches of at most
 {config["tokens_per_batch"]} tokens, {tokens / count:.0f} tokens a sample,
-{shared_tokens(network, batches) / tokens:.0%} of them in the prefix that the package shares. The peak is above the
-loaded model of {network.num_parameters():,} parameters, on the largest batch. The difference is the greatest relative
-one of any sample's norm. The matrices are LoRA's of rank {config["lora_r"]} on
-{" and ".join(config["lora_target_modules"])}: `all`, or those of the `last` layer; B is random, since A has no gradient
-while B is 0.
+{shared_tokens(network, batches) / tokens:.0%} of them in the prefix that the package shares. The forward pass is a
+plain one over these batches. The peak is above the loaded model of {network.num_parameters():,} parameters, on the
+largest batch. The difference is the greatest relative one of any sample's norm. The matrices are LoRA's of rank
+{config["lora_r"]} on {" and ".join(config["lora_target_modules"])}: `all`, or those of the `last` layer; B is random,
+since A has no gradient while B is 0.
 
 {EXPLANATION}
 
@@ -289,8 +283,7 @@ EXPLANATION = f"""\
   cheap as it can be: logits at labelled positions only, and a graph that starts at the first chosen matrices. With its
   own loss it computes all logits, and the graph starts at the embeddings, as bergson's loader sets it.
 - vmap of grad runs {CHUNK} samples at a time, with logits at labelled positions only.
-- The loop runs forward and backward for each sample, without padding.
-- The forward pass is a plain one over the same batches, without a graph."""
+- The loop runs forward and backward for each sample, without padding."""
 
 
 def answer(choice: str, ratios: dict[Run, float]) -> str:

@@ -35,7 +35,8 @@ _SOURCES = {page: source for source, page in PAGES.items()}
 
 def on_config(config: MkDocsConfig) -> None:
     """Put the pages of benchmarks/ where the navigation has ``lab``."""
-    lab = sorted(page for page in _SOURCES if page.startswith("lab/") and page.endswith(".md"))
+    pages = sorted(page for page in _SOURCES if page.startswith("lab/") and page.endswith(".md"))
+    lab = ["lab/index.md", *(page for page in pages if page != "lab/index.md")]
     config.nav = [{"Lab": lab} if entry == {"Lab": "lab"} else entry for entry in config.nav]
 
 
