@@ -219,6 +219,7 @@ def tokenisation(bench: Bench) -> Tokenised:
     """Train some epochs with the package; return how often it tokenises a prompt, and the seconds."""
     encoder = bench.llm.encoder
     prompts = encoder.prompt_texts([bench.samples.history(row) for row in range(len(bench.samples))])
+    encoder._cached_prompts.clear()  # those of the steps before
     encoder.tokenizer = timed = TimedTokenizer(bench.llm.tokenizer)
     start = perf_counter()
     bench.fit(bench.samples, EPOCHS)

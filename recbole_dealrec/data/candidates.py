@@ -1,7 +1,7 @@
 """Candidate samples (history, target) in NumPy arrays."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -61,13 +61,11 @@ class CandidateSamples:
             The samples in the order of the dataset's rows.
         """
         fields = Fields.of(dataset.config)
-        columns = (dataset.inter_feat[name].numpy() for name in astuple(fields))
-        user_id, item_id, item_id_list, item_length = columns
-        rows = latest_rows(user_id, samples_per_user)
-        samples = cls(user_id, item_id, item_id_list, item_length, dataset.titles, np.arange(len(user_id)))
-        if dataset.time_field in dataset.inter_feat:
-            samples = replace(samples, time=dataset.inter_feat[dataset.time_field].numpy().astype(np.int64))
-        return samples[rows]
+        columns = [dataset.inter_feat[name].numpy() for name in astuple(fields)]
+        has_times = dataset.time_field in dataset.inter_feat
+        time = dataset.inter_feat[dataset.time_field].numpy().astype(np.int64) if has_times else None
+        rows = latest_rows(columns[0], samples_per_user)
+        return cls(*columns, dataset.titles, np.arange(len(columns[0])), time)[rows]
 
     def __len__(self) -> int:
         return len(self.user_id)

@@ -1,6 +1,7 @@
 """Samplers by importance to the surrogate, GraNd, EL2N, CCS, or by the loss of the language model."""
 
 import numpy as np
+from scipy.stats import rankdata
 
 from recbole_dealrec.sampler.few_shot import register_sampler
 from recbole_dealrec.sampler.score import CoverageSampler, HighestSampler, ScoreSampler, highest
@@ -51,11 +52,8 @@ class LossSampler(ScoreSampler):
 
 
 @register_sampler("LossTop")
-class LossTopSampler(LossSampler):
+class LossTopSampler(LossSampler, HighestSampler):
     """The samples with the highest loss of the language model (Marion et al., arXiv 2309.04564)."""
-
-    def select(self, score: np.ndarray) -> np.ndarray:
-        return highest(score, self.config["n_fewshot"])
 
 
 @register_sampler("LossMiddle")
@@ -63,9 +61,8 @@ class LossMiddleSampler(LossSampler):
     """The samples around the median loss of the language model (Marion et al., arXiv 2309.04564)."""
 
     def select(self, score: np.ndarray) -> np.ndarray:
-        order = np.argsort(score, kind="stable")[: np.isfinite(score).sum()]
-        start = (len(order) - self.config["n_fewshot"]) // 2
-        return np.sort(order[start : start + self.config["n_fewshot"]])
+        rank = rankdata(np.where(np.isfinite(score), score, np.nan), method="ordinal", nan_policy="omit")
+        return highest(-np.abs(rank - np.isfinite(score).sum() / 2 - 0.5), self.config["n_fewshot"])
 
 
 @register_sampler("LossBottom")

@@ -17,13 +17,12 @@ _MOST_VALID = 1000
 _MOST_DISTANCES = 500_000_000  # 2 GB of float32
 
 
-@register_scorer("llm_loss")
-class LLMLossScorer(Scorer):
-    """Mean negative log-likelihood of the target's tokens by the language model before fine-tuning, in nats.
+class _LLMScorer(Scorer):
+    """Base class of scorers by a forward pass of the language model before fine-tuning.
 
     Args:
-        llm: recommender, whose network computes the loss.
-        checkpoint: stores the losses while they are computed.
+        llm: recommender, whose network is run.
+        checkpoint: stores the scores while they are computed.
     """
 
     needs = (LLM,)
@@ -33,8 +32,13 @@ class LLMLossScorer(Scorer):
         self.checkpoint = checkpoint or ScoreCheckpoint()
 
     @classmethod
-    def from_inputs(cls, inputs: ScorerInputs) -> "LLMLossScorer":
+    def from_inputs(cls, inputs: ScorerInputs) -> "_LLMScorer":
         return cls(inputs.llm, ScoreCheckpoint(inputs.folder))
+
+
+@register_scorer("llm_loss")
+class LLMLossScorer(_LLMScorer):
+    """Mean negative log-likelihood of the target's tokens by the language model before fine-tuning, in nats."""
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Return losses, float64 [n]."""
@@ -45,23 +49,11 @@ class LLMLossScorer(Scorer):
 
 
 @register_scorer("llm_representation")
-class LLMRepresentationScorer(Scorer):
+class LLMRepresentationScorer(_LLMScorer):
     """Hidden state of the language model before fine-tuning for each history, without the target.
 
-    Args:
-        llm: recommender, whose ``represent`` defines the hidden state.
-        checkpoint: stores the representations while they are computed.
+    ``LLMRecommender.represent`` defines the hidden state.
     """
-
-    needs = (LLM,)
-
-    def __init__(self, llm: LLMRecommender, checkpoint: ScoreCheckpoint | None = None) -> None:
-        self.llm = llm
-        self.checkpoint = checkpoint or ScoreCheckpoint()
-
-    @classmethod
-    def from_inputs(cls, inputs: ScorerInputs) -> "LLMRepresentationScorer":
-        return cls(inputs.llm, ScoreCheckpoint(inputs.folder))
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Return hidden states, float32 [n, d]."""

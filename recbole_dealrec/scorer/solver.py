@@ -82,7 +82,7 @@ def inverse_hvp(
         damping: delta itself. LiSSA's own damping is ``damping / scale``.
         batches: see ``loss_fn``.
         tolerance: relative residual at which ``cg`` stops.
-        max_iterations: most products of ``cg``.
+        max_iterations: most products of ``cg``, which keeps a vector of the size of v for each.
         recursion_depth: iterations of a LiSSA recursion.
         scale: LiSSA's scale; it diverges below half the largest eigenvalue of a single batch's Hessian.
         repeats: number of LiSSA recursions to average.

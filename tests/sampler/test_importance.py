@@ -77,6 +77,14 @@ def test_the_ends_or_the_middle_of_the_losses_are_taken(name, places):
     assert list(chosen.columns) == ["llm_loss"]
 
 
+@pytest.mark.parametrize("name", ["LossTop", "LossMiddle", "LossBottom"])
+def test_too_few_finite_losses_are_an_error(name):
+    losses = np.full(20, np.nan)
+    losses[:11] = 1.0
+    with pytest.raises(ValueError, match="n_fewshot is 12, but only 11 scores are finite"):
+        sampler(name, llm_loss=losses).sample(range(20))
+
+
 def test_full_takes_everything_from_any_pool():
     full = sampler("Full")
     for n in (1, 5, 50):

@@ -98,8 +98,9 @@ def _parts_of_similar_length(lengths: Tensor) -> Sequence[Tensor]:
     """Return the rows of a batch in several parts, if these have far less padding, or in one; each sorted by length."""
     rows = lengths.argsort()
     parts = rows.chunk(_LENGTH_PARTS)
-    padded = sum(len(part) * int(lengths[part[-1]]) for part in parts)
-    return parts if padded < _WORTH_PARTS * len(rows) * int(lengths[rows[-1]]) else [rows]
+    longest = lengths[torch.stack([part[-1] for part in parts])].tolist()  # one transfer from a GPU
+    padded = sum(len(part) * length for part, length in zip(parts, longest, strict=True))
+    return parts if padded < _WORTH_PARTS * len(rows) * longest[-1] else [rows]
 
 
 def build_surrogate(config: Config, dataset: SequentialDataset) -> SequentialRecommender:
