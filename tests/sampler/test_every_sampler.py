@@ -104,6 +104,7 @@ class TestEverySampler:
         assert len(selected) == (len(samples) if name == "Full" else 40)
         assert (np.diff(selected) > 0).all() and selected[0] >= 0 and selected[-1] < len(samples)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n_fewshot", [1, 7, 120])
     def test_any_size(self, name, make, samples, n_fewshot):
         selected = make(n_fewshot=n_fewshot).sample(samples)
