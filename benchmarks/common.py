@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
@@ -22,6 +23,12 @@ def header() -> str:
         devices.append(torch.cuda.get_device_name())
     versions = [f"{module.__name__} {module.__version__}" for module in (torch, transformers, peft)]
     return ", ".join([str(date.today()), *devices, f"Python {platform.python_version()}", *versions])
+
+
+def commit() -> str:
+    """Return the commit that is checked out, short."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=RESULTS.parent, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

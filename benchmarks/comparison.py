@@ -2,8 +2,8 @@
 
     python benchmarks/comparison.py --model TIGER --dataset games --data_path PATH --checkpoint_dir FOLDER
 
-DEALRec, its ablations, Random and CCS run with all seeds, the other samplers with the first three, fine-tuning on all
-candidates with the first. Any configuration key can follow and is used for all samplers; keys of a single sampler are
+The samplers of MAIN and the variants run with all seeds, the others and fine-tuning on all candidates with the first
+three. Any configuration key can follow and is used for all samplers; keys of a single sampler are
 in CHOSEN. Each finished run adds a row to benchmarks/results/<dataset>-<model>-runs.csv and is not run again
 while the row is there, so the table can be measured in parts, on several machines; the page <dataset>-<model>.md is
 built from the rows.
@@ -20,6 +20,9 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 from popularity import recall_of_popularity
+from scipy.optimize import brentq
+from scipy.stats import nct
+from scipy.stats import t as student_t
 
 from recbole_dealrec import compare_samplers
 from recbole_dealrec.config import Config
@@ -28,8 +31,12 @@ from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
 from recbole_dealrec.report.comparison_table import COSTS, REFERENCES, holm, paired_p
 from recbole_dealrec.store.files import atomic_path, read_json
 
-MAIN = ["DEALRec", "InfluenceOnly", "EffortOnly", "Greedy", "Random", "TargetFrequency", "CCS"]
-OTHERS = ["EL2N", "GraNd", "TF-DCon", "RecRanker", "S2L", "GORACS"]
+MAIN = ["DEALRec", "InfluenceOnly", "Greedy", "Random", "TargetFrequency", "RDS+", "LESS"]
+OTHERS = [
+    "EffortOnly", "CCS", "EL2N", "GraNd", "TF-DCon", "RecRanker", "S2L", "GORACS", "Popular", "Longest", "Recent",
+    "RecentWindow", "LossTop", "LossMiddle", "LossBottom", "FacilityLocation", "GradientDiverse",
+]  # fmt: skip
+TIMES = ["Recent", "RecentWindow"]  # refused where the data have no times
 # Keys of one sampler. For TIGER on Games they were chosen on the validation part by results/games-tiger-first-trials,
 # as first measured.
 CHOSEN = {
@@ -45,14 +52,14 @@ FORMER = dict.fromkeys(
     {name: {"hard_prune_ratio": 0.1} for name in ("DEALRec", "InfluenceOnly", "EffortOnly")},
 )
 # Separate rows for a sampler with further keys; they run with all seeds.
-VARIANTS = {
-    ("TIGER", "games"): {"DEALRec (influence_on: valid)": ("DEALRec", {"influence_on": "valid"})},
-}
+VALID = {"DEALRec (influence_on: valid)": ("DEALRec", {"influence_on": "valid"})}
+VARIANTS = {("TIGER", "games"): VALID, ("BIGRec", "games"): VALID, ("BIGRec", "ml-100k"): VALID}
 # Keys of the fine-tuning on all candidates that make it faster on a CPU.
 FULL = {("TIGER", "games"): {"micro_batch_size": 8}}
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
 TESTED = ["recall@10", "ndcg@10"]
 UNTESTED = ("Full", "untuned")
+POWER, LEVEL = 0.8, 0.05
 # Table 2 of the paper, 1,024-shot, the same metrics.
 PAPER = {
     ("TIGER", "games"): {
@@ -79,14 +86,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022, 2023, 2024])
     parser.add_argument("--main", nargs="+", help="samplers that run with all seeds")
     parser.add_argument("--others", nargs="*", default=OTHERS, help="samplers that run with the first three seeds")
-    parser.add_argument("--full", type=int, default=1, help="seeds of the fine-tuning on all candidates")
+    parser.add_argument("--full", type=int, default=3, help="seeds of the fine-tuning on all candidates")
     parser.add_argument("--page", action="store_true", help="write the page of the rows that are there")
     arguments, rest = parser.parse_known_args()
     keys = {"show_progress": False, "topk": [10, 20], **parse_command_line(rest)}
     table = Runs(arguments.model, arguments.dataset, keys)
     names = arguments.main or [*MAIN, *table.variants]
+    others = [name for name in arguments.others if name not in TIMES or table.samples.time is not None]
     for place, seed in enumerate([] if arguments.page else arguments.seeds):
-        for name in names + (arguments.others if place < 3 else []) + ["Full"] * (place < arguments.full):
+        for name in names + (others if place < 3 else []) + ["Full"] * (place < arguments.full):
             table.run(name, seed)
     common.write(table.name, report(table))
 
@@ -149,7 +157,7 @@ class Runs:
         run = compare_samplers([sampler], [seed], config_dict=keys, **self.run_keys)["runs"].iloc[0].to_dict()
         result = read_json(Path(run.pop("run_dir")) / "result.json")
         targets = self.samples.item_id[result["selected"]]
-        run["sampler"] = name
+        run |= {"sampler": name, "commit": common.commit()}
         run["best validation result"] = (result["best_valid_result"] or {}).get(self.config["valid_metric"].lower())
         run |= {f"{metric}, standard error": error for metric, error in result["test_standard_error"].items()}
         run |= {f"popularity, {part}": popularity for part, popularity in self.popularity(targets).items()}
@@ -180,6 +188,14 @@ def report(table: Runs) -> str:
 {explained(table)}{chosen_keys(table)}{schedule(runs)}
 
 {metrics_table(table)}
+
+## What these runs can see
+
+{power_sentences(runs)}
+
+{power_table(runs)}
+
+## Popularity of the selected targets
 
 What the selected targets are worth by themselves: Recall@10 of recommending to everybody the ten items that are most
 often targets of the selected samples. A Recall@10 that is not above it gives no sign of anything learnt from the
@@ -212,9 +228,12 @@ That of DEALRec; the other samplers differ in the keys of `properties/sampler/` 
 def explained(table: Runs) -> str:
     yardsticks = "Below stand yardsticks, which cost seconds, on the same queries. " if table.yardsticks() else ""
     epochs = SURROGATE_EPOCHS.get(table.config["dataset"])
+    runs = table.rows()
+    now = runs[runs["commit"].notna()]["sampler"].unique() if "commit" in runs else []
+    of_them = f" (rows of {', '.join(now)})" if len(now) else ""
     surrogates = (
-        f"Surrogates of the rows were trained in {epochs} epochs at a constant rate of 0.001, the default then. The "
-        "configuration below has the present default, with which the yardsticks of Games were measured. "
+        f"Surrogates were trained in {epochs} epochs at a constant rate of 0.001, the default then, except in rows "
+        f"with a commit{of_them}, which have the configuration below. "
         if epochs
         else ""
     )
@@ -286,6 +305,45 @@ def p_values(by_seed: dict[str, pd.DataFrame], reference: str) -> dict[tuple[str
         pair = by_seed[name].join(by_seed[reference], how="inner", rsuffix=" of the other")
         p |= {(name, metric): paired_p(pair[metric], pair[f"{metric} of the other"]) for metric in TESTED}
     return dict(zip(p, holm(list(p.values())), strict=True))
+
+
+def power_sentences(runs: pd.DataFrame) -> str:
+    return (
+        "Differences of Recall@10 from the references; beside them the least one that a paired test over as many seeds "
+        f"finds with a probability of {POWER:.0%} (p < {LEVEL}, one test, not corrected), by the deviation of the "
+        "differences between the seeds. The standard error of one run over its queries is "
+        f"{runs['recall@10, standard error'].mean():.4f} in the mean; the queries are the same in all runs."
+    )
+
+
+def power_table(runs: pd.DataFrame) -> str:
+    """Return the difference of each sampler from both references, and the least one that can be found."""
+    by_seed = {name: part.set_index("seed")["recall@10"] for name, part in runs.groupby("sampler", sort=False)}
+    references = [name for name in REFERENCES if name in by_seed]
+    rows = []
+    for name in [name for name in by_seed if name not in UNTESTED]:
+        row = [name]
+        for reference in references:
+            difference = (by_seed[name] - by_seed[reference]).dropna()
+            measured = f"{difference.mean():+.4f} ({len(difference)} seeds)", f"{detectable(difference):.4f}"
+            row += measured if len(difference) > 1 and name != reference else ("", "")
+        rows.append(row)
+    columns = [text.format(name) for name in references for text in ("from {}", "least found from {}")]
+    return common.table(["sampler", *columns], rows)
+
+
+def detectable(difference: pd.Series) -> float:
+    """Return the least mean difference that a two-sided paired t test finds with the probability POWER at LEVEL.
+
+    Args:
+        difference: one for each pair; their standard deviation is taken for the true one.
+    """
+    n = len(difference)
+    if n < 2:
+        return np.nan
+    critical = student_t.isf(LEVEL / 2, n - 1)
+    miss = lambda shift: nct.cdf(critical, n - 1, shift) - nct.cdf(-critical, n - 1, shift) - (1 - POWER)  # noqa: E731
+    return brentq(miss, 0, 100) * difference.std() / np.sqrt(n)
 
 
 def popularity_table(table: Runs, runs: pd.DataFrame) -> str:
