@@ -72,7 +72,7 @@ def add(commit: str, seed: int, checkout: Path, folder: Path) -> None:
     start = perf_counter()
     subprocess.run([sys.executable, "run_recbole_dealrec.py", *keys], cwd=checkout, check=True, capture_output=True)
     wall = perf_counter() - start
-    (result_file,) = folder.glob("*/result.json")
+    (result_file,) = {file.resolve() for file in folder.glob("*/result.json")}  # `latest` is a link
     row = {"commit": commit, "seed": seed, "wall": wall, **measured(read_json(result_file))}
     influence = pd.read_csv(result_file.with_name("scores.csv"))["influence"]
     np.savez_compressed(RANKS, **ranks(), **{f"{commit}-{seed}": influence.rank(method="first").to_numpy(np.int16)})

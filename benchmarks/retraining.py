@@ -59,6 +59,7 @@ def halves(users: np.ndarray, count: int) -> list[np.ndarray]:
     return [np.sort(random.choice(users, len(users) // 2, replace=False)) for _ in range(count)]
 
 
+@torch.enable_grad()  # the scripts that use surrogates run without gradients
 def surrogate(config: Config, splits: Splits, users: np.ndarray, seed: int, file: Path) -> torch.nn.Module:
     """Return a surrogate trained on some users for ``surrogate_epochs``; load it if ``file`` exists."""
     own = config.surrogate()
