@@ -145,7 +145,8 @@ class Runs:
         if not self.file.is_file():
             return pd.DataFrame(columns=["sampler", "seed"])
         order = {name: place for place, name in enumerate([*MAIN, *self.variants, *OTHERS, "Full"])}
-        return pd.read_csv(self.file).sort_values(["sampler", "seed"], key=lambda column: column.replace(order))
+        rows = pd.read_csv(self.file)
+        return rows.sort_values("seed").sort_values("sampler", key=lambda names: names.map(order), kind="stable")
 
     def run(self, name: str, seed: int) -> None:
         """Add the row of one run of a sampler or variant, unless it exists."""

@@ -101,7 +101,7 @@ class Truth:
     def __init__(self, job: Job, file: Path) -> None:
         self.job, self.file = job, file
         self.scoring: Scoring = job.scoring()
-        valid = job.splits.valid_queries if hasattr(job.splits, "valid_queries") else job.splits.valid
+        valid = job.splits.for_tuning.valid
         self.valid = CandidateSamples.from_dataset(valid)
         self.queries = QueryDataLoader(job.config, valid, job.config["n_valid"])
 
