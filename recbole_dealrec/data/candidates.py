@@ -38,7 +38,7 @@ class CandidateSamples:
         item_length: int64 [n], number of items in each history.
         titles: titles by internal item id.
         rows: int64 [n], row of each sample in its dataset's interactions.
-        time: int64 [n], position of each sample in the dataset's time order; None if the data have no times.
+        time: int64 [n], position of each sample in the time order of its file; None if the data have no times.
     """
 
     user_id: np.ndarray

@@ -32,7 +32,8 @@ class SequentialDataset(RecBoleSequentialDataset):
     Items without a title are left out of the catalogue, the targets and the histories.
 
     RecBole converts time to float32, in which Unix seconds within two minutes are equal. Here, after the filters, the
-    time column holds the positions of rows in time order, int32; rows with equal times keep the order of the file.
+    time column holds the positions of rows in the time order of their file, int32; rows with equal times keep the order
+    of the file. Benchmark files have it where ``load_col`` names it.
 
     Attributes:
         titles: titles by internal item id.
@@ -50,6 +51,7 @@ class SequentialDataset(RecBoleSequentialDataset):
         self._untitled: dict[str, None] = {}  # in the order of the files
         self.n_read = self.n_left_out = self.n_repeated = 0
         self.span: tuple[float, float] | None = None
+        self._places = pd.Series(dtype=np.int32)
         super().__init__(config)
         self.n_rows, self.n_untitled = len(self.inter_feat), len(self._untitled)
         tokens = self.field2id_token[self.iid_field][1:]
@@ -89,7 +91,7 @@ class SequentialDataset(RecBoleSequentialDataset):
 
     def _dataframe_to_interaction(self, data):
         interaction = super()._dataframe_to_interaction(data)
-        if data is self.inter_feat and self.benchmark_filename_list is None:
+        if data is self.inter_feat and self.time_field in data:
             interaction.interaction[self.time_field] = torch.from_numpy(self._places.to_numpy(np.int32))
         return interaction
 
@@ -113,7 +115,7 @@ class SequentialDataset(RecBoleSequentialDataset):
             raise InputError(f"{filepath}: holds no row, or is not an atomic file of RecBole: {error}") from error
 
     def _load_interactions(self, file: AtomicFile) -> pd.DataFrame:
-        needed = self._needed_columns()
+        needed = self._needed_columns(file)
         file.check_rows(needed)
         try:
             feat = self._load_by_recbole(str(file.path), FeatureSource.INTERACTION)
@@ -126,16 +128,25 @@ class SequentialDataset(RecBoleSequentialDataset):
         if absent := [name for name in needed if name not in feat]:
             raise InputError(f"configuration key 'load_col' has no column '{absent[0]}'; add it to load_col")
         for name, kind in needed.items():
-            if kind == FeatureType.FLOAT.value:
-                if not np.isfinite(feat[name]).all():
-                    file.check_numbers(name)
-                self.n_repeated = file.n_repeated(feat[list(needed)])
-                self.span = float(feat[name].min()), float(feat[name].max())
-                self._places = pd.Series(file.places(name))
-            else:
+            if kind != FeatureType.FLOAT.value:
                 file.check_present(feat[name])
         self.n_read += len(feat)
-        return self._titled(feat, file)
+        titled = self._titled(feat, file)
+        if self.time_field in needed:
+            self._read_times(feat, titled.index, file)
+        return titled
+
+    def _read_times(self, feat: pd.DataFrame, kept: pd.Index, file: AtomicFile) -> None:
+        """Read the times of a file's rows exactly, of which those at ``kept`` are used."""
+        times, is_split = feat[self.time_field], self.benchmark_filename_list is not None
+        if not np.isfinite(times).all():
+            file.check_numbers(self.time_field)
+        if not is_split:
+            self.n_repeated = file.n_repeated(feat[[self.uid_field, self.iid_field, self.time_field]])
+        spans = [*(self.span or ()), float(times.min()), float(times.max())]
+        self.span = min(spans), max(spans)
+        places = pd.Series(file.places(self.time_field))[kept]
+        self._places = pd.concat([self._places, places], ignore_index=is_split)
 
     def _titled(self, feat: pd.DataFrame, file: AtomicFile) -> pd.DataFrame:
         """Return interactions without untitled items, and without rows that then have no target or no history.
@@ -158,12 +169,15 @@ class SequentialDataset(RecBoleSequentialDataset):
         self.n_left_out += int((~kept).sum())
         return feat[kept]
 
-    def _needed_columns(self) -> dict[str, str]:
+    def _needed_columns(self, file: AtomicFile) -> dict[str, str]:
         """Return the type of each required column of the interactions, by name."""
         needed = {self.uid_field: "token", self.iid_field: "token"}
-        if self.benchmark_filename_list is None:
-            return {**needed, self.time_field: "float"}
-        return {**needed, Fields.of(self.config).history: "token_seq"}
+        if self.benchmark_filename_list is not None:
+            needed[Fields.of(self.config).history] = "token_seq"
+            chosen, left_out = self._get_load_and_unload_col(FeatureSource.INTERACTION)
+            if self.time_field not in set(file.columns() if chosen is None else chosen) - (left_out or set()):
+                return needed
+        return {**needed, self.time_field: "float"}
 
     def _download(self) -> None:
         download_if_absent(self.config)

@@ -79,7 +79,7 @@ class TimeSampler(FewShotSampler):
         if samples.time is None:
             raise InputError(
                 f"sampler {self.config['sampler']} needs the times of the interactions, which benchmark_filename has "
-                "not; use data that RecBole splits, or another sampler"
+                "not; add the files' column of times to load_col, use data that RecBole splits, or another sampler"
             )
         super().check(samples)
 

@@ -351,6 +351,12 @@ def test_benchmark_files_need_the_history_column(split):
         load_splits(split(load_col={"inter": ["user_id", "item_id"]}, alias_of_item_id=None))
 
 
+def test_a_column_of_times_that_load_col_names_has_to_be_there(split):
+    columns = {"inter": ["user_id", "item_id_list", "item_id", "timestamp"]}
+    with pytest.raises(InputError, match=r"split.train.inter: no column 'timestamp:float' \(found"):
+        load_splits(split(load_col=columns))
+
+
 def test_three_parts_are_needed(split):
     with pytest.raises(InputError, match="training, validation and test are needed, found 2"):
         load_splits(split(benchmark_filename=["train", "test"]))

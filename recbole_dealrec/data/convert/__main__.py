@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from recbole_dealrec.data.convert import Columns, convert
 
@@ -17,10 +18,13 @@ def main(arguments: list[str]) -> int:
     columns = Columns(chosen.user_col, chosen.item_col, chosen.time_col, chosen.title_col, chosen.rating_col, texts)
     summary = convert(
         chosen.source, chosen.folder, chosen.min_rating, chosen.core, chosen.split, chosen.items, columns,
-        chosen.encoding,
+        chosen.encoding, chosen.folds,
     )  # fmt: skip
     print(summary)
     print(f"{chosen.folder}: written; use it with --dataset={summary.name}")
+    for number in range(1, chosen.folds + 1):
+        name = f"{summary.name}-fold{number}"
+        print(f"{Path(chosen.folder).with_name(name)}: written; use it with --dataset={name}")
     return 0
 
 
@@ -39,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--min_rating", type=float, help="lowest rating that is kept (the paper: 4)")
     parser.add_argument("--core", type=int, default=0, help="fewest interactions of a user and an item (the paper: 5)")
     parser.add_argument("--split", action="store_true", help="write the paper's split by global time as well, 8:1:1")
+    parser.add_argument("--folds", type=int, default=0, help="write rolling folds of time as datasets NAME-fold1, ...")
     return parser
 
 

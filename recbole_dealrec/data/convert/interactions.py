@@ -119,13 +119,17 @@ class Interactions:
         The rows have to be in time order. Users without a training item are left out.
         """
         part = self._parts()
-        order = np.argsort(self.user, kind="stable")
-        starts = np.flatnonzero(np.diff(self.user[order], prepend=-1))
-        for rows in np.split(order, starts[1:]):
+        for rows in self.rows_by_user():
             if part[rows[0]] != _DROPPED:
                 parts = (self.item[rows[part[rows] == name]] for name in (_TRAIN, _VALID, _TEST))
                 user = self.users[self.user[rows[0]]]
                 yield UserSequence(user, *([self.items[code] for code in codes] for codes in parts))
+
+    def rows_by_user(self) -> list[np.ndarray]:
+        """Return the rows of each user, ascending, by user code."""
+        order = np.argsort(self.user, kind="stable")
+        starts = np.flatnonzero(np.diff(self.user[order], prepend=-1))
+        return np.split(order, starts[1:])
 
     def n_of_new_users(self) -> int:
         """Return how many interactions ``sequences`` leaves out."""

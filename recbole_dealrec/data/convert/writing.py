@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from recbole_dealrec.config.properties import properties_folder
+from recbole_dealrec.config.yaml_file import read_yaml
 from recbole_dealrec.data.convert.interactions import LONGEST_HISTORY, Interactions, UserSequence
 from recbole_dealrec.data.convert.layout import Layout
 from recbole_dealrec.data.convert.times import time_texts
@@ -100,46 +101,83 @@ def write_benchmark(sequences: Iterable[UserSequence], folder: Path, name: str) 
     Raises:
         InputError: a part has no row.
     """
+    return write_parts(_rows(sequences), folder, name)
+
+
+def write_parts(rows: Iterable[tuple[int, str]], folder: Path, name: str, columns: str = "") -> dict[str, int]:
+    """Write RecBole's benchmark files from rows that are given with their part, an index in ``PARTS``.
+
+    Args:
+        rows: part and cells of each row: user, history, target and what ``columns`` names.
+        folder: the dataset's folder.
+        name: name of the dataset.
+        columns: names of further columns, each after a tab.
+
+    Returns:
+        Number of rows of each part.
+
+    Raises:
+        InputError: a part has no row.
+    """
     counts = dict.fromkeys(PARTS, 0)
     with ExitStack() as stack:
         files = [stack.enter_context(open(folder / f"{name}.{part}.inter", "w", encoding="utf-8")) for part in PARTS]
         for file in files:
-            file.write("user_id:token\titem_id_list:token_seq\titem_id:token\n")
-        for user, train, valid, test in sequences:
-            rows = (train[:-1], train[-1:]), (train, valid), (train + valid, test)
-            for part, file, (history, targets) in zip(PARTS, files, rows, strict=True):
-                if history:
-                    history = " ".join(history[-LONGEST_HISTORY:])
-                    file.writelines(f"{user}\t{history}\t{target}\n" for target in targets)
-                    counts[part] += len(targets)
-    for part, rows in counts.items():
-        if not rows:
+            file.write(f"user_id:token\titem_id_list:token_seq\titem_id:token{columns}\n")
+        for part, cells in rows:
+            files[part].write(f"{cells}\n")
+            counts[PARTS[part]] += 1
+    for part, count in counts.items():
+        if not count:
             raise InputError(f"{name}: too few interactions for a split by time; the {part} part has no row")
     return counts
 
 
-def write_properties(file: Path, layout: Layout | None, split: bool) -> None:
-    """Write the configuration keys of a dataset; with words for prompts unless the package has some for its name.
+def _rows(sequences: Iterable[UserSequence]) -> Iterator[tuple[int, str]]:
+    for user, train, valid, test in sequences:
+        for part, (history, targets) in enumerate([(train[:-1], train[-1:]), (train, valid), (train + valid, test)]):
+            if history:
+                known = " ".join(history[-LONGEST_HISTORY:])
+                yield from ((part, f"{user}\t{known}\t{target}") for target in targets)
+
+
+def write_properties(file: Path, words: Mapping[str, str], split: bool, timed: bool = False) -> None:
+    """Write the configuration keys of a dataset.
 
     Args:
         file: the file.
-        layout: layout of a published collection, which has its own words; None for any other.
+        words: words for prompts, by key.
         split: whether the dataset has benchmark files.
+        timed: whether these have a column of times.
     """
+    comments = {"prompt_noun": "What is recommended.", "prompt_verb": "What users do with it."}
     lines = [
         f"# Keys of the dataset {file.stem}; --config_files and the command line override them.",
         "title_field: title  # (str) Column that holds the titles.",
+        *(f"{key}: {word}  # (str) {comments[key]}" for key, word in words.items()),
     ]
-    if layout or not (properties_folder() / "dataset" / file.name).is_file():
-        noun, verb = (layout.noun, layout.verb) if layout else ("item", "chosen")
-        lines += [
-            f"prompt_noun: {noun}  # (str) What is recommended.",
-            f"prompt_verb: {verb}  # (str) What users do with it.",
-        ]
     if split:
+        columns = ", ".join(["user_id", "item_id_list", "item_id", *["timestamp"] * timed])
         lines += [
             f"benchmark_filename: [{', '.join(PARTS)}]  # (list) {file.stem}.train.inter and so on.",
-            "load_col: {inter: [user_id, item_id_list, item_id]}  # (dict) History and target of each row.",
+            f"load_col: {{inter: [{columns}]}}  # (dict) History and target of each row.",
             "alias_of_item_id: [item_id_list]  # (list) The history shares the item ids.",
         ]
     file.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def prompt_words(name: str, base: str, layout: Layout | None) -> dict[str, str]:
+    """Return the words for prompts that a dataset's keys need; none if the package has some for its name.
+
+    Args:
+        name: name of the dataset.
+        base: name of the dataset that it is a fold of, or its own.
+        layout: layout of a published collection, which has its own words; None for any other.
+    """
+    if layout:
+        return {"prompt_noun": layout.noun, "prompt_verb": layout.verb}
+    known, known_base = (properties_folder() / "dataset" / f"{each}.yaml" for each in (name, base))
+    if known.is_file():
+        return {}
+    words = {"prompt_noun": "item", "prompt_verb": "chosen"}
+    return {key: read_yaml(known_base).get(key, word) for key, word in words.items()} if known_base.is_file() else words
