@@ -99,7 +99,11 @@ def _write_data(folder):
     for place, part in enumerate(("train", "valid", "test"), start=4):
         rows = [(user, " ".join(history[:place]), history[place]) for user, history in histories.items()]
         _write_rows(folder / f"dataset/games/games.{part}.inter", [header, *rows])
-    events = [(user, item, 1000 + time) for user, history in histories.items() for time, item in enumerate(history)]
+    events = [
+        (user, item, 1000 + 40 * place + number)
+        for number, (user, history) in enumerate(histories.items())
+        for place, item in enumerate(history)
+    ]
     _write_rows(folder / "dataset/mine/mine.inter", [("user_id:token", "item_id:token", "timestamp:float"), *events])
     _write_rows(folder / "loans.csv", [("reader", "book", "borrowed_at"), *events])
     _write_rows(folder / "books.csv", [("book", "title"), *items])
