@@ -64,7 +64,7 @@ class Job:
         Args:
             root: parent folder of all outputs; None for ``checkpoint_dir``.
         """
-        return Scoring(self.config, self.splits, self.samples, self.folders(root), SurrogateTraining)
+        return Scoring(self.config, self.splits.for_selection, self.samples, self.folders(root), SurrogateTraining)
 
     def outputs(self) -> dict[str, tuple[str, ...]]:
         """Return the names of each step's outputs in the run folder."""
@@ -212,7 +212,7 @@ class Pipeline:
             with step(self.folder, FINE_TUNING, f"{len(selected):,} samples") as outputs:
                 self._reset_seed()
                 train_data = train_loader(self.config, self.splits.train, self.samples.rows[selected])
-                valid_data = QueryDataLoader(self.config, self.splits.valid, self.config["n_valid"])
+                valid_data = QueryDataLoader(self.config, self.splits.for_tuning.valid, self.config["n_valid"])
                 trainer.fit(train_data, valid_data, show_progress=self.config["show_progress"])
                 outputs["fine_tuning.json"] = trainer.summary()
         return self.folder.read_json("fine_tuning.json")["best_valid_result"]

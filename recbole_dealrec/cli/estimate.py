@@ -75,7 +75,7 @@ class Estimator:
         rows = np.random.default_rng(0).permutation(len(data))[: config["train_batch_size"]]  # as a run shuffles them
         training = timed(lambda rows: trainer.fit(train_loader(config, data, rows), saved=False), rows)
         evaluate = lambda queries: trainer.evaluate(queries, load_best_model=False)  # noqa: E731
-        validation = query_seconds(config, self.splits.valid, 0, evaluate)
+        validation = query_seconds(config, self.splits.for_selection.valid, 0, evaluate)
         return epochs * training * len(data) / len(rows) + validation * part.evaluations(epochs, config["eval_step"])
 
     def _make_llm(self, _: Job) -> float:
@@ -121,7 +121,7 @@ class Estimator:
         rows = pool.rows[part.typical(pool.item_length, min(config["train_batch_size"], part.n_selected(job)), config)]
         training = timed(lambda rows: trainer.fit(train_loader(config, self.splits.train, rows), saved=False), rows)
         ready = 0.0 if self.run["valid_metric"].lower() == "loss" else self._prepare_ranking()
-        validation = query_seconds(config, self.splits.valid, config["n_valid"], trainer._valid_epoch)
+        validation = query_seconds(config, self.splits.for_tuning.valid, config["n_valid"], trainer._valid_epoch)
         n_evaluations = part.evaluations(epochs, self.run["eval_step"])
         return epochs * training * part.n_selected(job) / len(rows) + n_evaluations * validation + ready
 
@@ -129,7 +129,8 @@ class Estimator:
         if "auto" not in (self.config["grounding_popularity"], self.config["grounding_collaborative"]):
             return 0.0
         rank = lambda queries: list(self._trainer().rankings(queries))  # noqa: E731
-        return self._prepare_ranking() + query_seconds(self.config, self.splits.valid, n_queries(self.config), rank)
+        valid, count = self.splits.for_tuning.valid, n_queries(self.config)
+        return self._prepare_ranking() + query_seconds(self.config, valid, count, rank)
 
     def _evaluate(self, _: Job) -> float:
         trainer = self._trainer()

@@ -35,7 +35,7 @@ class PartScoring:
     """
 
     def __init__(self, job: Job, config: Config, folder: Path) -> None:
-        self.run, self.splits, self.n, self.config = job.config, job.splits, len(job.samples), config
+        self.run, self.splits, self.n, self.config = job.config, job.splits.for_selection, len(job.samples), config
         surrogate_config, lengths = config.surrogate(), job.samples.item_length
         self.surrogate = build_surrogate(surrogate_config, job.splits.train)
         self.llm: Any = None

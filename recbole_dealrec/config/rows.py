@@ -61,6 +61,7 @@ _ROWS = [
     Key("reproducibility", kind.FLAG, "data", "RecBole"),
     Key("title_field", kind.TEXT, "data", "overall"),
     Key("samples_per_user", kind.COUNT_OR_ZERO, "data", "overall"),
+    Key("selection_part", kind.one_of("none", "user", "time"), "data", "overall"),
     Key("eval_args", kind.EVALUATION, "data", "overall", idle=_SPLIT),
     Key("repeatable", kind.ANY, "data", "overall"),
     Key("field_separator", kind.TEXT, "data", "RecBole"),

@@ -21,6 +21,7 @@ from recbole_dealrec.data.data_summary import DataSummary
 from recbole_dealrec.data.download.library import download_if_absent
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.data.title import TITLE, read_item_texts, read_titles
+from recbole_dealrec.data.validation_half import validation_halves
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.console import CONSOLE
 from recbole_dealrec.store.names import DATA
@@ -185,11 +186,29 @@ class SequentialDataset(RecBoleSequentialDataset):
 
 @dataclass(frozen=True)
 class Splits:
-    """Training, validation and test parts of a dataset."""
+    """Training, validation and test parts of a dataset.
+
+    Attributes:
+        train: training part.
+        valid: validation part.
+        test: test part.
+        halves: with ``selection_part``, what the selection sees of the validation part, and the rest; None without it.
+    """
 
     train: SequentialDataset
     valid: SequentialDataset
     test: SequentialDataset
+    halves: tuple[SequentialDataset, SequentialDataset] | None = None
+
+    @property
+    def for_selection(self) -> "Splits":
+        """Return the parts for surrogates and scorers, with the half that the selection sees."""
+        return Splits(self.train, self.halves[0], self.test) if self.halves else self
+
+    @property
+    def for_tuning(self) -> "Splits":
+        """Return the parts for early stopping of fine-tuning and the choice of keys, with the other half."""
+        return Splits(self.train, self.halves[1], self.test) if self.halves else self
 
     @cached_property
     def fingerprint(self) -> str:
@@ -219,7 +238,8 @@ def load_splits(config: Config) -> Splits:
     """Load interactions and titles and split them by ``eval_args`` or ``benchmark_filename``.
 
     Raises:
-        InputError: a file, column or title is missing, the ranking is not over the full catalogue, or a part is empty.
+        InputError: a file, column or title is missing, the ranking is not over the full catalogue, a part is empty, or
+            the validation part cannot be halved as ``selection_part`` says.
     """
     if set(config["eval_args"]["mode"].values()) != {"full"}:
         raise InputError("configuration key 'eval_args': mode has to be full; the ranking is over the full catalogue")
@@ -239,7 +259,7 @@ def load_splits(config: Config) -> Splits:
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
         if len(part) == 0:
             raise InputError(f"{config['dataset']}: the {name} split is empty; check eval_args and the .inter files")
-    splits = Splits(*parts)
+    splits = Splits(*parts, validation_halves(config, parts[1]))
     CONSOLE.info(splits.summary)
     return splits
 

@@ -12,6 +12,7 @@ import numpy as np
 from recbole_dealrec.config import STEPS, Config
 from recbole_dealrec.config.registry import key_of
 from recbole_dealrec.data import CandidateSamples, Splits
+from recbole_dealrec.data.validation_half import seen_text
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.sampler.few_shot import FewShotSampler, get_sampler
 from recbole_dealrec.scorer.scorer import LLM
@@ -21,7 +22,7 @@ from recbole_dealrec.store.step import Record
 
 CARD = "selection.json"
 Card = dict[str, Any]
-_SHARED = ("sampler", "n_fewshot", "samples_per_user")  # keys that a run shares with the card that it uses
+_SHARED = ("sampler", "n_fewshot", "samples_per_user", "selection_part")  # keys that a run shares with its card
 _NAMED = ("dataset", "model", "sampler")
 _TYPES = {
     "data": str, **dict.fromkeys(_NAMED, str), "indices": list, "users": list, "targets": list, "keys": dict,
@@ -48,7 +49,8 @@ def selection_card(
 
     Returns:
         ``dataset``, ``model`` and ``sampler``; ``data``, the fingerprint of the data; ``indices``, ``users`` and
-        ``targets`` of the selected samples; ``keys``, the configuration up to the selection; ``versions`` of packages;
+        ``targets`` of the selected samples; ``validation_seen``, in words, what the selection could see of the
+        validation part; ``keys``, the configuration up to the selection; ``versions`` of packages;
         ``steps``, the records of the steps that the selection needs, without loading the language model.
     """
     if isinstance(sampler, GivenSampler):
@@ -60,6 +62,7 @@ def selection_card(
         **{name: values[name] for name in _NAMED},
         "data": splits.fingerprint,
         **_named_samples(splits, samples, indices),
+        "validation_seen": seen_text(values["selection_part"], len(splits.for_selection.valid), len(splits.valid)),
         "keys": {name: value for name, value in values.items() if key_of(name).step in before and name not in _NAMED},
         "versions": {**own, **{name: version(name) for name in _PACKAGES}},
         "steps": {name: record for name, record in records.items() if name in taken},
@@ -87,7 +90,7 @@ def read_card(path: str) -> Card:
         raise _error(path, "'indices' contains something other than indices of candidates")
     if indices != sorted(set(indices)) or not len(indices) == len(card["users"]) == len(card["targets"]):
         raise _error(path, "'indices' is not sorted, or not as long as 'users' and 'targets'")
-    if absent := {*_SHARED} - {*card["keys"], "sampler"}:
+    if absent := {*_shared_names(card)} - {*card["keys"], "sampler", "selection_part"}:
         raise _error(path, f"'keys' has no {min(absent)}")
     if not all(map(_is_record, card["steps"].values())):
         raise _error(path, "'steps' has a step without seconds or memory")
@@ -107,7 +110,8 @@ def shared_keys(given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     path = str(given["selection"])
     card = read_card(path)
-    values = {name: {**card["keys"], **card}[name] for name in _SHARED}
+    known = {"selection_part": "none", **card["keys"], **card}
+    values = {name: known[name] for name in _shared_names(card)}
     for name, value in values.items():
         if name in given and str(given[name]) != str(value):
             raise InputError(
@@ -115,6 +119,11 @@ def shared_keys(given: Mapping[str, Any]) -> dict[str, Any]:
                 "leave one of them out"
             )
     return values
+
+
+def _shared_names(card: Card) -> list[str]:
+    """Return the keys that a run shares with a card; the seed among them where it draws the validation users."""
+    return [*_SHARED, *["seed"] * (card["keys"].get("selection_part") == "user")]
 
 
 class GivenSampler(FewShotSampler):

@@ -24,7 +24,7 @@ class ScorerInputs:
 
     Attributes:
         config: configuration of the run.
-        splits: training, validation and test parts.
+        splits: training, validation and test parts; with ``selection_part``, half of the validation part.
         folder: run folder for unfinished scores.
         effort_folder: folder of the ``EffortCache``.
         watch_training: trains the first surrogate, and calls its argument with it after each evaluation.

@@ -53,7 +53,7 @@ class Scoring:
 
     Args:
         config: configuration of one of the runs; they differ only in keys of selection and fine-tuning.
-        splits: training, validation and test parts.
+        splits: training, validation and test parts, of which the selection may see only half of the validation part.
         samples: candidate samples of the training part.
         folders: folders of surrogates and scores.
         training: creates the training of the surrogate with a number, which saves its weights in a folder; an optional

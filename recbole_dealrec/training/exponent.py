@@ -37,7 +37,7 @@ def chosen_reweighting(trainer: LLMTrainer, splits: Splits, surrogates: list[Seq
     reweighting = Reweighting(splits.train.item_counts, usable)
     trainer.load(folder / trainer.name)
     with step(folder, REWEIGHTING):
-        choose_exponents(trainer, reweighting, QueryDataLoader(config, splits.valid, n_queries(config)))
+        choose_exponents(trainer, reweighting, QueryDataLoader(config, splits.for_tuning.valid, n_queries(config)))
     with folder.output(REWEIGHTING) as path:
         reweighting.save(path)
     synchronize(folder)

@@ -75,7 +75,7 @@ class Yardsticks:
     def _item_knn(self) -> ItemKNN:
         """Return item kNN with the shrink that is best by ``headline_metric`` on the validation part."""
         knn, metric = ItemKNN(self.splits.train), headline_metric(self.config)
-        queries, values = QueryDataLoader(self.config, self.splits.valid), {}
+        queries, values = QueryDataLoader(self.config, self.splits.for_tuning.valid), {}
         for shrink in _SHRINKS if metric else ():
             knn.set_shrink(shrink)
             values[shrink] = self._ranking.evaluate(knn.full_sort_predict, queries)[metric]

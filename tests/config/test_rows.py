@@ -80,6 +80,7 @@ WRONG_VALUES = {
     "selection": [5, ["saved"], False],
     "n_fewshot": [0, -5, 2.5, "all", True],
     "samples_per_user": [-1, 1.5],
+    "selection_part": ["item", None, True],
     "effort_weight": [-0.1, "high"],
     "n_groups": [0],
     "hard_prune_ratio": [1, 1.0, -0.01, "0.1%"],

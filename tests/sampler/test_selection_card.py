@@ -20,7 +20,10 @@ KEYS = {
     "train_batch_size": 2, "warmup_steps": 0, "valid_metric": "loss",
 }  # fmt: skip
 TINY_T5 = {"t5_num_layers": 1, "t5_num_heads": 2, "t5_d_model": 16, "t5_d_kv": 4, "t5_d_ff": 24}
-CARD_FIELDS = ["dataset", "model", "sampler", "data", "indices", "users", "targets", "keys", "versions", "steps"]
+CARD_FIELDS = [
+    "dataset", "model", "sampler", "data", "indices", "users", "targets", "validation_seen", "keys", "versions",
+    "steps",
+]  # fmt: skip
 
 
 @pytest.fixture
