@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from recbole_dealrec import run_recbole_dealrec
+from recbole_dealrec.cli import estimate
+from recbole_dealrec.cli.dry_run import dry_run_text
 from recbole_dealrec.data import CandidateSamples, load_splits, train_loader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.pipeline import configure, prepare
@@ -134,6 +136,21 @@ def test_scores_are_on_the_first_half_and_tuning_is_on_the_second(by, small, mon
     }
     card = read_json(Path(result["run_dir"]) / "selection.json")
     assert card["validation_seen"] == seen[by] and card["keys"]["selection_part"] == by
+
+
+@pytest.mark.parametrize("by", ["user", "time"])
+def test_a_dry_run_estimates_each_step_on_its_half(by, small, monkeypatch):
+    given, measure = [], estimate.query_seconds
+
+    def measured(config, dataset, *rest):
+        given.append(rows_of(dataset))
+        return measure(config, dataset, *rest)
+
+    monkeypatch.setattr(estimate, "query_seconds", measured)
+    dry_run_text(None, None, "BIGRec", "small", [], small(selection_part=by), "evaluate")
+    splits = load_splits(configure("BIGRec", "small", None, small(selection_part=by)))
+    seen, tuned = map(rows_of, splits.halves)
+    assert given[0] == seen and given[1:] == [tuned, tuned, rows_of(splits.test)]
 
 
 def test_each_way_has_folders_of_its_own(small):
