@@ -1,4 +1,4 @@
-"""Exact per-sample gradient norms of a language model from one backward pass per batch.
+"""Exact per-sample gradients of a language model from one backward pass per batch, and their norms.
 
 The backward pass stops at the outputs of the modules that own the chosen parameters; the per-sample weight gradients
 follow from those modules' inputs and output gradients. The prefix that all samples of a batch share runs forward once,
@@ -17,18 +17,35 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from recbole_dealrec.model.decoding.prefix import longest_split, prefix_cache, prefix_states, split_prefix
 from recbole_dealrec.model.loss import sample_losses
-from recbole_dealrec.scorer.gradient_rule import Rule, find_rule, squared_norms
+from recbole_dealrec.scorer.gradient_rule import Outer, Rule, find_rule, squared_norms
 from recbole_dealrec.scorer.position_bias import biases_of_samples
 
 _Call = tuple[nn.Module, Tensor, GradientEdge]
+# Inputs and output gradients of each call of the modules that own the chosen parameters.
+Uses = Mapping[nn.Module, list[tuple[Tensor, Tensor]]]
 
 
-class _Target(NamedTuple):
+class Target(NamedTuple):
     """A chosen parameter, with a rule for every module that owns it."""
 
     name: str
     parameter: nn.Parameter
     rules: dict[nn.Module, Rule]
+
+    def gradients(self, uses: Uses, size: int) -> list[Tensor] | list[Outer]:
+        """Return terms, dense [B, ...] or factored, whose sum is the gradient of each of ``size`` samples.
+
+        Raises:
+            TypeError: a module is not called on inputs that start with the batch dimension.
+        """
+        terms = []
+        for module, rule in self.rules.items():
+            for inputs, gradient in uses[module]:
+                if inputs.dim() < 2 or len(gradient) != size:
+                    called = f"{type(module).__name__} called on {list(inputs.shape)}"
+                    raise TypeError(f"parameter {self.name}: {called}, not on a batch of {size} samples")
+                terms.append(rule(module, inputs, gradient))
+        return terms
 
 
 def per_sample_gradient_norms(
@@ -78,21 +95,49 @@ def gradient_norms(
         ValueError: as ``per_sample_gradient_norms``.
         TypeError: as ``per_sample_gradient_norms``.
     """
+    with gradient_uses(model, parameters, shares_prefix) as (targets, uses_of):
+        device = targets[0].parameter.device
+
+        def norms_of(batch: Mapping[str, Tensor]) -> np.ndarray:
+            uses, size = uses_of(batch), len(batch["labels"])
+            squares = torch.stack([_squares(target, uses, size).to(device) for target in targets])
+            return squares.cpu().double().sum(0).clamp_min(0).sqrt().numpy()
+
+        yield norms_of
+
+
+@contextmanager
+def gradient_uses(
+    model: nn.Module, parameters: Sequence[str] | None = None, shares_prefix: bool = True
+) -> Iterator[tuple[list[Target], Callable[[Mapping[str, Tensor]], Uses]]]:
+    """Yield the chosen parameters and a function of one batch, for use inside the context.
+
+    The function does the backward pass and returns all that ``Target.gradients`` needs.
+
+    Args:
+        model: As in ``per_sample_gradient_norms``.
+        parameters: As in ``per_sample_gradient_norms``.
+        shares_prefix: Whether the prefix that samples share may run once.
+
+    Raises:
+        ValueError: as ``per_sample_gradient_norms``.
+        TypeError: as ``per_sample_gradient_norms``.
+    """
     targets = _find_targets(model, parameters)
     longest = longest_split(model) if shares_prefix else 0
     checked = False
 
-    def norms_of(batch: Mapping[str, Tensor]) -> np.ndarray:
+    def uses_of(batch: Mapping[str, Tensor]) -> Uses:
         nonlocal checked
-        norms = _batch_norms(model, batch, targets, longest, check=not checked)
+        uses = _batch_uses(model, batch, targets, longest, check=not checked)
         checked = True
-        return norms
+        return uses
 
     with eval_mode_with_grad(model, {target.parameter for target in targets}):
-        yield norms_of
+        yield targets, uses_of
 
 
-def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[_Target]:
+def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[Target]:
     """Return the named parameters (None: all that require grad) with their rules, or raise as the callers do."""
     known = dict(model.named_parameters(remove_duplicate=False))
     if names is None:
@@ -102,7 +147,7 @@ def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[_Target
             raise ValueError(f"the model has no parameter {name}")
     if not names:
         raise ValueError("no parameter to compute gradients of: none is named, or none requires grad")
-    targets = {known[name]: _Target(name, known[name], {}) for name in names}
+    targets = {known[name]: Target(name, known[name], {}) for name in names}
     for module in model.modules():
         for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             if parameter in targets:
@@ -159,10 +204,10 @@ def _record_calls(model: nn.Module, owners: set[nn.Module], batch_size: int) -> 
 
 
 @torch.enable_grad()
-def _batch_norms(
-    model: nn.Module, batch: Mapping[str, Tensor], targets: list[_Target], longest: int, check: bool
-) -> np.ndarray:
-    """Return the gradient norms of a batch, float64 [B]; with ``check``, check first that no use is missed."""
+def _batch_uses(
+    model: nn.Module, batch: Mapping[str, Tensor], targets: list[Target], longest: int, check: bool
+) -> Uses:
+    """Return the uses in a batch, with gradients for each sample; with ``check``, check first that none is missed."""
     size = len(batch["labels"])
     owners = {module for target in targets for module in target.rules}
     prefix, rest = split_prefix(batch, longest)
@@ -184,8 +229,7 @@ def _batch_norms(
             uses[module].append((inputs, gradient))
     for module, inputs, gradient in _prefix_uses(prefix_calls, states, gradients[len(calls) :]):
         uses[module].append((inputs, gradient))
-    squares = torch.stack([_squares(target, uses, size).to(losses.device) for target in targets])
-    return squares.cpu().double().sum(0).clamp_min(0).sqrt().numpy()
+    return uses
 
 
 def _prefix_uses(
@@ -207,7 +251,7 @@ def _prefix_uses(
                 yield module, inputs.expand(rows, *inputs.shape[1:]), gradient.flatten(0, 1)
 
 
-def _check_uses(roots: list[Tensor], targets: list[_Target], calls: list[_Call]) -> None:
+def _check_uses(roots: list[Tensor], targets: list[Target], calls: list[_Call]) -> None:
     """Raise TypeError if the graph uses a parameter more often than its modules were called."""
     edges, stack, seen = Counter(), [root.grad_fn for root in roots], set()
     while stack:
@@ -224,13 +268,7 @@ def _check_uses(roots: list[Tensor], targets: list[_Target], calls: list[_Call])
             raise TypeError(f"parameter {name}: used outside the forward of its module {kind}")
 
 
-def _squares(target: _Target, uses: Mapping[nn.Module, list[tuple[Tensor, Tensor]]], size: int) -> Tensor:
+def _squares(target: Target, uses: Uses, size: int) -> Tensor:
     """Return the squared norms [B] of one parameter's gradients, each summed over all uses of the parameter."""
-    parts = []
-    for module, rule in target.rules.items():
-        for inputs, gradient in uses[module]:
-            if inputs.dim() < 2 or len(gradient) != size:
-                called = f"{type(module).__name__} called on {list(inputs.shape)}"
-                raise TypeError(f"parameter {target.name}: {called}, not on a batch of {size} samples")
-            parts.append(rule(module, inputs, gradient))
-    return squared_norms(parts, len(target.parameter)) if parts else torch.zeros(size)
+    terms = target.gradients(uses, size)
+    return squared_norms(terms, len(target.parameter)) if terms else torch.zeros(size)

@@ -1,4 +1,4 @@
-"""Squared norms of per-sample gradients from the modules' inputs and output gradients."""
+"""Per-sample gradients from the modules' inputs and output gradients, and their squared norms."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -45,6 +45,20 @@ def squared_norms(parts: list[Tensor] | list[Outer], height: int) -> Tensor:
     return _outer_squares(parts, height)
 
 
+def dense_gradients(terms: list[Tensor] | list[Outer], shape: tuple[int, ...]) -> Tensor:
+    """Return the gradients [B, *shape] that are the sums of a rule's results over all uses of a parameter."""
+    return sum(_dense(term, shape[0]) if isinstance(term, Outer) else term.reshape(-1, *shape) for term in terms)
+
+
+def _dense(outer: Outer, height: int) -> Tensor:
+    """Return the matrices [B, height, C]."""
+    if outer.rows.is_floating_point():
+        return outer.rows.mT @ outer.cols
+    size, _, width = outer.cols.shape
+    sums = outer.cols.new_zeros(size, height, width)
+    return sums.scatter_add_(1, outer.rows[:, :, None].expand(-1, -1, width), outer.cols)
+
+
 def _outer_squares(parts: list[Outer], height: int) -> Tensor:
     """Return the squared norms [B] of the sums of ``parts``, whose dense rows have width ``height``."""
     dense = _concatenate_uses([part for part in parts if part.rows.is_floating_point()])
@@ -76,13 +90,10 @@ def _dense_squares(outer: Outer, ghost: bool | None = None) -> Tensor:
 
 def _one_hot_squares(outer: Outer, height: int, ghost: bool | None = None) -> Tensor:
     """Compute squared norms [B] in the form that needs less memory."""
-    size, tokens, width = outer.cols.shape
+    _, tokens, width = outer.cols.shape
     if ghost is None:
         ghost = tokens * tokens < height * width
-    if ghost:
-        return _inner(outer, outer)
-    sums = outer.cols.new_zeros(size, height, width)
-    return sums.scatter_add_(1, outer.rows[:, :, None].expand(-1, -1, width), outer.cols).square().sum((1, 2))
+    return _inner(outer, outer) if ghost else _dense(outer, height).square().sum((1, 2))
 
 
 def _inner(left: Outer, right: Outer) -> Tensor:
