@@ -11,12 +11,14 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits
 from recbole_dealrec.model.surrogate.surrogate import build_surrogate, surrogate_batches
 from recbole_dealrec.pipeline import Job
+from recbole_dealrec.scorer.less import WARM_UP_SAMPLES
 from recbole_dealrec.scorer.partial_effort import part_size
 from recbole_dealrec.scorer.scorer import MADE, SURROGATES, Scorer, ScorerInputs, get_scorer
 from recbole_dealrec.scorer.scoring import needs_llm
+from recbole_dealrec.scorer.warm_up import EPOCHS
 
 _POOL = 512  # candidates that a batch is taken from
-_MOST_GOALS = 1000  # validation samples that valid_distance uses in a run
+_MOST_GOALS = 1000  # validation samples that samples are compared with in a run
 
 
 class PartScoring:
@@ -54,7 +56,12 @@ class PartScoring:
         if name == "influence":
             return scored * self._influence_seconds(pool[rows[:2]], pool[rows])
         goals = min(_MOST_GOALS, len(self.splits.valid))
-        shares = {"effort": part_size(self.n, run["effort_sample_ratio"]), "valid_distance": (self.n + goals) / 2}
+        # The warm-up of LESS trains on the batch, whose scoring is a pass of EPOCHS + 2.
+        warm_up = EPOCHS * min(self.n, WARM_UP_SAMPLES)
+        shares = {
+            "effort": part_size(self.n, run["effort_sample_ratio"]), "valid_distance": (self.n + goals) / 2,
+            "gradient_similarity": goals, "less": (self.n + goals + warm_up) / (EPOCHS + 2),
+        }  # fmt: skip
         seconds = timed(lambda rows: self._score(name, self._scorer(name, pool[rows]), pool[rows]), rows)
         return scored * seconds * shares.get(name, self.n) / len(rows)
 

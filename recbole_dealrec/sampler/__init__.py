@@ -18,6 +18,7 @@ from recbole_dealrec.sampler.free_draw import (
     TargetFrequencySampler,
 )
 from recbole_dealrec.sampler.goracs import GORACSSampler
+from recbole_dealrec.sampler.gradient import GradientDiverseSampler, LESSSampler
 from recbole_dealrec.sampler.importance import (
     CCSSampler,
     EL2NSampler,
@@ -37,8 +38,10 @@ __all__ = [
     "FullSampler",
     "GORACSSampler",
     "GraNdSampler",
+    "GradientDiverseSampler",
     "GreedySampler",
     "InfluenceOnlySampler",
+    "LESSSampler",
     "LongestSampler",
     "LossBottomSampler",
     "LossMiddleSampler",

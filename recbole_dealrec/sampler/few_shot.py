@@ -25,8 +25,9 @@ class FewShotSampler(ABC):
 
     Attributes:
         needs: names of the scores that ``sample`` reads. Numbers, float64 [n]: ``influence``, ``effort``, ``grand``,
-            ``el2n``, ``llm_loss``, ``target_frequency``. Vectors, float32 [n, d]: ``loss_trajectory``,
-            ``surrogate_representation``, ``llm_representation``, ``valid_distance``.
+            ``el2n``, ``llm_loss``, ``target_frequency``, ``gradient_similarity``. Vectors, float32 [n, d]:
+            ``loss_trajectory``, ``surrogate_representation``, ``llm_representation``, ``valid_distance``,
+            ``llm_gradient``, ``less``.
         scores: those scores by name, set before ``sample`` is called.
         columns: values of each candidate to store, arrays [n] by name; set by ``sample``.
         ranked_by: name of the column that the sampler ranks the candidates by; None if it ranks by none.

@@ -9,7 +9,10 @@ from recbole_dealrec.scorer.difficulty import (
 from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.effort_cache import EffortCache
 from recbole_dealrec.scorer.gradient_norm import per_sample_gradient_norms
+from recbole_dealrec.scorer.gradient_projection import GradientProjection
+from recbole_dealrec.scorer.gradient_score import GradientSimilarityScorer, LLMGradientScorer
 from recbole_dealrec.scorer.influence import InfluenceScorer
+from recbole_dealrec.scorer.less import LESSScorer
 from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
 from recbole_dealrec.scorer.representation import LLMLossScorer, LLMRepresentationScorer, ValidDistanceScorer
 from recbole_dealrec.scorer.scorer import Scorer, ScorerInputs, get_scorer, register_scorer, scorer_names
@@ -21,7 +24,11 @@ __all__ = [
     "EffortCache",
     "EffortScorer",
     "GraNdScorer",
+    "GradientProjection",
+    "GradientSimilarityScorer",
     "InfluenceScorer",
+    "LESSScorer",
+    "LLMGradientScorer",
     "LLMLossScorer",
     "LLMRepresentationScorer",
     "LossTrajectoryScorer",

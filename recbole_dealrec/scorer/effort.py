@@ -69,10 +69,11 @@ class EffortScorer(Scorer):
     def _gradient_norms(self, names: Sequence[str]) -> Iterator[Callable[[dict[str, Tensor]], np.ndarray]]:
         """Yield a function of a batch's gradient norms for these parameters, [B]; in parts if memory is too small."""
         with self._way(self.llm.network, names) as norms_of:
-            yield lambda batch: in_fitting_parts(norms_of, batch, len(batch["labels"]), _select_rows, np.concatenate)
+            yield lambda batch: in_fitting_parts(norms_of, batch, len(batch["labels"]), select_rows, np.concatenate)
 
 
-def _select_rows(batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
+def select_rows(batch: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    """Return a slice of the rows of a batch."""
     return {name: values[rows] for name, values in batch.items()}
 
 

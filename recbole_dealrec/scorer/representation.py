@@ -17,8 +17,8 @@ _MOST_VALID = 1000
 _MOST_DISTANCES = 500_000_000  # 2 GB of float32
 
 
-class _LLMScorer(Scorer):
-    """Base class of scorers by a forward pass of the language model before fine-tuning.
+class LLMScorer(Scorer):
+    """Base class of scorers by the language model before fine-tuning alone.
 
     Args:
         llm: recommender, whose network is run.
@@ -32,12 +32,12 @@ class _LLMScorer(Scorer):
         self.checkpoint = checkpoint or ScoreCheckpoint()
 
     @classmethod
-    def from_inputs(cls, inputs: ScorerInputs) -> "_LLMScorer":
+    def from_inputs(cls, inputs: ScorerInputs) -> "LLMScorer":
         return cls(inputs.llm, ScoreCheckpoint(inputs.folder))
 
 
 @register_scorer("llm_loss")
-class LLMLossScorer(_LLMScorer):
+class LLMLossScorer(LLMScorer):
     """Mean negative log-likelihood of the target's tokens by the language model before fine-tuning, in nats."""
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
@@ -49,7 +49,7 @@ class LLMLossScorer(_LLMScorer):
 
 
 @register_scorer("llm_representation")
-class LLMRepresentationScorer(_LLMScorer):
+class LLMRepresentationScorer(LLMScorer):
     """Hidden state of the language model before fine-tuning for each history, without the target.
 
     ``LLMRecommender.represent`` defines the hidden state.
@@ -96,17 +96,26 @@ class ValidDistanceScorer(Scorer):
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Return distances, float32 [n, m]."""
-        valid = self._represent_valid(min(_MOST_VALID, max(1, _MOST_DISTANCES // len(samples))))
+        valid = self._represent_valid(most_valid(len(samples)))
         compute = lambda batch: torch.cdist(self.llm.represent(batch), valid).cpu().numpy()  # noqa: E731
         batches = _batches(self.llm, samples, with_targets=True)
         return self.checkpoint.score("valid_distance", samples.rows, batches, compute)
 
     def _represent_valid(self, most: int) -> Tensor:
         """Return representations of at most ``most`` validation samples, [m, d]."""
-        count = len(self.valid_samples)
-        drawn = np.random.default_rng(self.config["seed"]).choice(count, min(count, most), replace=False)
-        batches = self.llm.representation_batches(self.valid_samples[np.sort(drawn)], with_targets=True)
+        drawn = np.sort(drawn_rows(len(self.valid_samples), most, self.config["seed"]))
+        batches = self.llm.representation_batches(self.valid_samples[drawn], with_targets=True)
         return torch.cat([self.llm.represent(batch) for _, batch in batches])
+
+
+def most_valid(n_samples: int) -> int:
+    """Return how many validation samples ``n_samples`` are compared with at most, a number for each pair."""
+    return min(_MOST_VALID, max(1, _MOST_DISTANCES // n_samples))
+
+
+def drawn_rows(count: int, most: int, seed: int) -> np.ndarray:
+    """Draw ``most`` of ``count`` rows, or all if there are fewer; int64, in random order."""
+    return np.random.default_rng(seed).choice(count, min(count, most), replace=False)
 
 
 def _batches(
