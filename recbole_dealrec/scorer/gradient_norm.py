@@ -147,7 +147,9 @@ def _find_targets(model: nn.Module, names: Sequence[str] | None) -> list[Target]
             raise ValueError(f"the model has no parameter {name}")
     if not names:
         raise ValueError("no parameter to compute gradients of: none is named, or none requires grad")
-    targets = {known[name]: Target(name, known[name], {}) for name in names}
+    targets: dict[nn.Parameter, Target] = {}
+    for name in names:
+        targets.setdefault(known[name], Target(name, known[name], {}))  # tied parameters have several names
     for module in model.modules():
         for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             if parameter in targets:

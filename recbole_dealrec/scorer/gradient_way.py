@@ -81,7 +81,9 @@ def _rows_alone(
     """Yield names and a function of one batch that yields each sample's gradients, None for an unused parameter."""
     named = dict(model.named_parameters(remove_duplicate=False))
     names = [name for name in named if named[name].requires_grad] if parameters is None else parameters
-    chosen = {named[name]: name for name in names}
+    chosen: dict[nn.Parameter, str] = {}
+    for name in names:
+        chosen.setdefault(named[name], name)
 
     def rows_of(batch: Mapping[str, Tensor]) -> Iterator[tuple[Tensor | None, ...]]:
         for row, mask in enumerate(batch["attention_mask"].bool()):
