@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recbole_dealrec.scorer.gradient_rule import Outer, dense_gradients
 from recbole_dealrec.scorer.gradient_way import NamedGradients
 
-# The standard deviation of a cosine is 1/32 at most for gradients of many parameters; 100,000 samples take 400 MB.
+# The standard deviation of a cosine's error is then about 1/32; 100,000 samples take 400 MB.
 SIZE = 1024
 
 

@@ -47,7 +47,8 @@ def squared_norms(parts: list[Tensor] | list[Outer], height: int) -> Tensor:
 
 def dense_gradients(terms: list[Tensor] | list[Outer], shape: tuple[int, ...]) -> Tensor:
     """Return the gradients [B, *shape] that are the sums of a rule's results over all uses of a parameter."""
-    return sum(_dense(term, shape[0]) if isinstance(term, Outer) else term.reshape(-1, *shape) for term in terms)
+    first, *others = (_dense(term, shape[0]) if isinstance(term, Outer) else term.reshape(-1, *shape) for term in terms)
+    return sum(others, first)
 
 
 def _dense(outer: Outer, height: int) -> Tensor:

@@ -51,9 +51,9 @@ class AdamMoments:
         """
         first, second = self._moments[name]
         beta1, beta2 = self._betas
-        first = torch.lerp(gradients, first.to(gradients), beta1) / (1 - beta1**self._next)
-        second = torch.lerp(gradients.square(), second.to(gradients), beta2) / (1 - beta2**self._next)
-        return first / second.sqrt_().add_(self._epsilon)
+        first = torch.lerp(gradients, first.to(gradients), beta1).div_(1 - beta1**self._next)
+        second = torch.lerp(gradients.square(), second.to(gradients), beta2).div_(1 - beta2**self._next)
+        return first.div_(second.sqrt_().add_(self._epsilon))
 
 
 @contextmanager

@@ -20,6 +20,9 @@ KEYS = {
     "surrogate_hidden_size": 8, "surrogate_inner_size": 16, "surrogate_epochs": 2, "surrogate_eval_step": 1,
     "surrogate_valid_metric": "NDCG@2", "MAX_ITEM_LIST_LENGTH": 8, "hessian_damping": 1.0,
 }  # fmt: skip
+OF_LLM = {
+    "effort", "gradient_similarity", "less", "llm_gradient", "llm_loss", "llm_representation", "valid_distance",
+}  # fmt: skip
 PART = {"effort_sample_ratio": 0.5}
 
 
@@ -35,6 +38,7 @@ PART = {"effort_sample_ratio": 0.5}
         (["effort"], PART, ["surrogate", LLM, "surrogate 1", "influence", "effort"]),
         (["influence", "effort"], PART, ["surrogate", "surrogate 1", "influence", LLM, "effort"]),
         (["effort", "valid_distance"], {}, [LLM, "effort", "valid_distance"]),
+        (["gradient_similarity", "less"], {}, [LLM, "llm_gradient", "gradient_similarity", "less"]),
         (
             ["surrogate_representation", "llm_representation"],
             {},
@@ -51,8 +55,8 @@ def test_what_is_needed_comes_before_and_once(ten, names, keys, expected):
 
 def test_which_scores_are_computed_on_the_language_model(ten):
     found = {name for name in scorer_names() if needs_llm(ten(**KEYS), name)}
-    assert found == {"effort", "llm_loss", "llm_representation", "valid_distance"}
-    assert len(scorer_names()) == 10
+    assert found == OF_LLM
+    assert len(scorer_names()) == 13
 
 
 def test_a_registered_scorer_is_found_by_its_name(monkeypatch):
@@ -164,7 +168,7 @@ def test_a_scorer_is_given_what_it_needs_and_no_more(scoring_of, monkeypatch):
     assert set(given) == set(scorer_names())
     for name, inputs in given.items():
         assert (inputs.watch_training is not None) == (name == "loss_trajectory")
-        assert (inputs.llm is not None) == (name in ("effort", "llm_loss", "llm_representation", "valid_distance"))
+        assert (inputs.llm is not None) == (name in OF_LLM)
         number = {"influence": 2, "el2n": 2, "grand": 2, "effort": 1, "surrogate_representation": 1}.get(name, 0)
         assert len(inputs.surrogates) == number, name
     assert "influence" in given["effort"].scores
