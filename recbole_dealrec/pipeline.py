@@ -261,7 +261,7 @@ class Pipeline:
         result = {
             **result,
             **verdict(self.config, result),
-            "selected_by": {name: card[name] for name in ("sampler", "model")},
+            "selected_by": {name: card[name] for name in ("sampler", "model")} | {"sees": list(self.job.sampler.sees)},
             "n_candidates": len(self.samples),
             "seconds": self.seconds(),
             "memory_mib": {name: record["memory"] for name, record in records(self.folder).items()},

@@ -261,6 +261,7 @@ def _rows(jobs: Sequence[Job], last: str) -> Iterator[dict[str, Any]]:
         CONSOLE.info(f"{_told(job)}, seed {named['seed']}; run folder {job.folders().run}")
         result, run_dir = _run(job, scoring, None, last)
         if last == LAST_STEPS[-1]:
+            named["sees"] = ", ".join(result["selected_by"]["sees"])
             named |= {**result["unrounded"], **_costs(result["seconds"])}
         yield {**named, "run_dir": run_dir}
 

@@ -25,7 +25,7 @@ from recbole_dealrec.report.comparison_table import (
     write_comparison,
     yardstick_values,
 )
-from recbole_dealrec.report.finding import findings
+from recbole_dealrec.report.finding import findings, validation_note
 from recbole_dealrec.report.latex import escape
 from recbole_dealrec.store.files import read_json
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
@@ -37,12 +37,14 @@ C = {"recall@10": [0.1, 0.1, 0.7], "ndcg@10": [0.2, 0.1, 0.6]}
 
 
 NO_YARDSTICKS = pd.DataFrame()
+SEES = {"TargetFrequency": "training, validation targets", "C": "training, validation histories, validation targets"}
 
 
 def rows_of(**samplers):
     return pd.DataFrame(
         {
-            "sampler": name, "seed": seed, **{metric: values[seed] for metric, values in metrics.items()},
+            "sampler": name, "seed": seed, "sees": SEES.get(name, "training"),
+            **{metric: values[seed] for metric, values in metrics.items()},
             "selection seconds": 10.0 * (seed + 1), "fine-tuning seconds": 5.0, "evaluation seconds": 2.0,
             "run_dir": f"saved/d-M-{name}-{seed}",
         }
@@ -249,6 +251,27 @@ def test_latex_is_escaped():
     )
 
 
+def test_what_samplers_see_of_the_validation_part_is_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    runs = rows_of(A=A, C=C, Random=B, TargetFrequency=FAR)
+    table = comparison_table(runs, KNN)
+    assert dict(zip(table["method"], table["sees"], strict=True)) == {
+        "A": "training", "C": SEES["C"], "Random": "training", "TargetFrequency": SEES["TargetFrequency"],
+        "item kNN": None,
+    }  # fmt: skip
+    told = "Samplers that see the validation part: C (histories, targets), TargetFrequency (targets)."
+    assert validation_note(table) == told and validation_note(table_of(A=A, Random=B)) == ""
+    log_comparison(table, tmp_path, "recall@10")
+    assert told in " ".join("\n".join(caplog.messages).split())
+    folder = write_comparison(tmp_path, runs, table)
+    assert told in (folder / "comparison.tex").read_text()
+    assert pd.read_csv(folder / "runs.csv")["sees"].tolist() == runs["sees"].tolist()
+    page = page_of(tmp_path, A=A, C=C, Random=B, TargetFrequency=FAR)
+    assert told in page
+    (header, *rows) = html_rows(page.split("<nav>")[1])
+    assert header[-1] == "sees" and [row[-1] for row in rows[:2]] == ["training", SEES["C"]]
+
+
 def test_two_seeds_have_no_marks_in_latex(tmp_path):
     runs = rows_of(A={"recall@10": [0.8, 0.81]}, Random={"recall@10": [0.2, 0.22]})
     latex = (write_comparison(tmp_path, runs, comparison_table(runs, NO_YARDSTICKS)) / "comparison.tex").read_text()
@@ -352,6 +375,7 @@ def test_metrics_are_compared_unrounded(compared):
     runs, table = compared[0]["runs"], compared[0]["table"]
     results = [read_json(Path(folder) / "result.json") for folder in runs["run_dir"]]
     for row, result in zip(runs.to_dict("records"), results, strict=True):
+        assert row["sees"] == SEES.get(row["sampler"], "training") == ", ".join(result["selected_by"]["sees"])
         assert result["unrounded"].keys() == result["test_result"].keys()
         for metric, value in result["unrounded"].items():
             assert row[metric] == value and round(value, 4) == result["test_result"][metric]
@@ -426,7 +450,7 @@ def test_the_page_begins_with_the_answer_and_links_to_the_runs(compared):
     assert "<li>Two seeds: no conclusion. A test needs 3.</li>" in answer and "p values" not in rest
     assert all(f'"y":["{method}"]' in answer for method in table["method"].unique())
     (header, *rows), methods = html_rows(rest), list(table["method"].unique())
-    assert header[1:] == ["recall@10", "ndcg@10"] and [row[0] for row in rows[: len(methods)]] == methods
+    assert header[1:] == ["recall@10", "ndcg@10", "sees"] and [row[0] for row in rows[: len(methods)]] == methods
     for row in table.to_dict("records"):
         shown = [row["mean"], *([row["low"], row["high"]] if row["low"] < row["high"] else [])]
         assert all(f'<data value="{float(value)!r}">' in rest for value in shown), row

@@ -18,7 +18,7 @@ from recbole_dealrec.scorer.scoring import needs_llm
 from recbole_dealrec.scorer.warm_up import EPOCHS
 
 _POOL = 512  # candidates that a batch is taken from
-_MOST_GOALS = 1000  # validation samples that samples are compared with in a run
+_MOST_GOALS = 1000  # validation samples that candidates are compared with in a run
 
 
 class PartScoring:
@@ -59,9 +59,10 @@ class PartScoring:
         # The warm-up of LESS trains on the batch, whose scoring is a pass of EPOCHS + 2.
         warm_up = EPOCHS * min(self.n, WARM_UP_SAMPLES)
         shares = {
-            "effort": part_size(self.n, run["effort_sample_ratio"]), "valid_distance": (self.n + goals) / 2,
-            "gradient_similarity": goals, "less": (self.n + goals + warm_up) / (EPOCHS + 2),
+            "effort": part_size(self.n, run["effort_sample_ratio"]), "gradient_similarity": goals,
+            "less": (self.n + goals + warm_up) / (EPOCHS + 2),
         }  # fmt: skip
+        shares |= dict.fromkeys(("valid_distance", "valid_similarity"), (self.n + goals) / 2)
         seconds = timed(lambda rows: self._score(name, self._scorer(name, pool[rows]), pool[rows]), rows)
         return scored * seconds * shares.get(name, self.n) / len(rows)
 

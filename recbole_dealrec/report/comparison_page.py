@@ -9,7 +9,7 @@ import pandas as pd
 
 from recbole_dealrec.report import figure
 from recbole_dealrec.report.comparison_table import COSTS
-from recbole_dealrec.report.finding import AGAINST, findings, too_few_seeds
+from recbole_dealrec.report.finding import AGAINST, findings, too_few_seeds, validation_note
 from recbole_dealrec.report.page import render
 from recbole_dealrec.store.files import atomic_path, read_json
 
@@ -40,6 +40,8 @@ def write_comparison_report(folder: Path, runs: pd.DataFrame, table: pd.DataFram
         headline_figure=_intervals(by_quantity[headline], headline) if headline else "",
         findings=findings(table, headline) if headline else [],
         few=too_few_seeds(table),
+        sees=dict(zip(runs["sampler"], runs["sees"], strict=True)),
+        validation_note=validation_note(table),
         cells={(row["method"], row["quantity"]): row for row in table.to_dict("records")},
         metrics=metrics,
         metric_figures=[(name, _intervals(by_quantity[name], name)) for name in metrics if name != headline],

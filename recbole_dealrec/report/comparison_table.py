@@ -1,6 +1,7 @@
 """Comparison of samplers: means over seeds, yardsticks, paired tests, costs."""
 
 import hashlib
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from recbole.evaluator.register import smaller_metrics
 from scipy.stats import t as student_t
 from scipy.stats import ttest_rel
 
-from recbole_dealrec.report.finding import AGAINST, LEAST_SEEDS, SIGNIFICANT, findings, too_few_seeds
+from recbole_dealrec.report.finding import AGAINST, LEAST_SEEDS, SIGNIFICANT, findings, too_few_seeds, validation_note
 from recbole_dealrec.report.latex import escape, latex_table
 from recbole_dealrec.store.console import CONSOLE, line_width
 from recbole_dealrec.store.files import atomic_path, read_json
@@ -19,7 +20,7 @@ from recbole_dealrec.store.files import atomic_path, read_json
 COSTS = ["selection seconds", "fine-tuning seconds", "evaluation seconds"]
 REFERENCES = ("Random", "TargetFrequency")  # samplers that cost nothing; the others are tested against them
 _MARKS = dict(zip(REFERENCES, (r"*", r"\dagger"), strict=True))
-_RUN_KEYS = ["sampler", "seed", "run_dir"]
+_RUN_KEYS = ["sampler", "seed", "sees", "run_dir"]
 _ROUNDING = 1e-12  # of differences of metrics
 
 
@@ -30,22 +31,23 @@ def comparison_table(runs: pd.DataFrame, yardsticks: pd.DataFrame) -> pd.DataFra
     are corrected together by Holm's method.
 
     Args:
-        runs: a row for each sampler and seed: ``sampler``, ``seed``, ``run_dir``, metrics and costs (seconds; of the
-            selection with all surrogates and scores it needs, but not with the language model, which every run needs).
-            Every sampler has the same seeds.
+        runs: a row for each sampler and seed: ``sampler``, ``seed``, ``sees`` (the parts of the data that its choice
+            depends on, as a text), ``run_dir``, metrics and costs (seconds; of the selection with all surrogates and
+            scores it needs, but not with the language model, which every run needs). Every sampler has the same seeds.
         yardsticks: the result of ``yardstick_values``.
 
     Returns:
-        A row for each quantity and method: ``quantity``, ``method``, ``kind`` (sampler or yardstick), ``mean``, ``std``
-        (of a sample, NaN for one seed), ``seeds`` (their number), ``low`` and ``high`` (95 % confidence interval of the
-        mean, Student's t, not below 0; NaN for one seed), ``best`` (whether it is the best sampler of a metric), and
-        for each reference that was compared with others ``p against <reference>``. There is no p below three seeds or
-        if all differences are equal.
+        A row for each quantity and method: ``quantity``, ``method``, ``kind`` (sampler or yardstick), ``sees`` (of a
+        sampler), ``mean``, ``std`` (of a sample, NaN for one seed), ``seeds`` (their number), ``low`` and ``high``
+        (95 % confidence interval of the mean, Student's t, not below 0; NaN for one seed), ``best`` (whether it is the
+        best sampler of a metric), and for each reference that was compared with others ``p against <reference>``. There
+        is no p below three seeds or if all differences are equal.
     """
     metrics = [name for name in runs if name not in [*_RUN_KEYS, *COSTS]]
+    sees = dict(zip(runs["sampler"], runs["sees"], strict=True))
     kinds = {"sampler": runs.rename(columns={"sampler": "method"}), "yardstick": yardsticks}
     table = pd.DataFrame(
-        {"quantity": quantity, "method": method, "kind": kind}
+        {"quantity": quantity, "method": method, "kind": kind, "sees": sees.get(method)}
         | {"mean": found.mean(), "std": found.std(), "seeds": len(found)}
         for quantity in [*metrics, *COSTS]
         for kind, values in kinds.items()
@@ -171,6 +173,8 @@ def log_comparison(table: pd.DataFrame, folder: Path, headline: str | None) -> N
     CONSOLE.info("\n".join(lines))
     for finding in findings(table, headline) if headline else []:
         CONSOLE.info(finding)
+    if note := validation_note(table):
+        CONSOLE.info(textwrap.fill(note, line_width()))
     CONSOLE.info(f"seconds\n{_drawn(table[is_cost], _spread)}")
     CONSOLE.info(f"report: {folder / 'report.html'}; the same folder has the tables as CSV and LaTeX, and runs.csv")
 
@@ -219,7 +223,7 @@ def _latex(table: pd.DataFrame, name: str) -> str:
     is_sampler = metrics.index.isin(table.loc[table["kind"] == "sampler", "method"])
     groups = [group for group in (metrics[is_sampler], metrics[~is_sampler]) if len(group)]
     caption = f"{escape(name)}: test metrics, {over}; the best sampler is bold."
-    captions = [caption, (too_few_seeds(table) or told) if told else ""], f"{escape(name)}: seconds, {over}."
-    seconds = latex_table([_cells(table[is_cost], cell)], captions[1])
+    captions = [caption, escape(validation_note(table)), (too_few_seeds(table) or told) if told else ""]
+    seconds = latex_table([_cells(table[is_cost], cell)], f"{escape(name)}: seconds, {over}.")
     needs = "% \\usepackage{booktabs,graphicx}\n"
-    return f"{needs}{latex_table(groups, ' '.join(filter(None, captions[0])))}\n{seconds}"
+    return f"{needs}{latex_table(groups, ' '.join(filter(None, captions)))}\n{seconds}"

@@ -32,6 +32,17 @@ def too_few_seeds(table: pd.DataFrame) -> str:
     return f"{['One seed', 'Two seeds'][seeds - 1]}: no conclusion." if seeds < LEAST_SEEDS else ""
 
 
+def validation_note(table: pd.DataFrame) -> str:
+    """Return a sentence that names the samplers whose choice depends on the validation part; empty if there is none.
+
+    Args:
+        table: the result of ``comparison_table``.
+    """
+    seen = table[table["kind"] == "sampler"].set_index("method")["sees"].str.partition(", ")[2]
+    told = [f"{method} ({parts.replace('validation ', '')})" for method, parts in seen.to_dict().items() if parts]
+    return f"Samplers that see the validation part: {', '.join(told)}." if told else ""
+
+
 def _finding(metric: str, name: str, reference: str, means: pd.Series, p: float) -> str:
     shown = f"{means[name]:.4f} to {means[reference]:.4f}"
     if p != p:

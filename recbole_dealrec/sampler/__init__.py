@@ -9,6 +9,7 @@ from recbole_dealrec.sampler.dealrec import (
     InfluenceOnlySampler,
     overall_score,
 )
+from recbole_dealrec.sampler.facility import FacilityLocationSampler
 from recbole_dealrec.sampler.few_shot import FewShotSampler, get_sampler, register_sampler, sampler_names
 from recbole_dealrec.sampler.free_draw import (
     LongestSampler,
@@ -28,12 +29,15 @@ from recbole_dealrec.sampler.importance import (
     LossTopSampler,
 )
 from recbole_dealrec.sampler.random import FullSampler, RandomSampler
+from recbole_dealrec.sampler.rds import RDSPlusSampler
+from recbole_dealrec.sampler.round_robin import round_robin
 
 __all__ = [
     "CCSSampler",
     "DEALRecSampler",
     "EL2NSampler",
     "EffortOnlySampler",
+    "FacilityLocationSampler",
     "FewShotSampler",
     "FullSampler",
     "GORACSSampler",
@@ -47,6 +51,7 @@ __all__ = [
     "LossMiddleSampler",
     "LossTopSampler",
     "PopularSampler",
+    "RDSPlusSampler",
     "RandomSampler",
     "RecRankerSampler",
     "RecentSampler",
@@ -58,5 +63,6 @@ __all__ = [
     "get_sampler",
     "overall_score",
     "register_sampler",
+    "round_robin",
     "sampler_names",
 ]

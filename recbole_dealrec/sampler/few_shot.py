@@ -10,6 +10,7 @@ from recbole_dealrec.config import Config, Key
 from recbole_dealrec.config.registry import SAMPLERS
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
+from recbole_dealrec.scorer.scoring import seen_parts
 
 _SHARE, _LEAST = 0.02, 64  # of n_fewshot: auto; the paper selects 2 % of Games
 _MANY = 0.2  # share of the candidates
@@ -27,7 +28,7 @@ class FewShotSampler(ABC):
         needs: names of the scores that ``sample`` reads. Numbers, float64 [n]: ``influence``, ``effort``, ``grand``,
             ``el2n``, ``llm_loss``, ``target_frequency``, ``gradient_similarity``. Vectors, float32 [n, d]:
             ``loss_trajectory``, ``surrogate_representation``, ``llm_representation``, ``valid_distance``,
-            ``llm_gradient``, ``less``.
+            ``valid_similarity``, ``llm_gradient``, ``less``.
         scores: those scores by name, set before ``sample`` is called.
         columns: values of each candidate to store, arrays [n] by name; set by ``sample``.
         ranked_by: name of the column that the sampler ranks the candidates by; None if it ranks by none.
@@ -40,6 +41,15 @@ class FewShotSampler(ABC):
         self.config = config
         self.scores: Mapping[str, np.ndarray] = {}
         self.columns: dict[str, np.ndarray] = {}
+
+    @property
+    def sees(self) -> tuple[str, ...]:
+        """Return the parts of the data that the choice depends on: training, validation histories, validation targets.
+
+        They follow from ``needs`` and the configuration. Early stopping, which sees the validation part in every run,
+        is not counted.
+        """
+        return seen_parts(self.config, self.needs)
 
     @abstractmethod
     def sample(self, samples: CandidateSamples) -> np.ndarray:
@@ -89,6 +99,23 @@ def report_excluded(finite: np.ndarray) -> None:
     excluded = int(np.count_nonzero(~finite))
     if excluded:
         getLogger().warning(f"{excluded} samples have a score that is not finite and are excluded")
+
+
+def finite_rows(finite: np.ndarray, n_fewshot: int) -> np.ndarray:
+    """Return the indices of the samples whose scores are all finite, int64; log how many are excluded.
+
+    Args:
+        finite: bool [n], whether all scores of a sample are finite.
+        n_fewshot: number of samples to choose of them.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    report_excluded(finite)
+    kept = np.flatnonzero(finite)
+    if len(kept) < n_fewshot:
+        raise ValueError(f"n_fewshot is {n_fewshot}, but only {len(kept)} samples have finite scores")
+    return kept
 
 
 def register_sampler(name: str, keys: Iterable[Key] = ()) -> Callable[[type[FewShotSampler]], type[FewShotSampler]]:

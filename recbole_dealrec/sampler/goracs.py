@@ -5,10 +5,9 @@ import numpy as np
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler, report_excluded
+from recbole_dealrec.sampler.facility import chunks, cover_greedily
+from recbole_dealrec.sampler.few_shot import FewShotSampler, finite_rows, register_sampler
 
-_CHUNK = 4096  # most rows of a temporary array
-_LAZY_ROWS = 64  # gains computed at a time; most choices need only the first of these batches
 _MOST_SWAPS = 100  # as in the released code
 _MOST_TRIALS = 30  # transports solved for a swap; 900 (released code) take 18 times as long, for 1 to 2 % less cost
 
@@ -44,8 +43,7 @@ class GORACSSampler(FewShotSampler):
         effort, distance = self.scores["effort"], self.scores["valid_distance"]
         self.columns = {"effort": effort}
         finite = np.isfinite(effort) & np.isfinite(distance).all(axis=1)
-        report_excluded(finite)
-        kept = np.flatnonzero(finite)
+        kept = finite_rows(finite, self.config["n_fewshot"])
         if len(kept) < len(finite):
             distance, effort = distance[kept], effort[kept]
         cost = transport_cost(distance, effort, self.config["effort_weight"])
@@ -83,49 +81,6 @@ def transport_distance(cost: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]
     return float(value), log["u"], log["v"]
 
 
-def cover_greedily(cost: np.ndarray, n_fewshot: int) -> np.ndarray:
-    """Choose rows by greedy facility location: each row lowers the sum of the column minima most.
-
-    Once no row lowers the sum, the minima are reset, and further rows cover the columns again. Gains only fall while
-    rows are added, so a gain computed earlier is an upper bound, and each choice computes few gains.
-
-    Args:
-        cost: [n, m].
-        n_fewshot: number of rows to choose, at most n.
-
-    Returns:
-        int64 [n_fewshot], in the order of choice.
-    """
-    ceiling = cost.max(axis=0)
-    chosen: list[int] = []
-    minima, bounds = ceiling, np.full(len(cost), np.inf)
-    while len(chosen) < n_fewshot:
-        best = _largest_gain(cost, minima, bounds)
-        if bounds[best] <= 0 and minima is not ceiling:
-            minima, bounds = ceiling, np.full(len(cost), np.inf)
-            bounds[chosen] = -np.inf
-            continue
-        chosen.append(best)
-        bounds[best] = -np.inf
-        minima = np.minimum(minima, cost[best])
-    return np.array(chosen, dtype=np.int64)
-
-
-def _largest_gain(cost: np.ndarray, minima: np.ndarray, bounds: np.ndarray) -> int:
-    """Return the row of the largest gain; update ``bounds`` where a gain is computed."""
-    stale = bounds.copy()
-    rows = np.flatnonzero(stale == np.inf)
-    while True:
-        for part in _chunks(rows):
-            bounds[part] = np.maximum(minima - cost[part], 0).sum(axis=1, dtype=np.float64)
-        stale[rows] = -np.inf
-        best = int(np.where(stale == -np.inf, bounds, -np.inf).argmax())
-        if bounds[best] >= stale.max():
-            return best
-        rows = np.argpartition(stale, -min(_LAZY_ROWS, len(stale)))[-_LAZY_ROWS:]
-        rows = rows[stale[rows] > -np.inf]
-
-
 def improve_by_swaps(cost: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Replace chosen rows by others while that lowers ``transport_distance``; return int64 [k].
 
@@ -148,15 +103,10 @@ def improve_by_swaps(cost: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 def _promising_swaps(cost: np.ndarray, chosen: np.ndarray, f: np.ndarray, g: np.ndarray) -> np.ndarray:
     """Return pairs (place in ``chosen``, new row) that may lower the distance, lowest bound first; int64 [p, 2]."""
-    potential = np.concatenate([(cost[rows] - g).min(axis=1) for rows in _chunks(np.arange(len(cost)))])
+    potential = np.concatenate([(cost[rows] - g).min(axis=1) for rows in chunks(np.arange(len(cost)))])
     potential[chosen] = np.inf
     rows, places = np.argsort(potential)[:_MOST_TRIALS], np.argsort(-f)[:_MOST_TRIALS]
     change = potential[rows] - f[places, None]
     order = np.argsort(change, axis=None)[:_MOST_TRIALS]
     place, row = np.unravel_index(order[change.flat[order] < 0], change.shape)
     return np.column_stack([places[place], rows[row]])
-
-
-def _chunks(rows: np.ndarray) -> list[np.ndarray]:
-    """Split row indices into chunks of at most ``_CHUNK``."""
-    return np.array_split(rows, len(rows) // _CHUNK + 1)

@@ -26,7 +26,7 @@ _SHARED = ("sampler", "n_fewshot", "samples_per_user", "selection_part")  # keys
 _NAMED = ("dataset", "model", "sampler")
 _TYPES = {
     "data": str, **dict.fromkeys(_NAMED, str), "indices": list, "users": list, "targets": list, "keys": dict,
-    "versions": dict, "steps": dict,
+    "versions": dict, "steps": dict, "sees": list,
 }  # fmt: skip
 _PACKAGES = ("recbole", "torch", "transformers", "peft", "numpy")
 
@@ -49,9 +49,10 @@ def selection_card(
 
     Returns:
         ``dataset``, ``model`` and ``sampler``; ``data``, the fingerprint of the data; ``indices``, ``users`` and
-        ``targets`` of the selected samples; ``validation_seen``, in words, what the selection could see of the
-        validation part; ``keys``, the configuration up to the selection; ``versions`` of packages;
-        ``steps``, the records of the steps that the selection needs, without loading the language model.
+        ``targets`` of the selected samples; ``sees``, the parts of the data that the choice depends on, and
+        ``validation_seen``, in words, which rows of the validation part; ``keys``, the configuration up to the
+        selection; ``versions`` of packages; ``steps``, the records of the steps that the selection needs, without
+        loading the language model.
     """
     if isinstance(sampler, GivenSampler):
         return sampler.card
@@ -62,6 +63,7 @@ def selection_card(
         **{name: values[name] for name in _NAMED},
         "data": splits.fingerprint,
         **_named_samples(splits, samples, indices),
+        "sees": list(sampler.sees),
         "validation_seen": seen_text(values["selection_part"], len(splits.for_selection.valid), len(splits.valid)),
         "keys": {name: value for name, value in values.items() if key_of(name).step in before and name not in _NAMED},
         "versions": {**own, **{name: version(name) for name in _PACKAGES}},
@@ -147,6 +149,11 @@ class GivenSampler(FewShotSampler):
     def origin(self) -> Card:
         """Return the card without the cost, which is only reported and changes no result."""
         return {name: value for name, value in self.card.items() if name != "steps"}
+
+    @property
+    def sees(self) -> tuple[str, ...]:
+        """Return what the other run's choice depends on."""
+        return tuple(self.card["sees"])
 
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         origin = f"{self.card['sampler']} for {self.card['model']}"

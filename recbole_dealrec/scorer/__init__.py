@@ -14,7 +14,12 @@ from recbole_dealrec.scorer.gradient_score import GradientSimilarityScorer, LLMG
 from recbole_dealrec.scorer.influence import InfluenceScorer
 from recbole_dealrec.scorer.less import LESSScorer
 from recbole_dealrec.scorer.partial_effort import PartialEffortScorer
-from recbole_dealrec.scorer.representation import LLMLossScorer, LLMRepresentationScorer, ValidDistanceScorer
+from recbole_dealrec.scorer.representation import (
+    LLMLossScorer,
+    LLMRepresentationScorer,
+    ValidDistanceScorer,
+    ValidSimilarityScorer,
+)
 from recbole_dealrec.scorer.scorer import Scorer, ScorerInputs, get_scorer, register_scorer, scorer_names
 from recbole_dealrec.scorer.solver import inverse_hvp
 from recbole_dealrec.scorer.target_frequency import TargetFrequencyScorer
@@ -38,6 +43,7 @@ __all__ = [
     "SurrogateRepresentationScorer",
     "TargetFrequencyScorer",
     "ValidDistanceScorer",
+    "ValidSimilarityScorer",
     "get_scorer",
     "inverse_hvp",
     "per_sample_gradient_norms",

@@ -4,16 +4,32 @@ The transforms of ``torch.func`` wrap every tensor, so they fail if the forward 
 network that builds its graphs there. PyTorch's own dual numbers and graphs wrap no tensor.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import jvp, vjp
 from torch.utils._pytree import tree_map
 
 Named = dict[str, Tensor]
+
+
+@contextmanager
+def differentiable(surrogate: nn.Module) -> Iterator[None]:
+    """Set evaluation mode, in which forward-mode and second derivatives can be computed."""
+    was_training = surrogate.training
+    surrogate.eval()
+    try:
+        # cuDNN's recurrent kernels have no second derivative.
+        recurrent = any(isinstance(module, nn.RNNBase) for module in surrogate.modules())
+        # No graph is needed outside the transforms of torch.func, which differentiate under no_grad, too.
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=not recurrent):
+            yield
+    finally:
+        surrogate.train(was_training)
 
 
 class Derivatives(NamedTuple):

@@ -13,7 +13,14 @@ from recbole_dealrec.scorer.effort import chosen_parameters, select_rows
 from recbole_dealrec.scorer.gradient_projection import GradientProjection
 from recbole_dealrec.scorer.gradient_way import fastest_gradients
 from recbole_dealrec.scorer.representation import LLMScorer, drawn_rows, most_valid
-from recbole_dealrec.scorer.scorer import LLM, Scorer, ScorerInputs, register_scorer
+from recbole_dealrec.scorer.scorer import (
+    LLM,
+    VALID_HISTORIES,
+    VALID_TARGETS,
+    Scorer,
+    ScorerInputs,
+    register_scorer,
+)
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
 
 Batch = Mapping[str, Tensor]
@@ -49,6 +56,7 @@ class GradientSimilarityScorer(Scorer):
     """
 
     needs = (LLM, "llm_gradient")
+    sees = (VALID_HISTORIES, VALID_TARGETS)
 
     def __init__(self, llm: LLMRecommender, valid_samples: CandidateSamples, gradients: np.ndarray) -> None:
         self.llm = llm

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from logging import getLogger
 from typing import Any, NamedTuple
 
@@ -17,8 +16,15 @@ from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate.surrogate import surrogate_batches
 from recbole_dealrec.scorer import solver
-from recbole_dealrec.scorer.derivative import DERIVATIVES, Derivatives
-from recbole_dealrec.scorer.scorer import SURROGATES, Scorer, ScorerInputs, register_scorer
+from recbole_dealrec.scorer.derivative import DERIVATIVES, Derivatives, differentiable
+from recbole_dealrec.scorer.scorer import (
+    SURROGATES,
+    VALID_HISTORIES,
+    VALID_TARGETS,
+    Scorer,
+    ScorerInputs,
+    register_scorer,
+)
 from recbole_dealrec.scorer.surrogate_loss import chosen_parameters, outputs_of
 from recbole_dealrec.store.console import progress_bar
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint, with_progress
@@ -57,6 +63,10 @@ class InfluenceScorer(Scorer):
         self.checkpoint = checkpoint or ScoreCheckpoint()
 
     @classmethod
+    def seen(cls, config: Config) -> tuple[str, ...]:
+        return (VALID_HISTORIES, VALID_TARGETS) if config["influence_on"] == "valid" else ()
+
+    @classmethod
     def from_inputs(cls, inputs: ScorerInputs) -> "InfluenceScorer":
         on_valid = inputs.config["influence_on"] == "valid"
         risk_samples = CandidateSamples.from_dataset(inputs.splits.valid) if on_valid else None
@@ -64,7 +74,7 @@ class InfluenceScorer(Scorer):
 
     @classmethod
     def check(cls, surrogate: nn.Module, config: Config, samples: CandidateSamples) -> None:
-        with _differentiable(surrogate):
+        with differentiable(surrogate):
             tried_problem(surrogate, config, samples)
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
@@ -80,7 +90,7 @@ class InfluenceScorer(Scorer):
 
     def _score(self, number: int, samples: CandidateSamples, risk: CandidateSamples) -> np.ndarray:
         surrogate, checkpoint = self.surrogates[number], self.checkpoint
-        with _differentiable(surrogate):
+        with differentiable(surrogate):
             problem = tried_problem(surrogate, self.config, samples[:2])
             solve = lambda: problem.solve(samples, problem.mean_gradient(risk)).cpu().numpy()  # noqa: E731
             solution = checkpoint.compute_on_main(f"influence-solution-{number}", samples.rows, solve)
@@ -94,21 +104,6 @@ class _Batch(NamedTuple):
 
     inputs: Any
     targets: Tensor
-
-
-@contextmanager
-def _differentiable(surrogate: nn.Module) -> Iterator[None]:
-    """Set evaluation mode, in which forward-mode and second derivatives can be computed."""
-    was_training = surrogate.training
-    surrogate.eval()
-    try:
-        # cuDNN's recurrent kernels have no second derivative.
-        recurrent = any(isinstance(module, nn.RNNBase) for module in surrogate.modules())
-        # No graph is needed outside the transforms of torch.func, which differentiate under no_grad, too.
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=not recurrent):
-            yield
-    finally:
-        surrogate.train(was_training)
 
 
 class Problem:

@@ -12,7 +12,7 @@ from recbole_dealrec.scorer.gradient_score import (
     valid_gradients,
 )
 from recbole_dealrec.scorer.representation import LLMScorer, drawn_rows, most_valid
-from recbole_dealrec.scorer.scorer import ScorerInputs, register_scorer
+from recbole_dealrec.scorer.scorer import VALID_HISTORIES, VALID_TARGETS, ScorerInputs, register_scorer
 from recbole_dealrec.scorer.warm_up import warmed_up
 from recbole_dealrec.store.score_checkpoint import ScoreCheckpoint
 
@@ -38,6 +38,8 @@ class LESSScorer(LLMScorer):
             would be more than 500 million cosines.
         checkpoint: stores the cosines while they are computed; the training before them is repeated.
     """
+
+    sees = (VALID_HISTORIES, VALID_TARGETS)
 
     def __init__(
         self, llm: LLMRecommender, valid_samples: CandidateSamples, checkpoint: ScoreCheckpoint | None = None

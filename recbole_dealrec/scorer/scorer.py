@@ -16,6 +16,8 @@ from recbole_dealrec.store.run_folder import RunFolder
 
 # Inputs of scorers other than scores: first surrogate, all surrogates, training of the first one, language model.
 SURROGATE, SURROGATES, TRAINING, LLM = MADE = "surrogate", "surrogates", "training", "language model"
+# Parts of the data that a selection depends on; every selection depends on the first.
+TRAIN, VALID_HISTORIES, VALID_TARGETS = PARTS = "training", "validation histories", "validation targets"
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,22 @@ class Scorer(ABC):
 
     Attributes:
         needs: required inputs: ``SURROGATE``, ``SURROGATES``, ``TRAINING``, ``LLM``, or names of scores.
+        sees: what the scores themselves depend on in the validation part: ``VALID_HISTORIES``, ``VALID_TARGETS``.
+            What its inputs depend on is not named again.
     """
 
     needs: tuple[str, ...] = ()
+    sees: tuple[str, ...] = ()
 
     @classmethod
     def needed(cls, config: Config) -> tuple[str, ...]:
         """Return the required inputs under a configuration."""
         return cls.needs
+
+    @classmethod
+    def seen(cls, config: Config) -> tuple[str, ...]:
+        """Return what the scores themselves depend on in the validation part under a configuration."""
+        return cls.sees
 
     @classmethod
     def check(cls, surrogate: nn.Module, config: Config, samples: CandidateSamples) -> None:

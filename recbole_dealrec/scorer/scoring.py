@@ -18,8 +18,10 @@ from recbole_dealrec.model.surrogate.surrogate import SurrogateFiles, surrogate_
 from recbole_dealrec.scorer.scorer import (
     LLM,
     MADE,
+    PARTS,
     SURROGATE,
     SURROGATES,
+    TRAIN,
     TRAINING,
     Scorer,
     ScorerInputs,
@@ -224,6 +226,15 @@ def step_outputs(config: Config, folders: Folders, name: str) -> tuple[Path, tup
 def score_names(config: Config, names: Iterable[str]) -> list[str]:
     """Return the names of some scores and of those that they need, in order."""
     return [name for name in scoring_steps(config, names) if name in scorer_names()]
+
+
+def seen_parts(config: Config, names: Iterable[str]) -> tuple[str, ...]:
+    """Return what a selection by some scores depends on: the training part, and what they see of the validation part.
+
+    Early stopping of surrogates is not counted: it sees the validation part in every run, as that of fine-tuning does.
+    """
+    seen = {TRAIN}.union(*(get_scorer(name).seen(config) for name in score_names(config, names)))
+    return tuple(part for part in PARTS if part in seen)
 
 
 def needs_surrogate(config: Config, names: Iterable[str]) -> bool:

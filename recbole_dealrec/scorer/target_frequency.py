@@ -3,7 +3,7 @@
 import numpy as np
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.scorer.scorer import Scorer, ScorerInputs, register_scorer
+from recbole_dealrec.scorer.scorer import VALID_TARGETS, Scorer, ScorerInputs, register_scorer
 
 
 @register_scorer("target_frequency")
@@ -15,6 +15,8 @@ class TargetFrequencyScorer(Scorer):
     Args:
         valid_targets: targets of the validation part as internal item ids, int64 [m].
     """
+
+    sees = (VALID_TARGETS,)
 
     def __init__(self, valid_targets: np.ndarray) -> None:
         self.valid_targets = valid_targets

@@ -1,4 +1,4 @@
-"""GORACS: the greedy stage against the plain one, swaps against the optimum over all subsets, transport by its dual."""
+"""GORACS: swaps against the optimum over all subsets, transport by its dual."""
 
 import itertools
 import sys
@@ -7,50 +7,14 @@ import numpy as np
 import pytest
 
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.sampler import get_sampler, goracs
-from recbole_dealrec.sampler.goracs import cover_greedily, improve_by_swaps, transport_cost, transport_distance
+from recbole_dealrec.sampler import get_sampler
+from recbole_dealrec.sampler.facility import cover_greedily
+from recbole_dealrec.sampler.goracs import improve_by_swaps, transport_cost, transport_distance
 
 
 @pytest.fixture
 def pot():
     return pytest.importorskip("ot", reason="POT is an optional extra")
-
-
-def plain_greedy(cost, n_fewshot):
-    """Every gain measured at every step."""
-    minima, chosen, fresh = cost.max(axis=0), [], True
-    while len(chosen) < n_fewshot:
-        gains = np.maximum(minima - cost, 0).sum(axis=1, dtype=np.float64)
-        gains[chosen] = -np.inf
-        best = int(gains.argmax())
-        if gains[best] <= 0 and not fresh:
-            minima, fresh = cost.max(axis=0), True
-            continue
-        chosen.append(best)
-        minima, fresh = np.minimum(minima, cost[best]), False
-    return chosen
-
-
-@pytest.mark.parametrize("n_fewshot", [1, 5, 60, 400])
-def test_lazy_greedy_is_greedy(monkeypatch, n_fewshot):
-    monkeypatch.setattr(goracs, "_CHUNK", 97)
-    cost = np.random.default_rng(0).random((400, 30), dtype=np.float32)
-    chosen = cover_greedily(cost, n_fewshot)
-    assert chosen.dtype == np.int64
-    assert chosen.tolist() == plain_greedy(cost, n_fewshot)  # 30 columns are covered long before 400 rows are chosen
-
-
-def test_greedy_takes_one_of_each_planted_cluster_first():
-    random = np.random.default_rng(0)
-    planted = random.permutation(np.repeat(np.arange(8), [300, 100, 50, 20, 10, 5, 3, 2]))
-    goals = np.repeat(np.arange(8), 5)
-    cost = np.where(planted[:, None] == goals, 0.1, 0.9) + 0.05 * random.random((490, 40))
-    assert sorted(planted[cover_greedily(cost, 8)]) == list(range(8))
-
-
-@pytest.mark.parametrize("fill", [0.0, 0.5])
-def test_rows_that_are_all_alike_are_still_chosen(fill):
-    assert sorted(cover_greedily(np.full((6, 3), fill), 6)) == list(range(6))
 
 
 def test_cost_by_hand():
@@ -148,6 +112,13 @@ def test_samples_that_are_not_finite_are_excluded(pot, caplog):
     selected = sampler(distance, effort, n_fewshot=28).sample(range(30))
     assert selected.tolist() == sorted(set(range(30)) - {4, 9})
     assert "2 samples have a score that is not finite" in caplog.text
+
+
+def test_fewer_finite_samples_than_asked_for_are_refused(pot):
+    _, _, distance, effort = points(3, n=30)
+    effort[4] = np.nan
+    with pytest.raises(ValueError, match="n_fewshot is 30, but only 29 samples have finite scores"):
+        sampler(distance, effort, n_fewshot=30).sample(range(30))
 
 
 def test_without_pot_the_error_says_what_to_install(monkeypatch):

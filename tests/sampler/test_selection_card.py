@@ -21,7 +21,7 @@ KEYS = {
 }  # fmt: skip
 TINY_T5 = {"t5_num_layers": 1, "t5_num_heads": 2, "t5_d_model": 16, "t5_d_kv": 4, "t5_d_ff": 24}
 CARD_FIELDS = [
-    "dataset", "model", "sampler", "data", "indices", "users", "targets", "validation_seen", "keys", "versions",
+    "dataset", "model", "sampler", "data", "indices", "users", "targets", "sees", "validation_seen", "keys", "versions",
     "steps",
 ]  # fmt: skip
 
@@ -76,7 +76,8 @@ def test_what_one_model_selects_trains_the_other(first, second, run, monkeypatch
     result = run(second, selection=folder / "selection.json")
     taken = Path(result["run_dir"])
     assert result["selected"].tolist() == card["indices"] and f"ten-{second}-DEALRec-" in taken.name
-    assert result["selected_by"] == {"sampler": "DEALRec", "model": first}
+    assert card["sees"] == ["training"]
+    assert result["selected_by"] == {"sampler": "DEALRec", "model": first, "sees": ["training"]}
     assert read_json(taken / "selection.json") == card
     assert {name: result["seconds"][name] for name in card["steps"]} == {
         name: record["seconds"] for name, record in card["steps"].items()

@@ -1,12 +1,14 @@
 """The language model's representations against the bare checkpoint, and distances against them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.scorer import LLMRepresentationScorer, ValidDistanceScorer, representation
+from recbole_dealrec.scorer import LLMRepresentationScorer, ValidDistanceScorer, ValidSimilarityScorer, representation
 
 
 def expected_states(model, samples, base, with_targets):
@@ -51,6 +53,22 @@ def test_distances_are_those_of_whole_samples(setting):
     # The validation samples come in batches of similar length, in an order that says nothing.
     np.testing.assert_allclose(np.sort(found, axis=1), np.sort(expected, axis=1), rtol=1e-2, atol=1e-2)
     np.testing.assert_allclose(np.sort(found.sum(axis=0)), np.sort(expected.sum(axis=0)), rtol=1e-2)
+
+
+def test_similarities_are_cosines_of_prompts(setting):
+    model, splits, base = setting()
+    samples, valid = CandidateSamples.from_dataset(splits.train), CandidateSamples.from_dataset(splits.valid)
+    found = ValidSimilarityScorer(model, valid, model.config).score(samples)
+    assert found.dtype == np.float32 and found.shape == (12, len(valid))
+    states = [expected_states(model, part, base, False).double() for part in (samples, valid)]
+    expected = torch.nn.functional.cosine_similarity(states[0][:, None], states[1], dim=2).numpy()
+    np.testing.assert_allclose(np.sort(found, axis=1), np.sort(expected, axis=1), atol=1e-3)
+    np.testing.assert_allclose(np.sort(found.sum(axis=0)), np.sort(expected.sum(axis=0)), atol=1e-2)
+    others = replace(valid, item_id=np.roll(valid.item_id, 1))  # other targets change nothing
+    np.testing.assert_array_equal(ValidSimilarityScorer(model, others, model.config).score(samples), found)
+    assert not np.array_equal(
+        *(ValidDistanceScorer(model, part, model.config).score(samples) for part in (valid, others))
+    )
 
 
 def test_distances_by_another_recommender(tiger):

@@ -1,5 +1,7 @@
 """Which steps scores take, what is computed once, what is loaded, and what an interruption leaves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from recbole_dealrec.scorer import influence, scoring
 from recbole_dealrec.scorer.effort import EffortScorer
 from recbole_dealrec.scorer.influence import Problem
 from recbole_dealrec.scorer.scorer import LLM, get_scorer, register_scorer, scorer_names
-from recbole_dealrec.scorer.scoring import Scoring, needs_llm, score_names, scoring_steps
+from recbole_dealrec.scorer.scoring import Scoring, needs_llm, score_names, scoring_steps, seen_parts
 from recbole_dealrec.store import score_checkpoint
 from recbole_dealrec.store import step as step_module
 from recbole_dealrec.store.run_folder import UNFINISHED
@@ -22,6 +24,7 @@ KEYS = {
 }  # fmt: skip
 OF_LLM = {
     "effort", "gradient_similarity", "less", "llm_gradient", "llm_loss", "llm_representation", "valid_distance",
+    "valid_similarity",
 }  # fmt: skip
 PART = {"effort_sample_ratio": 0.5}
 
@@ -56,7 +59,55 @@ def test_what_is_needed_comes_before_and_once(ten, names, keys, expected):
 def test_which_scores_are_computed_on_the_language_model(ten):
     found = {name for name in scorer_names() if needs_llm(ten(**KEYS), name)}
     assert found == OF_LLM
-    assert len(scorer_names()) == 13
+    assert len(scorer_names()) == 14
+
+
+HISTORIES, TARGETS = "validation histories", "validation targets"
+
+
+@pytest.mark.parametrize(
+    ("names", "keys", "expected"),
+    [
+        ([], {}, []),
+        (["influence", "effort", "el2n", "llm_representation", "loss_trajectory"], {}, []),
+        (["target_frequency"], {}, [TARGETS]),
+        (["valid_similarity"], {}, [HISTORIES]),
+        (["target_frequency", "valid_similarity"], {}, [HISTORIES, TARGETS]),
+        (["valid_distance", "effort"], {}, [HISTORIES, TARGETS]),
+        (["influence"], {"influence_on": "valid"}, [HISTORIES, TARGETS]),
+        (["effort"], {"influence_on": "valid"}, []),
+        (["effort"], {"influence_on": "valid", **PART}, [HISTORIES, TARGETS]),  # through the influence
+    ],
+)
+def test_what_scores_see_of_the_validation_part(ten, names, keys, expected):
+    assert seen_parts(ten(**{**KEYS, **keys}), names) == ("training", *expected)
+
+
+@pytest.mark.parametrize("influence_on", ["train", "valid"])
+def test_a_scorer_that_is_given_the_validation_part_says_what_it_sees(scoring_of, monkeypatch, influence_on):
+    read = {}
+
+    class Watched:
+        def __init__(self, splits, name):
+            self.splits, self.name = splits, name
+
+        def __getattr__(self, part):
+            read[self.name].add(part)
+            return getattr(self.splits, part)
+
+    for name in scorer_names():
+        scorer = get_scorer(name)
+
+        def watched(inputs, name=name, make=scorer.from_inputs):
+            read[name] = set()
+            return make(replace(inputs, splits=Watched(inputs.splits, name)))
+
+        monkeypatch.setattr(scorer, "from_inputs", watched)
+    made = scoring_of(influence_on=influence_on)
+    made.scores(scorer_names())
+    reading = {name for name, parts in read.items() if "valid" in parts}
+    assert reading == {name for name in scorer_names() if get_scorer(name).seen(made.config)}
+    assert ("influence" in reading) == (influence_on == "valid") and len(reading) >= 3
 
 
 def test_a_registered_scorer_is_found_by_its_name(monkeypatch):
