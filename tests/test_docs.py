@@ -168,7 +168,7 @@ class Reader:
         if block.title:
             (self.folder / block.title).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / block.title).write_text(block.text, encoding="utf-8")
-        if block.title in OTHER_TOOLS:
+        if block.title in OTHER_TOOLS or block.title.startswith("test_"):  # a command behind the block runs those
             return
         getattr(self, f"_{block.language}")(block.text)
 

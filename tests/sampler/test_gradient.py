@@ -7,26 +7,11 @@ from hypothesis import strategies as st
 
 from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.sampler.gradient import diverse_choice
-from recbole_dealrec.sampler.round_robin import round_robin
 
 
 def cosine(left, right):
     lengths = np.linalg.norm(left) * np.linalg.norm(right)
     return left @ right / lengths if lengths else 0.0
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 999), st.data())
-def test_turns_are_those_of_the_loop(n, m, seed, data):
-    scores = np.random.default_rng(seed).integers(0, 6, (n, m)).astype(np.float32)  # with ties
-    n_fewshot = data.draw(st.integers(0, n))
-    left, expected = list(range(n)), []
-    for turn in range(n_fewshot):
-        best = max(left, key=lambda row: (scores[row, turn % m], -row))
-        left.remove(best)
-        expected.append(best)
-    found = round_robin(scores, n_fewshot)
-    assert found.dtype == np.int64 and found.tolist() == expected
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
