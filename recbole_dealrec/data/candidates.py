@@ -60,12 +60,17 @@ class CandidateSamples:
         Returns:
             The samples in the order of the dataset's rows.
         """
-        fields = Fields.of(dataset.config)
-        columns = [dataset.inter_feat[name].numpy() for name in astuple(fields)]
-        has_times = dataset.time_field in dataset.inter_feat
-        time = dataset.inter_feat[dataset.time_field].numpy().astype(np.int64) if has_times else None
-        rows = latest_rows(columns[0], samples_per_user)
-        return cls(*columns, dataset.titles, np.arange(len(columns[0])), time)[rows]
+        users = dataset.inter_feat[Fields.of(dataset.config).user].numpy()
+        return cls.of_rows(dataset, latest_rows(users, samples_per_user))
+
+    @classmethod
+    def of_rows(cls, dataset: SequentialDataset, rows: np.ndarray) -> "CandidateSamples":
+        """Return the samples at some rows of a part, int64 [n], in their order."""
+        part = dataset.inter_feat[rows]
+        columns = [part[name].numpy() for name in astuple(Fields.of(dataset.config))]
+        has_times = dataset.time_field in part
+        time = part[dataset.time_field].numpy().astype(np.int64) if has_times else None
+        return cls(*columns, dataset.titles, rows, time)
 
     def __len__(self) -> int:
         return len(self.user_id)

@@ -14,7 +14,7 @@ from recbole.utils import FeatureType
 from safetensors.torch import load_file, save_file
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.data.candidates import CandidateSamples, Fields, rank_from_end
+from recbole_dealrec.data.candidates import CandidateSamples, Fields
 from recbole_dealrec.data.convert.writing import atomic_token
 from recbole_dealrec.data.dataset import SequentialDataset, Splits
 from recbole_dealrec.errors import InputError
@@ -177,24 +177,24 @@ def _latest_histories(splits: Splits) -> Iterator[tuple[int, np.ndarray]]:
     """Yield internal ids of users and of all their items, from the last part that contains the user."""
     known = np.zeros(splits.train.user_num, dtype=bool)
     for part in (splits.test, splits.valid, splits.train):
-        samples = CandidateSamples.from_dataset(part)
-        samples = samples[np.flatnonzero(~known[samples.user_id])]
-        known[samples.user_id] = True
-        yield from _with_targets(samples)
+        users = part.inter_feat[part.uid_field].numpy()
+        rows = np.flatnonzero(~known[users])
+        known[users] = True
+        yield from _with_targets(part, rows)
 
 
-def _with_targets(samples: CandidateSamples) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each user and the latest history, followed by the targets of all rows of this history."""
-    last = np.flatnonzero(rank_from_end(samples.user_id) == 0)
-    last_of_user = np.zeros(samples.user_id.max(initial=0) + 1, dtype=np.int64)
-    last_of_user[samples.user_id[last]] = last
-    other = last_of_user[samples.user_id]
-    same = np.flatnonzero(samples.item_length == samples.item_length[other])  # few rows are left for a full comparison
-    same = same[(samples.item_id_list[same] == samples.item_id_list[other[same]]).all(axis=1)]
-    same = same[np.argsort(samples.user_id[same], kind="stable")]
-    _, starts = np.unique(samples.user_id[same], return_index=True)
-    for rows in np.split(same, starts[1:]) if len(same) else ():
-        yield int(samples.user_id[rows[0]]), np.append(samples.history(rows[0]), samples.item_id[rows])
+def _with_targets(part: SequentialDataset, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each user of some rows and the latest history, followed by the targets of all rows of this history."""
+    fields, feat = Fields.of(part.config), part.inter_feat
+    rows = rows[np.argsort(feat[fields.user].numpy()[rows], kind="stable")]
+    users, lengths = (feat[name].numpy()[rows] for name in (fields.user, fields.length))
+    last = np.searchsorted(users, users, side="right") - 1
+    same = np.flatnonzero(lengths == lengths[last])  # few rows are left for a full comparison
+    samples, latest = (CandidateSamples.of_rows(part, rows[places]) for places in (same, last[same]))
+    samples = samples[(samples.item_id_list == latest.item_id_list).all(axis=1)]
+    _, starts = np.unique(samples.user_id, return_index=True)
+    for places in np.split(np.arange(len(samples)), starts[1:]) if len(samples) else ():
+        yield int(samples.user_id[places[0]]), np.append(samples.history(places[0]), samples.item_id[places])
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -16,15 +16,18 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.atomic import AtomicFile
-from recbole_dealrec.data.candidates import CandidateSamples, Fields
+from recbole_dealrec.data.candidates import Fields
 from recbole_dealrec.data.data_summary import DataSummary
 from recbole_dealrec.data.download.library import download_if_absent
 from recbole_dealrec.data.sequence import item_counts
+from recbole_dealrec.data.sliced_rows import SlicedRows, prefix_rows
 from recbole_dealrec.data.title import TITLE, read_item_texts, read_titles
 from recbole_dealrec.data.validation_half import validation_halves
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.console import CONSOLE
 from recbole_dealrec.store.names import DATA
+
+_ROWS_HASHED = 1 << 16  # at once
 
 
 class SequentialDataset(RecBoleSequentialDataset):
@@ -91,10 +94,34 @@ class SequentialDataset(RecBoleSequentialDataset):
         super()._reset_index()
 
     def _dataframe_to_interaction(self, data):
-        interaction = super()._dataframe_to_interaction(data)
-        if data is self.inter_feat and self.time_field in data:
+        make = super()._dataframe_to_interaction
+        if data is not self.inter_feat:
+            return make(data)
+        interaction = make(data) if self.benchmark_filename_list is None else self._sliced(data)
+        if self.time_field in data:
             interaction.interaction[self.time_field] = torch.from_numpy(self._places.to_numpy(np.int32))
         return interaction
+
+    def _sliced(self, data: pd.DataFrame) -> SlicedRows:
+        """Return the rows of benchmark files, with their histories end to end."""
+        fields = Fields.of(self.config)
+        columns = super()._dataframe_to_interaction(data.drop(columns=fields.history)).interaction
+        flat = {fields.history: torch.from_numpy(np.concatenate(data[fields.history].to_numpy()))}
+        size = columns[fields.length]
+        return SlicedRows(columns, flat, size.cumsum(0) - size, size, int(size.max()))
+
+    def data_augmentation(self) -> None:
+        """Make a row of each interaction that has a history, as RecBole does, but keep the histories as slices."""
+        self._aug_presets()
+        self.sort(by=[self.uid_field, self.time_field])
+        names = {name: getattr(self, f"{name}_list_field") for name in self.inter_feat if name != self.uid_field}
+        self.inter_feat = prefix_rows(
+            self.inter_feat, self.uid_field, self.item_list_length_field, names, self.max_item_list_len
+        )
+
+    def __getitem__(self, index, join=True):
+        rows = super().__getitem__(index, join)
+        return rows.padded() if isinstance(rows, SlicedRows) else rows
 
     def _benchmark_presets(self) -> None:
         history = Fields.of(self.config).history
@@ -215,9 +242,11 @@ class Splits:
         """Return the SHA-256 of samples, item tokens and titles."""
         hashed = hashlib.sha256()
         for part in (self.train, self.valid, self.test):
-            samples = CandidateSamples.from_dataset(part)
-            for column in (samples.user_id, samples.item_id, samples.item_id_list):
-                hashed.update(np.ascontiguousarray(column).tobytes())
+            fields, rows = Fields.of(part.config), part.inter_feat
+            hashed.update(rows[fields.user].numpy())
+            hashed.update(rows[fields.item].numpy())
+            for start in range(0, len(rows), _ROWS_HASHED):
+                hashed.update(rows[start : start + _ROWS_HASHED][fields.history].numpy())
         tokens = self.train.field2id_token[self.train.iid_field]
         hashed.update("\n".join([*map(str, tokens), *self.train.titles]).encode())
         return hashed.hexdigest()

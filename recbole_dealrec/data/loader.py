@@ -12,6 +12,8 @@ from recbole_dealrec.data.candidates import Fields
 from recbole_dealrec.data.dataset import SequentialDataset
 from recbole_dealrec.distributed import fsdp, processes
 
+_ROWS_COMPARED = 1 << 16  # at once, or those of a user
+
 
 class SpareBatch(tuple):
     """A repeated batch whose result is ignored, so that all processes run the same number of forward passes."""
@@ -63,14 +65,25 @@ class QueryDataLoader(FullSortEvalDataLoader):
 
 def _queries(dataset: SequentialDataset) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the first row of each query, ascending, and its positive items."""
-    fields = Fields.of(dataset.config)
-    feat = dataset.inter_feat
-    keys = np.column_stack([feat[fields.user].numpy(), feat[fields.history].numpy()])
-    _, first, query = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    query = query.reshape(-1)
-    order = np.lexsort((np.arange(len(query)), first[query]))
-    queries, starts = np.unique(first[query][order], return_index=True)
-    return queries, np.split(feat[fields.item].numpy()[order], starts[1:])
+    first = _first_rows(dataset)
+    order = np.argsort(first, kind="stable")
+    queries, starts = np.unique(first[order], return_index=True)
+    return queries, np.split(dataset.inter_feat[dataset.iid_field].numpy()[order], starts[1:])
+
+
+def _first_rows(dataset: SequentialDataset) -> np.ndarray:
+    """Return the first row with the same user and history, for each row; int64 [n]."""
+    fields, feat = Fields.of(dataset.config), dataset.inter_feat
+    users = feat[fields.user].numpy()
+    order = np.argsort(users, kind="stable")
+    ends = np.flatnonzero(np.diff(users[order])) + 1  # of users, so that no user is in two blocks
+    ends = ends[np.flatnonzero(np.diff(ends // _ROWS_COMPARED, prepend=0))]
+    first = np.empty(len(users), dtype=np.int64)
+    for rows in np.split(order, ends):
+        keys = np.column_stack([users[rows], feat[rows][fields.history].numpy()])
+        _, place, query = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        first[rows] = rows[place[query.reshape(-1)]]
+    return first
 
 
 def train_loader(config: Config, dataset: SequentialDataset, rows: np.ndarray) -> TrainDataLoader:

@@ -3,7 +3,7 @@
 import numpy as np
 from recbole.data.dataset import SequentialDataset
 
-from recbole_dealrec.data.candidates import CandidateSamples
+from recbole_dealrec.data.candidates import Fields
 
 
 def covering_rows(dataset: SequentialDataset) -> np.ndarray:
@@ -13,9 +13,8 @@ def covering_rows(dataset: SequentialDataset) -> np.ndarray:
     contains the targets of as many rows as its history is long, including itself; so rows are kept at these distances
     from the end of a chain.
     """
-    samples = CandidateSamples.from_dataset(dataset)
-    order, is_first = _chains(samples)
-    lengths = samples.item_length[order]
+    order, is_first = _chains(dataset)
+    lengths = dataset.inter_feat[Fields.of(dataset.config).length].numpy()[order]
     kept, shown = np.zeros(len(order), dtype=bool), 0
     for place in range(len(order) - 1, -1, -1):
         if shown == 0:
@@ -29,18 +28,19 @@ def item_counts(dataset: SequentialDataset) -> np.ndarray:
 
     All targets are counted, and the history of the first row of each chain.
     """
-    samples = CandidateSamples.from_dataset(dataset)
-    order, is_first = _chains(samples)
-    histories = samples.item_id_list[order[is_first]]
-    counts = np.bincount(samples.item_id, minlength=dataset.item_num)
+    fields = Fields.of(dataset.config)
+    order, is_first = _chains(dataset)
+    counts = np.bincount(dataset.inter_feat[fields.item].numpy(), minlength=dataset.item_num)
+    histories = dataset.inter_feat[order[is_first]][fields.history].numpy()
     counts += np.bincount(histories[histories > 0], minlength=dataset.item_num)
     return counts
 
 
-def _chains(samples: CandidateSamples) -> tuple[np.ndarray, np.ndarray]:
+def _chains(dataset: SequentialDataset) -> tuple[np.ndarray, np.ndarray]:
     """Return the order of rows chain by chain, and whether each row, in this order, begins a chain."""
-    order = np.argsort(samples.user_id, kind="stable")
-    ordered = samples[order]
-    last_item = ordered.item_id_list[np.arange(len(ordered)), np.maximum(ordered.item_length - 1, 0)]
-    continues = (ordered.user_id[1:] == ordered.user_id[:-1]) & (last_item[1:] == ordered.item_id[:-1])
+    fields, rows = Fields.of(dataset.config), dataset.inter_feat
+    order = np.argsort(rows[fields.user].numpy(), kind="stable")
+    user, item = (rows[name].numpy()[order] for name in (fields.user, fields.item))
+    last_item = rows.latest(fields.history).numpy()[order]
+    continues = (user[1:] == user[:-1]) & (last_item[1:] == item[:-1])
     return order, np.concatenate([[True], ~continues])

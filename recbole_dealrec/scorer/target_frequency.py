@@ -23,7 +23,8 @@ class TargetFrequencyScorer(Scorer):
 
     @classmethod
     def from_inputs(cls, inputs: ScorerInputs) -> "TargetFrequencyScorer":
-        return cls(CandidateSamples.from_dataset(inputs.splits.valid).item_id)
+        valid = inputs.splits.valid
+        return cls(valid.inter_feat[valid.iid_field].numpy())
 
     def score(self, samples: CandidateSamples) -> np.ndarray:
         """Return validation count over candidate count of each target, float64 [n]; 0 if no query has it."""

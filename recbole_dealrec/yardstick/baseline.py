@@ -79,7 +79,7 @@ class ItemKNN:
 
 def _users_by_items(dataset: SequentialDataset) -> sp.csr_array:
     """Return whether each user of the training part has each item, [n_users, n_items]."""
-    samples = CandidateSamples.from_dataset(dataset)[covering_rows(dataset)]
+    samples = CandidateSamples.of_rows(dataset, covering_rows(dataset))
     row, place = np.nonzero(samples.item_id_list)
     user = np.concatenate([samples.user_id, samples.user_id[row]])
     item = np.concatenate([samples.item_id, samples.item_id_list[row, place]])

@@ -9,7 +9,7 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader, Splits
+from recbole_dealrec.data import QueryDataLoader, Splits
 from recbole_dealrec.training.query_evaluator import QueryEvaluator, headline_metric
 from recbole_dealrec.yardstick.baseline import ConstantList, ItemKNN, popularity_order
 from recbole_dealrec.yardstick.random_ranking import random_ranking
@@ -46,7 +46,8 @@ class Yardsticks:
         """
         yield self._random_row()
         popular = self.splits.train.item_counts
-        wanted = np.bincount(CandidateSamples.from_dataset(self.splits.valid).item_id, minlength=len(popular))
+        valid = self.splits.valid
+        wanted = np.bincount(valid.inter_feat[valid.iid_field].numpy(), minlength=len(popular))
         yield self.row(POPULAR, ConstantList(popularity_order(popular)))
         yield self.row(VALID_POPULAR, ConstantList(popularity_order(wanted, popular)))
         try:

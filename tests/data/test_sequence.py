@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from recbole.data.interaction import Interaction
 
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.data.sequence import covering_rows, item_counts
+from recbole_dealrec.data.sliced_rows import SlicedRows
 
 FIELDS = {
     "USER_ID_FIELD": "user_id",
@@ -24,14 +24,11 @@ N_ITEMS = 5
 
 def dataset_of(rows, longest):
     """A training part of rows (user, history, target)."""
-    lists = [history + [0] * (longest - len(history)) for _, history, _ in rows]
-    columns = {
-        "user_id": [user for user, _, _ in rows],
-        "item_id": [target for _, _, target in rows],
-        "item_id_list": lists,
-        "item_length": [len(history) for _, history, _ in rows],
-    }
-    feat = Interaction({name: torch.tensor(values, dtype=torch.int64) for name, values in columns.items()})
+    users, histories, targets = map(list, zip(*rows, strict=True))
+    lengths = torch.tensor([len(history) for history in histories])
+    columns = {"user_id": torch.tensor(users), "item_id": torch.tensor(targets), "item_length": lengths}
+    flat = {"item_id_list": torch.tensor(sum(histories, []))}
+    feat = SlicedRows(columns, flat, lengths.cumsum(0) - lengths, lengths, longest)
     # Files may hold shorter histories than the configuration allows.
     sizes = {"max_item_list_len": 50, "item_num": N_ITEMS, "time_field": "time"}
     return SimpleNamespace(config=FIELDS, inter_feat=feat, titles=[""] * N_ITEMS, **sizes)

@@ -133,7 +133,8 @@ def surrogate_loader(config: Config, dataset: SequentialDataset, model: Sequenti
     if isinstance(model, EveryPosition):
         return train_loader(config, dataset, covering_rows(dataset))
     if config["transform"] == "mask_itemseq":
-        return train_loader(config, _with_target(dataset), covering_rows(dataset))
+        few = _with_target(dataset, covering_rows(dataset))
+        return train_loader(config, few, np.arange(len(few)))
     getLogger().info(f"{config['model']} is trained on a row per prefix, as it has no output per position")
     return train_loader(config, dataset, np.arange(len(dataset)))
 
@@ -189,25 +190,24 @@ def _with_fused_gelu(model: SequentialRecommender) -> SequentialRecommender:
     return model
 
 
-def _with_target(dataset: SequentialDataset) -> SequentialDataset:
-    """Append each row's target to its history, dropping the oldest item of a full one; for masked models."""
-    fields = Fields.of(dataset.config)
-    history, length = dataset.inter_feat[fields.history].clone(), dataset.inter_feat[fields.length].clone()
+def _with_target(dataset: SequentialDataset, rows: np.ndarray) -> SequentialDataset:
+    """Append the target of some rows to their history, dropping the oldest item of a full one; for masked models."""
+    fields, few = Fields.of(dataset.config), dataset.inter_feat[rows].padded()
+    history, length = few[fields.history], few[fields.length]
     full = length == history.shape[1]
     history[full] = history[full].roll(-1, dims=1)
     length = length + (~full).long()
-    history.scatter_(1, length[:, None] - 1, dataset.inter_feat[fields.item][:, None])
-    columns = {**dataset.inter_feat.interaction, fields.history: history, fields.length: length}
-    return dataset.copy(Interaction(columns))
+    history.scatter_(1, length[:, None] - 1, few[fields.item][:, None])
+    return dataset.copy(Interaction({**few.interaction, fields.history: history, fields.length: length}))
 
 
 def _probe(config: Config, dataset: SequentialDataset) -> tuple[EveryPosition, Interaction]:
     """Return a model with random weights and a few rows, on which the model's properties are tested."""
     with torch.random.fork_rng():
         model = type("Probe", (EveryPosition, config.model_class), {})(config, dataset).to(config["device"]).eval()
-    samples = CandidateSamples.from_dataset(dataset)
-    longest = np.argsort(-samples.item_length, kind="stable")[:4]
-    return model, samples.interaction(config, longest, trim=False).to(config["device"])
+    lengths = dataset.inter_feat[Fields.of(dataset.config).length].numpy()
+    longest = CandidateSamples.of_rows(dataset, np.argsort(-lengths, kind="stable")[:4])
+    return model, longest.interaction(config, np.arange(len(longest)), trim=False).to(config["device"])
 
 
 @torch.no_grad()
