@@ -25,7 +25,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from pyarrow import parquet
-from recbole.data.dataset import SequentialDataset as RecBoleSequentialDataset
 from scale import peak, write_lines
 
 from recbole_dealrec.config import Config
@@ -255,8 +254,8 @@ def reading(folder: str, users: int) -> dict[str, Cost]:
         for owner, name in [*CHECKED, (dataset, "read_titles")]:
             check = parts.around(getattr(owner, name), CHECKS, READING)
             patches.enter_context(mock.patch.object(owner, name, check))
-        augmentation = parts.around(RecBoleSequentialDataset.data_augmentation, AUGMENTATION, SPLIT)
-        patches.enter_context(mock.patch.object(RecBoleSequentialDataset, "data_augmentation", augmentation))
+        augmentation = parts.around(dataset.SequentialDataset.data_augmentation, AUGMENTATION, SPLIT)
+        patches.enter_context(mock.patch.object(dataset.SequentialDataset, "data_augmentation", augmentation))
         splits = load_splits(config)
     parts.next(ROWS)
     CandidateSamples.from_dataset(splits.train, config["samples_per_user"])

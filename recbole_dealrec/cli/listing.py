@@ -32,7 +32,8 @@ def _datasets(data_path: Path) -> dict[str, str]:
     titles = {
         section.name.partition("/")[2]: section.title for section in sections() if section.name.startswith("dataset/")
     }
-    there = {file.parent.name for file in data_path.glob("*/*.inter") if file.name.startswith(f"{file.parent.name}.")}
+    files = (file for pattern in ("*/*.inter", "*/*.inter.parquet") for file in data_path.glob(pattern))
+    there = {file.parent.name for file in files if file.name.startswith(f"{file.parent.name}.")}
     rows = {}
     for name in sorted(titles.keys() | there):
         if name == IN_RECBOLE:

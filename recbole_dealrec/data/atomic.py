@@ -7,25 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
-from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from recbole_dealrec.compat import recbole_names
+from recbole_dealrec.data.typed_file import TypedFile, places_in
 from recbole_dealrec.errors import InputError
 
 if TYPE_CHECKING:
     from recbole_dealrec.config import Config
 
-_TYPES = [kind.value for kind in recbole_names("utils/enum_type.py")["FeatureType"]]
 _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that errors="surrogateescape" could not decode
 
 
 @dataclass(frozen=True)
-class AtomicFile:
+class AtomicFile(TypedFile):
     """A text file whose first row names the columns as ``name:type``.
 
     Attributes:
@@ -34,7 +31,6 @@ class AtomicFile:
         encoding: encoding of the text.
     """
 
-    path: Path
     separator: str = "\t"
     encoding: str = "utf-8"
 
@@ -55,34 +51,12 @@ class AtomicFile:
         for number, line in self._lines():
             yield number, line.split(self.separator, splits)
 
-    def columns(self) -> dict[str, str]:
-        """Return the type of each column by its name, in the order of the file.
-
-        Raises:
-            InputError: the first row is not a header, or contains a column twice.
-        """
-        number, header = next(self.rows(), (1, []))
-        columns: dict[str, str] = {}
-        for cell in header:
-            name, colon, kind = cell.removeprefix("\ufeff").rpartition(":")
-            if not colon or not name or kind not in _TYPES:
-                raise self.error(number, f"the header has '{cell}'; write name:type, type one of {', '.join(_TYPES)}")
-            if name in columns:
-                raise self.error(number, f"the header has two columns '{name}'; rename or remove one")
-            columns[name] = kind
-        return columns
+    def header(self) -> tuple[int, list[str]]:
+        return next(self.rows(), (1, []))
 
     def check_rows(self, wanted: Mapping[str, str]) -> None:
-        """Raise InputError if a column is absent or of another type, or at the first row that RecBole would misread.
-
-        Args:
-            wanted: required type of columns, by name.
-        """
+        self.check_columns(wanted)
         columns = self.columns()
-        for name, kind in wanted.items():
-            if columns.get(name) != kind:
-                found = ", ".join(f"{name}:{kind}" for name, kind in columns.items()) or "none"
-                raise InputError(f"{self.path}: no column '{name}:{kind}' (found {found})")
         quoted = f'{self.separator}"'
         lines = self._lines()
         first, header = next(lines)
@@ -97,51 +71,21 @@ class AtomicFile:
                 raise self.error(number, "contains a carriage return, which RecBole would read as the end of the row")
 
     def check_numbers(self, name: str) -> None:
-        """Raise InputError at the first row whose value in column ``name`` is not a finite number."""
         column = list(self.columns()).index(name)
         for number, row in islice(self.rows(), 1, None):
             if not _is_number(row[column]):
                 raise self.error(number, f"{name} is '{row[column]}', which is not a number")
 
-    def check_present(self, values: pd.Series) -> None:
-        """Raise InputError if a token or sequence of a column is empty; RecBole would impute it or drop its row."""
-        missing = ~(values.str.len() > 0)
-        if missing.any():
-            row = self.row_number(int(np.argmax(missing)))
-            raise self.error(row, f"{values.name} is empty, or a word such as NA that RecBole reads as missing")
-
-    def n_repeated(self, rows: pd.DataFrame) -> int:
-        """Return how many rows repeat an earlier row, and warn about them."""
-        repeated = rows.duplicated()
-        if repeated.any():
-            getLogger().warning(
-                f"{self.path}: {repeated.sum()} rows repeat user, item and time of an earlier row and are kept; the "
-                f"first is row {self.row_number(int(np.argmax(repeated)))}; remove them if they are duplicates"
-            )
-        return int(repeated.sum())
-
     def places(self, name: str) -> np.ndarray:
-        """Return the position of each row below the header in the order of a column's exact values; int32 [n].
-
-        Positions start at 0; rows with equal values keep the order of the file. All values have to be finite numbers.
-        """
         column = list(self.columns()).index(name)
         values, rests = array("d"), array("d")
         for _, row in islice(self.rows(), 1, None):
             values.append(float(row[column]))
             rests.append(rounded_off(row[column]))
-        order = np.lexsort((rests, values))
-        places = np.empty(len(order), dtype=np.int32)
-        places[order] = np.arange(len(order))
-        return places
+        return places_in(np.lexsort((rests, values)))
 
     def row_number(self, index: int) -> int:
-        """Return the line number of row ``index`` below the header, from 0."""
         return next(islice(self._lines(), index + 1, None))[0]
-
-    def error(self, number: int, reason: str) -> InputError:
-        """Return an InputError about a row."""
-        return InputError(f"{self.path}, row {number}: {reason}")
 
     def width_error(self, number: int, row: Sequence[str], columns: Mapping[str, str]) -> InputError:
         """Return an InputError about a row with more or fewer columns than the header."""

@@ -1,7 +1,7 @@
 """RecBole's sequential dataset with titles, and its split."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -19,9 +19,11 @@ from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.candidates import Fields
 from recbole_dealrec.data.data_summary import DataSummary
 from recbole_dealrec.data.download.library import download_if_absent
+from recbole_dealrec.data.parquet_file import ParquetFile
 from recbole_dealrec.data.sequence import item_counts
 from recbole_dealrec.data.sliced_rows import SlicedRows, prefix_rows
 from recbole_dealrec.data.title import TITLE, read_item_texts, read_titles
+from recbole_dealrec.data.typed_file import TypedFile
 from recbole_dealrec.data.validation_half import validation_halves
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.console import CONSOLE
@@ -129,9 +131,35 @@ class SequentialDataset(RecBoleSequentialDataset):
         self.inter_feat[history] = self.inter_feat[history].map(lambda items: items[-longest:])
         super()._benchmark_presets()
 
+    def _load_inter_feat(self, token, dataset_path):
+        text = Path(dataset_path) / f"{token}.inter"
+        parquet = text.with_name(f"{text.name}.parquet")
+        if self.benchmark_filename_list is not None or not parquet.exists():
+            super()._load_inter_feat(token, dataset_path)
+        elif text.exists():
+            raise InputError(f"{parquet}: {text.name} lies beside it; remove one of them")
+        else:
+            file = ParquetFile(parquet)
+            self.inter_feat = self._load_interactions(file, lambda: self._read_parquet(file))
+
+    def _read_parquet(self, file: ParquetFile) -> pd.DataFrame:
+        """Return the columns that ``load_col`` and ``unload_col`` leave, and tell RecBole of them."""
+        wanted, unwanted = self._get_load_and_unload_col(FeatureSource.INTERACTION)
+        kinds = {
+            name: kind
+            for name, kind in file.columns().items()
+            if (wanted is None or name in wanted) and name not in (unwanted or ())
+        }
+        for name, kind in kinds.items():
+            self.set_field_property(name, FeatureType(kind), FeatureSource.INTERACTION, 1)
+            if kind == FeatureType.FLOAT.value:
+                self.field2bucketnum[name] = 2
+        return file.frame(list(kinds))
+
     def _load_feat(self, filepath, source):
         if source is FeatureSource.INTERACTION:
-            return self._load_interactions(AtomicFile.of(filepath, self.config))
+            file = AtomicFile.of(filepath, self.config)
+            return self._load_interactions(file, lambda: self._load_by_recbole(filepath, source))
         feat = self._load_by_recbole(filepath, source)
         is_items = source is FeatureSource.ITEM and feat is not None
         return feat[feat[self.iid_field].isin(self._title_of)] if is_items else feat
@@ -142,11 +170,11 @@ class SequentialDataset(RecBoleSequentialDataset):
         except (ValueError, TypeError) as error:
             raise InputError(f"{filepath}: holds no row, or is not an atomic file of RecBole: {error}") from error
 
-    def _load_interactions(self, file: AtomicFile) -> pd.DataFrame:
+    def _load_interactions(self, file: TypedFile, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         needed = self._needed_columns(file)
         file.check_rows(needed)
         try:
-            feat = self._load_by_recbole(str(file.path), FeatureSource.INTERACTION)
+            feat = read()
         except InputError:
             if self.time_field in needed:
                 file.check_numbers(self.time_field)
@@ -164,7 +192,7 @@ class SequentialDataset(RecBoleSequentialDataset):
             self._read_times(feat, titled.index, file)
         return titled
 
-    def _read_times(self, feat: pd.DataFrame, kept: pd.Index, file: AtomicFile) -> None:
+    def _read_times(self, feat: pd.DataFrame, kept: pd.Index, file: TypedFile) -> None:
         """Read the times of a file's rows exactly, of which those at ``kept`` are used."""
         times, is_split = feat[self.time_field], self.benchmark_filename_list is not None
         if not np.isfinite(times).all():
@@ -176,7 +204,7 @@ class SequentialDataset(RecBoleSequentialDataset):
         places = pd.Series(file.places(self.time_field))[kept]
         self._places = pd.concat([self._places, places], ignore_index=is_split)
 
-    def _titled(self, feat: pd.DataFrame, file: AtomicFile) -> pd.DataFrame:
+    def _titled(self, feat: pd.DataFrame, file: TypedFile) -> pd.DataFrame:
         """Return interactions without untitled items, and without rows that then have no target or no history.
 
         Raises:
@@ -195,9 +223,9 @@ class SequentialDataset(RecBoleSequentialDataset):
             items = f"the {feat[self.iid_field].nunique()} items of the interactions in {file.path.name}"
             raise InputError(f"{self._item_file.path}: none of {items} has a title")
         self.n_left_out += int((~kept).sum())
-        return feat[kept]
+        return feat if kept.all() else feat[kept]
 
-    def _needed_columns(self, file: AtomicFile) -> dict[str, str]:
+    def _needed_columns(self, file: TypedFile) -> dict[str, str]:
         """Return the type of each required column of the interactions, by name."""
         needed = {self.uid_field: "token", self.iid_field: "token"}
         if self.benchmark_filename_list is not None:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.convert.text_file import lines, read_errors, text_stream
+from recbole_dealrec.data.parquet_file import open_parquet
 from recbole_dealrec.errors import InputError
 
 _CHUNK_ROWS = 2_000
@@ -155,27 +156,16 @@ class Parquet(_FileTable):
 
     def columns(self) -> list[str]:
         with read_errors(self.path, self.encoding):
-            return list(self._file().schema_arrow.names)
+            return list(open_parquet(self.path).schema_arrow.names)
 
     def frames(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         with read_errors(self.path, self.encoding):
             start = 1
-            for batch in self._file().iter_batches(_CHUNK_ROWS, columns=list(dict.fromkeys(columns))):
+            for batch in open_parquet(self.path).iter_batches(_CHUNK_ROWS, columns=list(dict.fromkeys(columns))):
                 frame = batch.to_pandas(integer_object_nulls=True, date_as_object=False)
                 frame.index = range(start, start + len(frame))
                 start += len(frame)
                 yield frame[list(columns)]
-
-    def _file(self) -> Any:
-        try:
-            from pyarrow import ArrowException
-            from pyarrow.parquet import ParquetFile
-        except ImportError as error:
-            raise InputError(f"{self.path}: reading Parquet needs pyarrow; pip install pyarrow") from error
-        try:
-            return ParquetFile(self.path)
-        except ArrowException as error:
-            raise InputError(f"{self.path}: not a Parquet file ({error})") from error
 
 
 @dataclass(frozen=True)
