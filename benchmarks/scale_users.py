@@ -28,7 +28,7 @@ from pyarrow import parquet
 from scale import peak, write_lines
 
 from recbole_dealrec.config import Config
-from recbole_dealrec.data import CandidateSamples, dataset, load_splits
+from recbole_dealrec.data import CandidateSamples, Splits, dataset, load_splits
 from recbole_dealrec.data.atomic import AtomicFile
 from recbole_dealrec.data.sequence import covering_rows
 from recbole_dealrec.model.surrogate import build_surrogate
@@ -320,7 +320,7 @@ def epoch(folder: str, users: int, part: int) -> dict[str, Cost]:
     return parts.end(part, users)
 
 
-def load_part(folder: str, part: int) -> dataset.Splits:
+def load_part(folder: str, part: int) -> Splits:
     """Return the interactions of some users, and the items of all."""
     user, item, named = load_arrays(folder)
     end, path = np.searchsorted(user, part), Path(folder) / "part"

@@ -23,8 +23,7 @@ import pandas as pd
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.config.properties import properties_folder
 from recbole_dealrec.config.yaml_file import read_yaml_files
-from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.data.dataset import SequentialDataset, load_splits
+from recbole_dealrec.data import CandidateSamples, SequentialDataset, load_splits
 from recbole_dealrec.pipeline import configure
 
 PAPER = {"hard_prune_ratio": 0, "influence_on": "train", "effort_weight": 0.5, "n_groups": 50}

@@ -4,9 +4,10 @@ from importlib import import_module
 
 _MODULES = {
     "candidates": ("CandidateSamples", "Fields"),
-    "dataset": ("SequentialDataset", "Splits", "check_cutoffs", "load_splits"),
+    "dataset": ("SequentialDataset", "check_cutoffs"),
     "loader": ("QueryDataLoader", "SpareBatch", "train_loader"),
     "prompt": ("Prompt", "PromptTemplate"),
+    "splits": ("Splits", "load_splits"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_MODULE_OF)

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from recbole_dealrec.config import Config
 from recbole_dealrec.data.candidates import CandidateSamples, Fields
 from recbole_dealrec.data.convert.writing import atomic_token
-from recbole_dealrec.data.dataset import SequentialDataset, Splits
+from recbole_dealrec.data.dataset import SequentialDataset
+from recbole_dealrec.data.splits import Splits
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.run_folder import RunFolder
 
