@@ -45,8 +45,11 @@ RANKED_BY = {
     "LossTop": "llm_loss", "Popular": "target_count", "Recent": "time", "RecentWindow": "time",
     "TargetFrequency": "target_frequency",
 }  # fmt: skip
+WHOLE_VALID = "training, validation histories, validation targets"
 SEES = {
-    "GORACS": "training, validation histories, validation targets",
+    "GORACS": WHOLE_VALID,
+    "GradientDiverse": WHOLE_VALID,
+    "LESS": WHOLE_VALID,
     "RDS+": "training, validation histories",
     "TargetFrequency": "training, validation targets",
 }
