@@ -44,12 +44,14 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return the SHA-256 of samples, item tokens and titles."""
+        """Return the SHA-256 of samples, their order in time, item tokens and titles."""
         hashed = hashlib.sha256()
         for part in (self.train, self.valid, self.test):
             fields, rows = Fields.of(part.config), part.inter_feat
             hashed.update(rows[fields.user].numpy())
             hashed.update(rows[fields.item].numpy())
+            if part.time_field in rows:
+                hashed.update(rows[part.time_field].numpy())
             for start in range(0, len(rows), _ROWS_HASHED):
                 hashed.update(rows[start : start + _ROWS_HASHED][fields.history].numpy())
         tokens = self.train.field2id_token[self.train.iid_field]
