@@ -202,7 +202,7 @@ def test_a_package_of_samplers_is_used_by_name(checkpoint, write_dataset, tmp_pa
 
     tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(source / "test_target_balanced.py")]
     tested = subprocess.run(tests, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
-    assert tested.returncode == 0 and "13 passed" in tested.stdout, tested.stdout
+    assert tested.returncode == 0, tested.stdout
 
     options = [f"--{key}={keys[key]}" for key in keys]
     assert "--samples_per_turn (int) Samples that a target gives" in " ".join(run("--help", "all").stdout.split())
