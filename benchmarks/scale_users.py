@@ -24,13 +24,27 @@ import common
 import numpy as np
 import pyarrow as pa
 import torch
+from on_paper import (
+    EACH,
+    HELD_OUT,
+    LEAST,
+    LONGEST,
+    MOST_PRODUCTS,
+    PAPER_USERS,
+    SELECTED,
+    USERS_PER_ITEM,
+    duration,
+    paper,
+)
 from pyarrow import parquet
 from scale import peak, write_lines
 
 from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, dataset, load_splits
 from recbole_dealrec.data.atomic import AtomicFile
+from recbole_dealrec.data.parquet_file import ParquetFile
 from recbole_dealrec.data.sequence import covering_rows
+from recbole_dealrec.data.typed_file import TypedFile
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.model.surrogate.surrogate import surrogate_loader
 from recbole_dealrec.sampler import coverage_enhanced_selection
@@ -39,30 +53,16 @@ from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
 NAME = "scale"  # of the dataset
-EACH, LEAST, USERS_PER_ITEM = 50, 4, 5  # interactions of a user; LEAST: history, training, validation and test row
-HELD_OUT = 2  # rows of each user that are not training rows
-LONGEST = 50  # items of a history, RecBole's default
-SELECTED = 50  # one candidate in 50 is selected
-MOST_PRODUCTS = 100  # of conjugate gradients, see scorer/influence.py
 MEMORY_GIB = 23, 128
-PAPER_USERS = 2_000_000  # of the estimate
-GPUS = 1, 8
-BF16, FP32, BYTES = 989e12, 67e12, 3.35e12  # dense FLOP/s and bytes/s of an H100 SXM, NVIDIA's data sheet
-REACHED = 0.4  # share of these rates, an assumption
-LLM_PARAMETERS, TOKENS = 7e9, 150  # of a prompt with its answer
-EFFORT_PASSES = 1.8  # forward passes, benchmarks/results/effort-cost.md
-EPOCHS = 4  # of a surrogate, the least that surrogate_epochs: auto takes
-# Times that a logit is read or written: model/surrogate/softmax_loss.py, scorer/surrogate_loss.py.
-IN_TRAINING, IN_GRADIENT, IN_CURVATURE = 11, 5, 16
 ARRAYS = "user", "item", "tokens"
-CHECKS, READING = "Reading: the package's file checks", "Reading: RecBole's read and remap"
-AUGMENTATION, SPLIT = "Reading: RecBole's sort and row per prefix", "Reading: RecBole's sort by time and split"
-ROWS = "Candidates and the surrogate's rows from these splits"
-OF_PACKAGE = CHECKS, READING, AUGMENTATION, SPLIT, ROWS
-PARQUET, CANDIDATES = "Reading Parquet into arrays", "Candidates from these arrays"
+CHECKS, READING = "the package's file checks", "RecBole's read and remap"
+SLICES, SPLIT, ROWS = "sort and slices", "RecBole's sort by time and split", "candidates and the surrogate's rows"
+TEXT, PARQUET = (
+    {part: f"{kind}: {part}" for part in (CHECKS, READING, SLICES, SPLIT, ROWS)} for kind in ("Text", "Parquet")
+)
 EPOCH, SELECTION = "An epoch of the surrogate", "Selection of 2 %"
 V, PRODUCT, SCORES = "Influence: v", "Influence: products with the curvature", "Influence: scores"
-CHECKED = [(AtomicFile, name) for name in ("check_rows", "check_present", "n_repeated", "places")]
+CHECKED = "check_rows", "check_present", "n_repeated", "places"
 EXPLANATION = f"""\
 {USERS_PER_ITEM} users for each item, {EACH} interactions a user on average and {LEAST} at least, popularity falls with
 an item's rank, every item has a title. Reading is measured on interactions, the rest on users, or candidates, one a
@@ -152,9 +152,8 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=2000, help="candidates of the influence")
     arguments = parser.parse_args()
     stages = {
-        reading: (OF_PACKAGE, ()),
-        arrays: ((PARQUET,), ()),
-        candidates: ((CANDIDATES,), ()),
+        reading_text: (tuple(TEXT.values()), ()),
+        reading_parquet: (tuple(PARQUET.values()), ()),
         epoch: ((EPOCH,), (arguments.epoch_users,)),
         influence: ((V, PRODUCT, SCORES), (arguments.candidates,)),
         selection: ((SELECTION,), ()),
@@ -163,6 +162,7 @@ def main() -> None:
     for users in sorted(arguments.users):
         with TemporaryDirectory() as folder:
             apart(write_data, folder, users)
+            apart(write_arrays, folder)
             for stage, (parts, given) in stages.items():
                 for part, cost in measured(stage, {part: costs[part] for part in parts}, folder, users, *given).items():
                     costs[part][users] = cost
@@ -202,18 +202,18 @@ def apart(function: Callable, *arguments: Any) -> Any:
 
 
 def write_data(folder: str, users: int) -> None:
-    """Write interactions in time order as Parquet, and the titles as an atomic file."""
+    """Write a dataset with interactions in time order as Parquet."""
     random, n, items = np.random.default_rng(0), users * EACH, users // USERS_PER_ITEM
     shares = random.exponential(size=users)
     lengths = LEAST + random.multinomial(n - LEAST * users, shares / shares.sum())
     weights = 1 / np.arange(10, items + 10)
     columns = {
-        "user_id": tokens("u", random.permutation(np.repeat(np.arange(users, dtype=np.int32), lengths)), users),
-        "item_id": tokens("i", random.choice(items, n, p=weights / weights.sum()), items),
-        "timestamp": pa.array(1_600_000_000 + np.arange(n)),
+        "user_id:token": tokens("u", random.permutation(np.repeat(np.arange(users, dtype=np.int32), lengths)), users),
+        "item_id:token": tokens("i", random.choice(items, n, p=weights / weights.sum()), items),
+        "timestamp:float": pa.array(1_600_000_000 + np.arange(n)),
     }
-    parquet.write_table(pa.table(columns), parquet_file(folder))
     write_titles(Path(folder), [f"i{item}" for item in range(items)])
+    parquet.write_table(pa.table(columns), parquet_file(folder))
 
 
 def tokens(letter: str, codes: np.ndarray, count: int) -> pa.ChunkedArray:
@@ -223,7 +223,7 @@ def tokens(letter: str, codes: np.ndarray, count: int) -> pa.ChunkedArray:
 
 
 def parquet_file(folder: str) -> Path:
-    return Path(folder) / f"{NAME}.parquet"
+    return Path(folder) / NAME / f"{NAME}.inter.parquet"
 
 
 def write_titles(folder: Path, items: Sequence[str]) -> None:
@@ -233,12 +233,20 @@ def write_titles(folder: Path, items: Sequence[str]) -> None:
 
 
 def write_interactions(folder: str) -> None:
-    """Write the interactions as an atomic file, in chunks."""
-    with open(Path(folder) / NAME / f"{NAME}.inter", "w", encoding="utf-8") as stream:
+    """Write the dataset with its interactions as an atomic file, in chunks."""
+    with open(copied(folder, "text") / f"{NAME}.inter", "w", encoding="utf-8") as stream:
         stream.write("user_id:token\titem_id:token\ttimestamp:float\n")
         for batch in parquet.ParquetFile(parquet_file(folder)).iter_batches():
             rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
             stream.writelines(f"{user}\t{item}\t{time}\n" for user, item, time in rows)
+
+
+def copied(folder: str, name: str) -> Path:
+    """Return the folder of another dataset with the same titles, below ``name``."""
+    source, other = parquet_file(folder).with_name(f"{NAME}.item"), Path(folder) / name / NAME
+    other.mkdir(parents=True, exist_ok=True)
+    (other / source.name).write_bytes(source.read_bytes())
+    return other
 
 
 def configured(folder: str | Path, **keys: Any) -> Config:
@@ -246,51 +254,49 @@ def configured(folder: str | Path, **keys: Any) -> Config:
     return Config("BIGRec", NAME, config_dict={**given, **keys})
 
 
-def reading(folder: str, users: int) -> dict[str, Cost]:
-    """Measure ``load_splits``, leave-one-out, and what a run makes of its rows first."""
+def reading_text(folder: str, users: int) -> dict[str, Cost]:
     apart(write_interactions, folder)
-    config, parts = configured(folder), Parts(READING)
+    return reading(f"{folder}/text", users, AtomicFile, TEXT)
+
+
+def reading_parquet(folder: str, users: int) -> dict[str, Cost]:
+    return reading(folder, users, ParquetFile, PARQUET)
+
+
+def reading(folder: str, users: int, reader: type[TypedFile], names: Mapping[str, str]) -> dict[str, Cost]:
+    """Measure ``load_splits``, leave-one-out, and what a run makes of its rows first."""
+    config, parts = configured(folder), Parts(names[READING])
+    measured = {(reader, name): (CHECKS, READING) for name in CHECKED}
+    measured[dataset, "read_titles"] = CHECKS, READING
+    measured[dataset.SequentialDataset, "data_augmentation"] = SLICES, SPLIT
     with ExitStack() as patches:
-        for owner, name in [*CHECKED, (dataset, "read_titles")]:
-            check = parts.around(getattr(owner, name), CHECKS, READING)
-            patches.enter_context(mock.patch.object(owner, name, check))
-        augmentation = parts.around(dataset.SequentialDataset.data_augmentation, AUGMENTATION, SPLIT)
-        patches.enter_context(mock.patch.object(dataset.SequentialDataset, "data_augmentation", augmentation))
+        for (owner, name), (part, then) in measured.items():
+            function = parts.around(getattr(owner, name), names[part], names[then])
+            patches.enter_context(mock.patch.object(owner, name, function))
         splits = load_splits(config)
-    parts.next(ROWS)
+    parts.next(names[ROWS])
     CandidateSamples.from_dataset(splits.train, config["samples_per_user"])
     covering_rows(splits.train)
     return parts.end(users * EACH, users * EACH)
 
 
-def arrays(folder: str, users: int) -> dict[str, Cost]:
-    """Measure the reading of Parquet, and keep the arrays for the next stages."""
-    parts = Parts(PARQUET)
-    found = read_arrays(folder)
-    costs = parts.end(users * EACH, users * EACH)
-    for name, array in zip(ARRAYS, found, strict=True):
+def write_arrays(folder: str) -> None:
+    """Keep the interactions as arrays for the next stages."""
+    for name, array in zip(ARRAYS, read_arrays(folder), strict=True):
         np.save(Path(folder) / name, array)
-    return costs
 
 
 def read_arrays(folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return codes of users and items, int32, sorted by user and time, and the items' tokens by code."""
-    text = ["user_id", "item_id"]
+    text = ["user_id:token", "item_id:token"]
     interactions = parquet.read_table(parquet_file(folder), read_dictionary=text).unify_dictionaries()
     user, item = (np.concatenate([chunk.indices.to_numpy() for chunk in interactions[name].chunks]) for name in text)
-    order = np.lexsort((interactions["timestamp"].to_numpy(), user))
-    return user[order], item[order], interactions["item_id"].chunk(0).dictionary.to_numpy(zero_copy_only=False)
+    order = np.lexsort((interactions["timestamp:float"].to_numpy(), user))
+    return user[order], item[order], interactions["item_id:token"].chunk(0).dictionary.to_numpy(zero_copy_only=False)
 
 
 def load_arrays(folder: str) -> list[np.ndarray]:
     return [np.load(Path(folder) / f"{name}.npy", allow_pickle=name == "tokens") for name in ARRAYS]
-
-
-def candidates(folder: str, users: int) -> dict[str, Cost]:
-    user, item, _ = load_arrays(folder)
-    parts = Parts(CANDIDATES)
-    latest_samples(user, item)
-    return parts.end(users, users)
 
 
 def latest_samples(user: np.ndarray, item: np.ndarray) -> CandidateSamples:
@@ -323,14 +329,11 @@ def epoch(folder: str, users: int, part: int) -> dict[str, Cost]:
 def load_part(folder: str, part: int) -> Splits:
     """Return the interactions of some users, and the items of all."""
     user, item, named = load_arrays(folder)
-    end, path = np.searchsorted(user, part), Path(folder) / "part"
-    rows = [f"u{code}\t{named[item[row]]}\t{row}" for row, code in enumerate(user[:end])]
-    source = Path(folder) / NAME / f"{NAME}.item"
-    (path / NAME).mkdir(parents=True, exist_ok=True)
-    write_lines(path / NAME / f"{NAME}.inter", ["user_id:token\titem_id:token\ttimestamp:float", *rows])
-    (path / NAME / source.name).write_bytes(source.read_bytes())
+    rows = [f"u{code}\t{named[item[row]]}\t{row}" for row, code in enumerate(user[: np.searchsorted(user, part)])]
+    path = copied(folder, "part")
+    write_lines(path / f"{NAME}.inter", ["user_id:token\titem_id:token\ttimestamp:float", *rows])
     columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id"]}
-    return load_splits(configured(path, load_col=columns))
+    return load_splits(configured(path.parent, load_col=columns))
 
 
 def influence(folder: str, users: int, part: int) -> dict[str, Cost]:
@@ -366,23 +369,24 @@ def report(costs: Mapping[str, Costs]) -> str:
     parts = [f"## {part}\n\n{common.table(columns, table_rows(by_users))}" for part, by_users in costs.items()]
     sections = [
         f"# {users:,} users, stage by stage", answer(costs, users), f"{common.header()}. {EXPLANATION}",
-        f"## All stages\n\n{SUMMARISED}\n\n{summary(costs, users)}", *parts, f"## On paper\n\n{paper(costs)}",
+        f"## All stages\n\n{SUMMARISED}\n\n{summary(costs, users)}", *parts, f"## On paper\n\n{estimate(costs)}",
     ]  # fmt: skip
     return "\n\n".join(sections)
 
 
 def answer(costs: Mapping[str, Costs], users: int) -> str:
-    """Return where memory ends first for this number of users, and what the same interactions take as arrays."""
-    worst = max(costs, key=lambda part: memory(costs[part], users))
+    """Return where memory ends first for this number of users, as text and as Parquet."""
+    return "\n".join(_end(costs, kind, users) for kind in (TEXT, PARQUET))
+
+
+def _end(costs: Mapping[str, Costs], kind: Mapping[str, str], users: int) -> str:
+    worst = max(kind.values(), key=lambda part: memory(costs[part], users))
     ends = " and ".join(f"{gib} GiB at {short(fitting(costs[worst], gib))} million" for gib in MEMORY_GIB)
-    arrays_too = " and ".join(short(fitting(costs[PARQUET], gib)) for gib in MEMORY_GIB)
     cost = costs[worst][users]
     word = "took" if isinstance(cost, Cost) else "would take"
     text = (
         f'**Memory ends first in "{worst}": {ends} interactions.** {users:,} users with {users * EACH:,} interactions '
-        f"{word} {memory(costs[worst], users) / 1e3:.3g} GB there, {bytes_each(costs[worst]):,.0f} bytes each. "
-        f"Reading the same interactions from Parquet into arrays takes {bytes_each(costs[PARQUET]):,.0f} bytes each: "
-        f"{arrays_too} million fit."
+        f"{word} {memory(costs[worst], users) / 1e3:.3g} GB there, {bytes_each(costs[worst]):,.0f} bytes each."
     )
     if isinstance(cost, NotRun):
         text += f" The stage was not run for {users:,} users: the machine had {cost.available / 1e3:.3g} GB left."
@@ -399,7 +403,7 @@ def summary(costs: Mapping[str, Costs], users: int) -> str:
         if not ran:
             continue
         cells = [part, f"{ran:,}", duration(in_proportion(by_users, users)), f"{memory(by_users, users) / 1e3:.1f}"]
-        if part in (*OF_PACKAGE, PARQUET, CANDIDATES):
+        if part in (*TEXT.values(), *PARQUET.values()):
             on_top = by_users[ran].added * 1e6 / (ran * EACH)
             limits = (short(fitting(by_users, gib)) for gib in MEMORY_GIB)
             rows.append([*cells, f"{bytes_each(by_users):,.0f}", f"{on_top:,.0f}", *limits])
@@ -442,86 +446,16 @@ def table_rows(costs: Costs) -> list[list[str]]:
     return rows
 
 
-class Step(NamedTuple):
-    """A step on paper: how it is counted, its FLOP at a rate, its bytes, and whether several GPUs share it."""
-
-    name: str
-    formula: str
-    flop: float
-    rate: float
-    moved: float
-    shared: bool
-
-    def seconds(self, gpus: int) -> float:
-        alone = self.flop / (REACHED * self.rate) + self.moved / (REACHED * BYTES)
-        return alone / gpus if self.shared else alone
-
-
-def paper(costs: Mapping[str, Costs]) -> str:
-    """Return the estimate for ``PAPER_USERS``."""
-    steps = gpu_steps(configured(".", llm_path="checkpoint"))  # the tiny one has defaults of its own
-    rows = [
-        [step.name, step.formula, f"{step.flop:.2g}", f"{step.moved:.2g}", *(duration(step.seconds(n)) for n in GPUS)]
-        for step in steps
-    ]
-    on_cpu = {part: in_proportion(costs[part], PAPER_USERS) for part in (PARQUET, CANDIDATES, SELECTION)}
-    rows += [[part, "CPU, in proportion", "", "", *[duration(now)] * len(GPUS)] for part, now in on_cpu.items()]
-    totals = [sum(step.seconds(n) for step in steps) + sum(on_cpu.values()) for n in GPUS]
-    rows.append(["in all", "", "", "", *map(duration, totals)])
-    names = [f"{n} GPU{'s' * (n > 1)}" for n in GPUS]
-    columns = ["step", "counted as", "FLOP", "bytes", *names]
-    needed = max(memory(costs[part], PAPER_USERS) for part in OF_PACKAGE) / 1e3
-    whole = " and ".join(f"{duration(total)} with {column}" for total, column in zip(totals, names, strict=True))
-    return f"""\
-**{PAPER_USERS * EACH:,} interactions would take about {whole}.** An estimate, nothing of it was measured on a GPU:
-{PAPER_USERS:,} users, {PAPER_USERS // USERS_PER_ITEM:,} items, one candidate a user, the package's defaults otherwise,
-a language model of {LLM_PARAMETERS / 1e9:.0f} billion parameters with LoRA and {TOKENS} tokens a sample. Seconds are
-FLOP / (share x rate) + bytes / (share x bandwidth) with a share of {REACHED}, an assumption, and the rates of an H100
-SXM in NVIDIA's data sheet: {BF16 / 1e12:.0f} TFLOP/s in bf16 (language model), {FP32 / 1e12:.0f} in float32
-(surrogate), {BYTES / 1e12} TB/s; bytes are those of the logits in float32. Starting of kernels and evaluation are left
-out. Only effort, scores and fine-tuning are shared among GPUs: surrogates, v and products run on the first one.
-The package's own reading would take {needed:,.0f} GB, so that the reading here is that of Parquet.
-
-{common.table(columns, rows)}"""
-
-
-def gpu_steps(config: Config) -> list[Step]:
-    """Return the steps of a run that need a GPU, with the operations and bytes of their matrices."""
-    surrogate, users, items = config.surrogate(), PAPER_USERS, PAPER_USERS // USERS_PER_ITEM
-    width, inner, layers = (surrogate[key] for key in ("hidden_size", "inner_size", "n_layers"))
-    encoder, logit = layers * (4 * width**2 + 2 * width * inner), 2 * width * items
-    n, positions, few = config["n_surrogates"], users * (EACH - HELD_OUT - 1), users // SELECTED
-    trained, products = n * EPOCHS * positions, n * config["hessian_samples"] * MOST_PRODUCTS
-    token = 2 * LLM_PARAMETERS  # FLOP of a forward pass
-    per = 4 * items  # bytes of the logits of a position
-    return [
-        Step(f"{n} surrogates, {EPOCHS} epochs", "surrogates x epochs x positions x (6 x encoder + 6 x width x items)",
-             trained * (6 * encoder + 3 * logit), FP32, trained * IN_TRAINING * per, False),
-        Step("influence: v", "surrogates x candidates x (6 x encoder x history + 4 x width x items)",
-             n * users * (6 * encoder * LONGEST + 2 * logit), FP32, n * users * IN_GRADIENT * per, False),
-        Step(f"influence: {MOST_PRODUCTS} products",
-             "surrogates x products x samples x (10 x encoder x history + 6 x width x items)",
-             products * (10 * encoder * LONGEST + 3 * logit), FP32, products * IN_CURVATURE * per, False),
-        Step("influence: scores", "surrogates x candidates x (4 x encoder x history + 4 x width x items)",
-             n * users * (4 * encoder * LONGEST + 2 * logit), FP32, n * users * IN_GRADIENT * per, True),
-        Step("effort", f"{EFFORT_PASSES} x 2 x parameters x tokens x candidates",
-             EFFORT_PASSES * token * TOKENS * users, BF16, 0, True),
-        Step(f"fine-tuning, {config['epochs']} epochs at most", "4 x parameters x tokens x selected x epochs",
-             2 * token * TOKENS * few * config["epochs"], BF16, 0, True),
-    ]  # fmt: skip
+def estimate(costs: Mapping[str, Costs]) -> str:
+    """Return the hours of a run with ``PAPER_USERS``, read from Parquet."""
+    on_cpu = {part: in_proportion(costs[part], PAPER_USERS) for part in (*PARQUET.values(), SELECTION)}
+    return paper(configured(".", llm_path="checkpoint"), on_cpu)  # the tiny one has defaults of its own
 
 
 def in_proportion(costs: Costs, users: int) -> float:
     """Return the seconds for a number of users, in proportion to the largest size measured."""
     ran = largest(costs)
     return costs[ran].seconds_for_all * users / ran
-
-
-def duration(seconds: float) -> str:
-    unit, name = next(
-        (unit, name) for unit, name in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= unit or unit == 1
-    )
-    return f"{seconds / unit:.2g} {name}"
 
 
 if __name__ == "__main__":
