@@ -56,7 +56,7 @@ class LESSScorer(LLMScorer):
         """Return cosines, float32 [n, m].
 
         Raises:
-            InputError: ``effort_parameters`` matches no trained parameter.
+            InputError: ``effort_parameters`` matches no trained parameter, or a loss of the training is not finite.
         """
         few = samples[drawn_rows(len(samples), WARM_UP_SAMPLES, self.llm.config["seed"])]
         with warmed_up(self.llm, few) as moments, projected_gradients(self.llm) as project:

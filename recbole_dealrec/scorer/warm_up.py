@@ -12,6 +12,7 @@ from torch.optim import Adam
 
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.distributed.fsdp import full_tensor
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.loss import sample_losses
 from recbole_dealrec.model.memory import in_fitting_parts
 from recbole_dealrec.model.recommender import LLMRecommender
@@ -63,6 +64,9 @@ def warmed_up(llm: LLMRecommender, samples: CandidateSamples) -> Iterator[AdamMo
     There are ``EPOCHS`` epochs in steps of ``STEP_SAMPLES`` samples, in an order drawn by ``seed``, at a constant
     learning rate of 0.001, without dropout. Every process does the same steps. The trained parameters are the old ones
     when the context is left.
+
+    Raises:
+        InputError: a loss is not finite.
     """
     parameters = {name: value for name, value in llm.network.named_parameters() if value.requires_grad}
     before = [value.detach().clone() for value in parameters.values()]
@@ -72,6 +76,7 @@ def warmed_up(llm: LLMRecommender, samples: CandidateSamples) -> Iterator[AdamMo
         with torch.no_grad():
             for value, old in zip(parameters.values(), before, strict=True):
                 value.copy_(old)
+                value.grad = None
 
 
 def _train(llm: LLMRecommender, samples: CandidateSamples, parameters: list[nn.Parameter]) -> Adam:
@@ -82,6 +87,8 @@ def _train(llm: LLMRecommender, samples: CandidateSamples, parameters: list[nn.P
             order = random.permutation(len(samples))
             steps = np.array_split(order, ceil(len(order) / STEP_SAMPLES))
             losses.append(np.mean([_step(llm, samples[rows], optimizer, parameters) for rows in steps]))
+    if not np.isfinite(losses).all():
+        raise InputError("sampler LESS: the loss of the warm-up is not finite; set llm_dtype to float32 or bfloat16")
     getLogger().info(f"warm-up: {len(samples)} samples, mean loss {losses[0]:.4f}, {losses[-1]:.4f} in the last epoch")
     return optimizer
 

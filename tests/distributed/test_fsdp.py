@@ -17,7 +17,7 @@ from recbole_dealrec.distributed import fsdp, processes
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model import TIGER, BIGRec
 from recbole_dealrec.model.memory import smaller_helps
-from recbole_dealrec.scorer import EffortScorer, LLMRepresentationScorer
+from recbole_dealrec.scorer import EffortScorer, LESSScorer, LLMGradientScorer, LLMRepresentationScorer
 from recbole_dealrec.store import score_checkpoint
 from recbole_dealrec.store.files import read_json
 from recbole_dealrec.store.opening import opened, process_folder, synchronize
@@ -72,6 +72,9 @@ def _asked(keys):
         # An adapter that is switched off before any gradient is asked for still gets its gradients afterwards.
         answers["representations"] = LLMRepresentationScorer(llm).score(samples)
         answers["effort"] = EffortScorer(llm, config).score(samples)
+        answers["gradients"] = LLMGradientScorer(llm).score(samples)
+        valid = CandidateSamples.from_dataset(splits.valid)[np.arange(9)]
+        answers["less"] = LESSScorer(llm, valid).score(samples)
         answers["fingerprint"] = llm.fingerprint()
         llm.eval()
         batches = list(QueryDataLoader(config, splits.test, 30))
@@ -95,6 +98,8 @@ def test_all_that_a_recommender_is_asked_for(together, keys, checkpoint, kind, g
         assert 0.4 < answers["kept"] < 0.6
         np.testing.assert_allclose(answers["representations"], whole["representations"], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(answers["effort"], whole["effort"], rtol=1e-5)
+        np.testing.assert_allclose(answers["gradients"], whole["gradients"], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(answers["less"], whole["less"], atol=1e-2)
         assert answers["fingerprint"] == whole["fingerprint"]
         expected = whole["scores"][number::2]
         assert len(answers["scores"]) == len(expected) == 4

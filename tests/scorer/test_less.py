@@ -10,7 +10,14 @@ from torch.optim import Adam
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.loss import sample_losses
-from recbole_dealrec.scorer import GradientSimilarityScorer, LESSScorer, LLMGradientScorer, less, representation
+from recbole_dealrec.scorer import (
+    GradientSimilarityScorer,
+    LESSScorer,
+    LLMGradientScorer,
+    less,
+    representation,
+    warm_up,
+)
 from recbole_dealrec.scorer.gradient_projection import GradientProjection
 from recbole_dealrec.scorer.gradient_score import projected_gradients, unit_rows
 from recbole_dealrec.scorer.warm_up import AdamMoments, warmed_up
@@ -130,6 +137,15 @@ def test_a_warm_up_lowers_the_loss_and_is_undone(setting):
     assert_same_state(state(model), before)
     with pytest.raises(KeyError), warmed_up(model, samples):
         raise KeyError
+    assert_same_state(state(model), before)
+
+
+def test_a_warm_up_with_a_loss_that_is_not_finite_is_refused_and_undone(setting, monkeypatch):
+    model, samples, valid = setting
+    before = state(model)
+    monkeypatch.setattr(warm_up, "sample_losses", lambda *args: sample_losses(*args) * float("nan"))
+    with pytest.raises(InputError, match="loss of the warm-up is not finite"):
+        LESSScorer(model, valid).score(samples)
     assert_same_state(state(model), before)
 
 
