@@ -3,7 +3,7 @@
 import numpy as np
 
 from recbole_dealrec.data import CandidateSamples
-from recbole_dealrec.sampler.few_shot import FewShotSampler, register_sampler, report_excluded
+from recbole_dealrec.sampler.few_shot import FewShotSampler, finite_rows, register_sampler
 from recbole_dealrec.sampler.round_robin import round_robin
 
 
@@ -23,7 +23,7 @@ class LESSSampler(FewShotSampler):
     def sample(self, samples: CandidateSamples) -> np.ndarray:
         scores, n_fewshot = self.scores["less"], self.config["n_fewshot"]
         self.columns = {"less": scores.max(axis=1)}
-        kept = _kept(np.isfinite(scores).all(axis=1), n_fewshot)
+        kept = finite_rows(np.isfinite(scores).all(axis=1), n_fewshot)
         return np.sort(kept[round_robin(_rows(scores, kept), n_fewshot)])
 
 
@@ -47,7 +47,7 @@ class GradientDiverseSampler(FewShotSampler):
         similarity, gradients = self.scores["gradient_similarity"], self.scores["llm_gradient"]
         self.columns = {"gradient_similarity": similarity}
         n_fewshot = self.config["n_fewshot"]
-        kept = _kept(np.isfinite(similarity) & np.isfinite(gradients).all(axis=1), n_fewshot)
+        kept = finite_rows(np.isfinite(similarity) & np.isfinite(gradients).all(axis=1), n_fewshot)
         return np.sort(kept[diverse_choice(similarity[kept], _rows(gradients, kept), n_fewshot)])
 
 
@@ -73,19 +73,6 @@ def diverse_choice(similarity: np.ndarray, vectors: np.ndarray, n_fewshot: int) 
         sums += vectors @ (vectors[best] / lengths[best])
         margin = similarity - sums / lengths / (count + 1)
     return chosen
-
-
-def _kept(finite: np.ndarray, n_fewshot: int) -> np.ndarray:
-    """Return the indices of samples with finite scores; log how many others there are.
-
-    Raises:
-        ValueError: there are fewer than ``n_fewshot``.
-    """
-    report_excluded(finite)
-    kept = np.flatnonzero(finite)
-    if len(kept) < n_fewshot:
-        raise ValueError(f"n_fewshot is {n_fewshot}, but only {len(kept)} samples have finite scores")
-    return kept
 
 
 def _rows(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
