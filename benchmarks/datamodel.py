@@ -26,14 +26,13 @@ from scipy.stats import rankdata, spearmanr
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, train_loader
 from recbole_dealrec.pipeline import Job, configure, prepare
-from recbole_dealrec.scorer.scoring import Scoring
 from recbole_dealrec.store.files import atomic_path
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 EPOCHS = 10
 KEYS = {"show_progress": False, "epochs": EPOCHS, "selection_part": "user", "n_valid": 0, "topk": [10]}
-FREE = "target frequency"
+FREE, POPULARITY, LENGTH = COSTLESS = "target frequency", "popularity of the target", "length of the history"
 # Label, name of the score and further keys; a score for each of several queries is averaged over them.
 SCORES = [
     ("influence, training part", "influence", {"influence_on": "train"}),
@@ -69,19 +68,19 @@ def main() -> None:
         common.write(arguments.name, page(job, scores, subsets, truth.rows()))
 
 
-def job_of(keys: dict[str, Any]) -> Job:
-    (job,) = prepare([configure("BIGRec", "ml-100k", None, keys)])
+def job_of(keys: dict[str, Any], dataset: str = "ml-100k") -> Job:
+    (job,) = prepare([configure("BIGRec", dataset, None, keys)])
     return job
 
 
-def candidate_scores(keys: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+def candidate_scores(keys: dict[str, Any], dataset: str = "ml-100k") -> Iterator[tuple[str, np.ndarray]]:
     """Yield the label and the scores, float64 [n], of each of ``SCORES``, and of what costs nothing."""
     for label, name, further in SCORES:
-        job = job_of({**keys, **further})
+        job = job_of({**keys, **further}, dataset)
         score = job.scoring().scores([name])[name].astype(np.float64)
         yield label, score.mean(axis=1) if score.ndim == 2 else score
-    yield "popularity of the target", job.splits.train.item_counts[job.samples.item_id].astype(np.float64)
-    yield "length of the history", job.samples.item_length.astype(np.float64)
+    yield POPULARITY, job.splits.train.item_counts[job.samples.item_id].astype(np.float64)
+    yield LENGTH, job.samples.item_length.astype(np.float64)
 
 
 def drawn(n: int, count: int, size: int) -> np.ndarray:
@@ -99,11 +98,7 @@ class Truth:
     """
 
     def __init__(self, job: Job, file: Path) -> None:
-        self.job, self.file = job, file
-        self.scoring: Scoring = job.scoring()
-        valid = job.splits.for_tuning.valid
-        self.valid = CandidateSamples.from_dataset(valid)
-        self.queries = QueryDataLoader(job.config, valid, job.config["n_valid"])
+        self.learn, self.file = Learning(job), file
 
     def rows(self) -> pd.DataFrame:
         """Return the trainings so far: ``subset``, ``training``, ``loss`` and ``ndcg@10``."""
@@ -113,19 +108,40 @@ class Truth:
         """Tune on a subset and add its row, unless it exists."""
         rows = self.rows()
         if not ((rows["subset"] == subset) & (rows["training"] == training)).any():
-            row = {"subset": subset, "training": training, **self._outcome(subset, training, indices)}
+            found = self.learn(indices if subset != NOT_TUNED else None, training)
+            row = {"subset": subset, "training": training, **found}
             with atomic_path(self.file) as path:
                 pd.concat([rows, pd.DataFrame([row])]).to_csv(path, index=False)
 
-    def _outcome(self, subset: int, training: int, indices: np.ndarray) -> dict[str, float]:
+
+class Learning:
+    """Trainings of the language model before fine-tuning on subsets of the candidates.
+
+    Args:
+        job: the input of the trainings.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.scoring = job, job.scoring()
+        valid = job.splits.for_tuning.valid
+        self.valid = CandidateSamples.from_dataset(valid)
+        self.queries = QueryDataLoader(job.config, valid, job.config["n_valid"])
+
+    def __call__(self, indices: np.ndarray | None, training: int) -> dict[str, float]:
+        """Tune on candidates, int64 [k], or on none; return loss and NDCG@10 on the validation queries.
+
+        Args:
+            indices: candidates to tune on; None evaluates the model before fine-tuning.
+            training: number of the training, which its seed is made of.
+        """
         config, samples = self.job.config, self.job.samples
         with TemporaryDirectory() as folder:
             trainer = LLMTrainer(config, self.scoring.llm(RunFolder(Path(folder))), RunFolder(Path(folder)), "weights")
             init_seed(config["seed"] + training, config["reproducibility"])
-            if subset != NOT_TUNED:
+            if indices is not None:
                 data = train_loader(config, self.job.splits.train, samples.rows[indices])
                 trainer.fit(data, verbose=False, saved=False, show_progress=False)
-            losses = [trainer.model.batch_losses(batch) for _, batch in trainer.model.batches(self.valid)]
+            losses = [trainer.model.batch_losses(batch).cpu() for _, batch in trainer.model.batches(self.valid)]
             found = trainer.evaluate(self.queries, load_best_model=False)
         return {"loss": float(np.concatenate(losses).mean()), "ndcg@10": float(found["ndcg@10"])}
 
@@ -164,10 +180,10 @@ better than its root allows.
 """
 
 
-def agreement(score: np.ndarray, fall: pd.DataFrame, free: np.ndarray) -> list[str]:
+def agreement(score: np.ndarray | pd.Series, fall: pd.DataFrame, free: np.ndarray) -> list[str]:
     """Return the Spearman correlation of subsets' scores with an outcome, and the partial one, with intervals."""
-    outcome = fall.mean(axis=1).to_numpy()
-    held = "" if score is free or np.array_equal(score, free) else interval(partial_spearman, score, outcome, free)
+    score, outcome = np.asarray(score), fall.mean(axis=1).to_numpy()
+    held = "" if np.array_equal(score, free) else interval(partial_spearman, score, outcome, free)
     return [interval(lambda one, other: spearmanr(one, other).statistic, score, outcome), held]
 
 

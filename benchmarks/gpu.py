@@ -1,11 +1,12 @@
 """Measure everything that needs a GPU, most important first, in as many calls as necessary.
 
-    python benchmarks/gpu.py --llm PATH --games PATH [--parts a b c d] [--seconds N]
+    python benchmarks/gpu.py --llm PATH --games PATH [--parts a b c d e] [--seconds N]
 
 a. Are effort, influence, beam search and a run of each model right on this device?
 b. Samples per second and peak memory of effort, fine-tuning and beam search, from 135 million to 8 billion parameters.
 c. Gain and whole cost of a selection, on Games, against no, other and full fine-tuning.
 d. From b: the whole cost of DEALRec against fine-tuning on all candidates.
+e. Does a score predict what the language model learns from a sample?
 
 Each row is written to benchmarks/results/gpu-*.csv when it is measured, and is not measured again. A row that failed
 has its error and is measured again. Each part runs in a separate process, so that a crash does not affect the others.
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import common
 import gpu_cost
+import gpu_datamodel
 import gpu_page
 import gpu_promise
 import gpu_rates
@@ -29,8 +31,8 @@ import pandas as pd
 from gpu_rows import Deadline, Rows
 from gpu_setup import Setup
 
-NAMES = {"a": "right", "b": "rates", "c": "promise", "d": "cost"}
-MEASURED = {"a": gpu_right.measure, "b": gpu_rates.measure, "c": gpu_promise.measure}
+NAMES = {"a": "right", "b": "rates", "c": "promise", "d": "cost", "e": "datamodel"}
+MEASURED = {"a": gpu_right.measure, "b": gpu_rates.measure, "c": gpu_promise.measure, "e": gpu_datamodel.measure}
 PROCESS = "process"  # row of a part whose process died
 
 
@@ -46,7 +48,7 @@ def main() -> None:
     tables = {part: rows_of(arguments, part).table() for part in NAMES}
     if "d" in arguments.parts:
         tables["d"] = computed_costs(arguments, tables)
-    devices = {device for part in "abc" for device in tables[part].get("device", [])}
+    devices = {device for part in MEASURED for device in tables[part].get("device", [])}
     if devices and "cpu" not in devices:
         (arguments.out / "gpu.md").write_text(gpu_page.page(tables), encoding="utf-8")
 

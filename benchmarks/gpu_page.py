@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import common
+import datamodel
+import gpu_datamodel
 import gpu_promise
 import pandas as pd
 from gpu_cost import CANDIDATES, FEW, FEW_EPOCHS
@@ -28,10 +30,10 @@ def page(tables: dict[str, pd.DataFrame]) -> str:
     """Return the rows of all parts as Markdown.
 
     Args:
-        tables: rows by part, ``a`` to ``d``; a part without rows may be empty.
+        tables: rows by part, ``a`` to ``e``; a part without rows may be empty.
     """
     good = {part: table[table["error"].isna()] if "error" in table else table for part, table in tables.items()}
-    machines = dict.fromkeys(text for part in "abc" for text in tables[part].get("machine", []))
+    machines = dict.fromkeys(text for part in "abce" for text in tables[part].get("machine", []))
     return f"""# On a GPU
 
 {answer(good)}
@@ -82,6 +84,16 @@ candidates for 1, 3 or 10; so many few-shot epochs are {FEW_EPOCHS * FEW / CANDI
 those of the table above, if it has DEALRec, else not counted; validations and tokenisation are not.
 
 {frame_table(good["d"], COST)}
+
+## Does a score predict what the model learns?
+
+`{COMMAND} e`
+
+Random subsets of {gpu_datamodel.SIZE} candidates of Games, each tuned on for {datamodel.EPOCHS} epochs. Spearman
+correlation of the sum of a score over a subset with what the subset brought on validation queries that no score saw;
+in brackets the 95 % bootstrap interval. "Target frequency held" is the partial rank correlation.
+
+{gpu_datamodel.agreement_table(good["e"])}
 {failures(tables)}"""
 
 

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-PARTS = ("right", "rates", "promise", "cost")
+PARTS = ("right", "rates", "promise", "cost", "datamodel")
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,9 @@ def test_all_parts_leave_rows_that_are_not_measured_again(smoke):
     assert promise.loc["DEALRec", "whole cost, s"] == pytest.approx(costs.iloc[:2].sum())
     assert 0 < costs["effort, s"] < costs["selection, s"]
     assert len(rows["cost"]) == 2 * 2 * 2 * 3
+    subsets = rows["datamodel"].filter(like="subset", axis=0)
+    assert len(subsets) == 4 and subsets[["loss", "effort", "LESS", "target frequency"]].notna().all(axis=None)
+    assert (subsets["loss"] != rows["datamodel"].loc["before fine-tuning", "loss"]).all()
     assert not (folder / "gpu.md").exists()
 
     assert smoke()[1] == first
@@ -134,16 +137,24 @@ def test_the_page_says_what_was_measured_on_what_and_what_failed():
         {"row": "Full", "recall@10": 0.02, "whole cost, s": 300.0, **full, **about},
         {"row": "DEALRec", "recall@10": 0.01, "whole cost, s": 100.0, **about},
     ]
+    # The loss falls with the effort, the target frequency has no part in it.
+    subsets = [
+        {"row": f"subset {place}", "loss": 1 - place / 20, "ndcg@10": 0.1, "effort": place, "LESS": -place,
+         "target frequency": place % 3, **about}
+        for place in range(16)
+    ]  # fmt: skip
     tables = {
         "a": pd.DataFrame([{"row": "influence", **about, "error": "RuntimeError: no kernel\nmore"}]),
         "b": pd.DataFrame(rates),
         "c": pd.DataFrame(promise),
         "d": pd.DataFrame(cost_rows(pd.DataFrame(rates), 0.0)),
+        "e": pd.DataFrame(subsets),
     }
     page = gpu_page.page(tables)
     assert "Measured on: 2030-01-01, NVIDIA H100." in page
     assert "DEALRec 0.0100 for 100 s; Full 0.0200 for 300 s" in page
     assert "ran 3; its validation loss may have gone on falling" in page
+    assert "| effort | 1.00 [1.00, 1.00] | 1.00" in page and "| LESS | -1.00 [-1.00, -1.00] |" in page
     assert "| a | influence | RuntimeError: no kernel |" in page
     # 45,774 / 200 s and 51,200 / 50 s, in epochs of 45,774 / 50 s.
     assert f"{(45_774 / 200 + 1024) / (45_774 / 50):.2f} (`effort_parameters: last`, `effort_sample_ratio: 1`)" in page
