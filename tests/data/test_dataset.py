@@ -9,7 +9,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import nn
 
-from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, train_loader
+from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits, loader, train_loader
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.llm_trainer import SafetensorsTrainer
@@ -137,6 +137,18 @@ def test_equal_histories_of_two_users_are_two_queries(write_benchmark, make_conf
         ("v", "i1", "i3"),
         ("u", "i1 i1", "i5"),
     ]
+
+
+@pytest.mark.parametrize("compared", [1, 7, 10_000])
+def test_queries_are_those_of_a_plain_loop(compared, movies, monkeypatch):
+    monkeypatch.setattr(loader, "_ROWS_COMPARED", compared)
+    eval_args = {"split": {"RS": [0.5, 0.1, 0.4]}, "group_by": "user", "order": "TO", "mode": "full"}
+    part = load_splits(movies(MAX_ITEM_LIST_LENGTH=1, eval_args=eval_args, rm_dup_inter=None)).test
+    grouped = {}
+    for user, history, target in rows_of(part):
+        grouped.setdefault((user, history), []).append(target)
+    found = queries_of(QueryDataLoader(part.config, part), part)
+    assert sorted(found) == sorted((*query, " ".join(targets)) for query, targets in grouped.items())
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])

@@ -1,5 +1,6 @@
 """Rows whose histories are slices, against the padded rows that RecBole makes of the same data."""
 
+import hashlib
 from logging import getLogger
 
 import numpy as np
@@ -11,7 +12,7 @@ from recbole.data.dataset import SequentialDataset as RecBoleSequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureType
 
-from recbole_dealrec.data import load_splits
+from recbole_dealrec.data import dataset, load_splits
 from recbole_dealrec.data.sliced_rows import prefix_rows
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\trating:float\tplace:token\ttags:token_seq"
@@ -138,6 +139,24 @@ def test_slices_are_changed_as_recbole_changes_rows(clicks):
         assert all(torch.equal(found[name], padded[name]) for name in padded)
     with pytest.raises(ValueError, match="place_list"):
         rows.drop("place_list")
+
+
+def test_a_history_that_is_read_is_kept(clicks):
+    rows = load_splits(clicks()).train.inter_feat
+    assert rows["item_id_list"] is rows["item_id_list"]
+    assert rows[:3]["item_id_list"] is not rows[:3]["item_id_list"]
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_the_fingerprint_is_that_of_padded_histories(at_once, clicks, monkeypatch):
+    monkeypatch.setattr(dataset, "_ROWS_HASHED", at_once)
+    splits = load_splits(clicks())
+    known = hashlib.sha256()
+    for part in (splits.train, splits.valid, splits.test):
+        for name in ("user_id", "item_id", "item_id_list"):
+            known.update(part.inter_feat.padded()[name].numpy().tobytes())
+    known.update("\n".join([*splits.train.field2id_token["item_id"], *splits.train.titles]).encode())
+    assert splits.fingerprint == known.hexdigest()
 
 
 def size(parts):
