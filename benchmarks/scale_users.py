@@ -376,7 +376,7 @@ def report(costs: Mapping[str, Costs]) -> str:
 
 def answer(costs: Mapping[str, Costs], users: int) -> str:
     """Return where memory ends first for this number of users, as text and as Parquet."""
-    return "\n".join(_end(costs, kind, users) for kind in (TEXT, PARQUET))
+    return "\n\n".join(_end(costs, kind, users) for kind in (TEXT, PARQUET))
 
 
 def _end(costs: Mapping[str, Costs], kind: Mapping[str, str], users: int) -> str:
