@@ -27,9 +27,8 @@ from recbole_dealrec.errors import InputError
 class SequentialDataset(RecBoleSequentialDataset):
     """RecBole's sequential dataset with titles, exact time order, and histories that keep their latest items.
 
-    Items without a title are left out of the catalogue, the targets and the histories. ``inter_feat`` is
-    ``SlicedRows``. Without benchmark files, interactions may lie in ``<dataset>.inter.parquet`` in place of
-    ``<dataset>.inter``.
+    Items without a title are left out of the catalogue, the targets and the histories. Rows are ``SlicedRows``.
+    Without benchmark files, interactions may lie in ``<dataset>.inter.parquet`` in place of ``<dataset>.inter``.
 
     RecBole converts time to float32, in which Unix seconds within two minutes are equal. Here, after the filters, the
     time column holds the positions of rows in the time order of their file, int32; rows with equal times keep the order
