@@ -494,18 +494,6 @@ def test_what_prompts_say_of_items(ten, tmp_path):
     assert splits.fingerprint == plain.fingerprint and splits.contents != plain.contents
 
 
-def test_the_fingerprint_has_the_order_in_time(ten, tmp_path):
-    """The users' own orders stay, so that all samples do, while all of one user comes after the others."""
-    before, file = load_splits(ten()), tmp_path / "ten" / "ten.inter"
-    header, *lines = file.read_text().splitlines()
-    rows = [line.split("\t") for line in lines]
-    place = header.split("\t").index("timestamp:float")
-    later = [[*row[:place], str(float(row[place]) + 1e6 * (row[0] == "u1")), *row[place + 1 :]] for row in rows]
-    file.write_text("\n".join([header, *map("\t".join, later)]))
-    after = load_splits(ten())
-    assert rows_of(after.train) == rows_of(before.train) and after.fingerprint != before.fingerprint
-
-
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
 
 

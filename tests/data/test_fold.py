@@ -97,6 +97,17 @@ def test_a_fold_is_a_dataset_whose_times_can_be_sampled_by(write_shop, tmp_path,
         assert sorted(CandidateSamples.from_dataset(part).time) == list(range(size))
 
 
+def test_the_fingerprint_has_the_order_in_time(write_shop, tmp_path, make_config):
+    """Samples by time differ where the times alone do, so their folders have to."""
+    convert(write_shop(ROWS), tmp_path / "shop", folds=1)
+    config, file = make_config("shop-fold1", tmp_path), tmp_path / "shop-fold1" / "shop-fold1.train.inter"
+    before = load_splits(config).fingerprint
+    header, *lines = file.read_text().splitlines()
+    rows = [line.rsplit("\t", 1) for line in lines]
+    file.write_text("\n".join([header, *(f"{row}\t{-float(time)}" for row, time in rows)]))
+    assert load_splits(config).fingerprint != before
+
+
 def test_times_of_rows_that_are_left_out_are_left_out(write_shop, tmp_path, make_config):
     convert(write_shop(ROWS), tmp_path / "shop", folds=1)
     item_file = tmp_path / "shop-fold1" / "shop-fold1.item"

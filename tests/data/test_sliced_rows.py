@@ -12,7 +12,7 @@ from recbole.data.dataset import SequentialDataset as RecBoleSequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureType
 
-from recbole_dealrec.data import dataset, load_splits
+from recbole_dealrec.data import load_splits, splits
 from recbole_dealrec.data.sliced_rows import prefix_rows
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\trating:float\tplace:token\ttags:token_seq"
@@ -149,14 +149,14 @@ def test_a_history_that_is_read_is_kept(clicks):
 
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
 def test_the_fingerprint_is_that_of_padded_histories(at_once, clicks, monkeypatch):
-    monkeypatch.setattr(dataset, "_ROWS_HASHED", at_once)
-    splits = load_splits(clicks())
+    monkeypatch.setattr(splits, "_ROWS_HASHED", at_once)
+    parts = load_splits(clicks())
     known = hashlib.sha256()
-    for part in (splits.train, splits.valid, splits.test):
-        for name in ("user_id", "item_id", "item_id_list"):
+    for part in (parts.train, parts.valid, parts.test):
+        for name in ("user_id", "item_id", "timestamp", "item_id_list"):
             known.update(part.inter_feat.padded()[name].numpy().tobytes())
-    known.update("\n".join([*splits.train.field2id_token["item_id"], *splits.train.titles]).encode())
-    assert splits.fingerprint == known.hexdigest()
+    known.update("\n".join([*parts.train.field2id_token["item_id"], *parts.train.titles]).encode())
+    assert parts.fingerprint == known.hexdigest()
 
 
 def size(parts):
