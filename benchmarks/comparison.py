@@ -20,8 +20,7 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 from popularity import recall_of_popularity
-from scipy.optimize import brentq
-from scipy.stats import nct
+from scipy.special import nctdtrinc
 from scipy.stats import t as student_t
 
 from recbole_dealrec import compare_samplers
@@ -29,6 +28,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
 from recbole_dealrec.report.comparison_table import COSTS, REFERENCES, holm, paired_p
+from recbole_dealrec.report.finding import LEAST_SEEDS
 from recbole_dealrec.store.files import atomic_path, read_json
 
 MAIN = ["DEALRec", "InfluenceOnly", "Greedy", "Random", "TargetFrequency", "RDS+", "LESS"]
@@ -309,12 +309,17 @@ def p_values(by_seed: dict[str, pd.DataFrame], reference: str) -> dict[tuple[str
 
 
 def power_sentences(runs: pd.DataFrame) -> str:
-    return (
+    text = (
         "Differences of Recall@10 from the references; beside them the least one that a paired test over as many seeds "
         f"finds with a probability of {POWER:.0%} (p < {LEVEL}, one test, not corrected), by the deviation of the "
-        "differences between the seeds. The standard error of one run over its queries is "
-        f"{runs['recall@10, standard error'].mean():.4f} in the mean; the queries are the same in all runs."
+        "differences between the seeds."
     )
+    if (error := "recall@10, standard error") in runs:
+        text += (
+            f" The standard error of one run over its queries is {runs[error].mean():.4f} in the mean; the queries are "
+            "the same in all runs."
+        )
+    return text
 
 
 def power_table(runs: pd.DataFrame) -> str:
@@ -327,7 +332,7 @@ def power_table(runs: pd.DataFrame) -> str:
         for reference in references:
             difference = (by_seed[name] - by_seed[reference]).dropna()
             measured = f"{difference.mean():+.4f} ({len(difference)} seeds)", f"{detectable(difference):.4f}"
-            row += measured if len(difference) > 1 and name != reference else ("", "")
+            row += measured if len(difference) >= LEAST_SEEDS and name != reference else ("", "")
         rows.append(row)
     columns = [text.format(name) for name in references for text in ("from {}", "least found from {}")]
     return common.table(["sampler", *columns], rows)
@@ -340,11 +345,11 @@ def detectable(difference: pd.Series) -> float:
         difference: one for each pair; their standard deviation is taken for the true one.
     """
     n = len(difference)
-    if n < 2:
+    if n < LEAST_SEEDS:
         return np.nan
-    critical = student_t.isf(LEVEL / 2, n - 1)
-    miss = lambda shift: nct.cdf(critical, n - 1, shift) - nct.cdf(-critical, n - 1, shift) - (1 - POWER)  # noqa: E731
-    return brentq(miss, 0, 100) * difference.std() / np.sqrt(n)
+    # The other tail has no part in a probability this high.
+    shift = nctdtrinc(n - 1, 1 - POWER, student_t.isf(LEVEL / 2, n - 1))
+    return shift * difference.std() / np.sqrt(n)
 
 
 def popularity_table(table: Runs, runs: pd.DataFrame) -> str:
@@ -376,7 +381,7 @@ def data_table(table: Runs) -> str:
     rows = [
         ("users", splits.train.user_num - 1),
         ("items", splits.train.item_num - 1),
-        *((f"{name} rows", len(part)) for name, part in vars(splits).items()),
+        *((f"{name} rows", len(getattr(splits, name))) for name in ("train", "valid", "test")),
         ("test queries (a user and history)", len(QueryDataLoader(splits.test.config, splits.test).positives)),
         ("candidate samples", len(samples)),
         ("mean history of a candidate", f"{samples.item_length.mean():.2f}"),
