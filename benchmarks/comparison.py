@@ -29,6 +29,7 @@ from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples, QueryDataLoader, load_splits
 from recbole_dealrec.report.comparison_table import COSTS, REFERENCES, holm, paired_p
 from recbole_dealrec.report.finding import LEAST_SEEDS
+from recbole_dealrec.sampler import get_sampler
 from recbole_dealrec.store.files import atomic_path, read_json
 
 MAIN = ["DEALRec", "InfluenceOnly", "Greedy", "Random", "TargetFrequency", "RDS+", "LESS"]
@@ -165,6 +166,12 @@ class Runs:
         with FileLock(f"{self.config['checkpoint_dir']}/.rows.lock"), atomic_path(self.file) as file:
             pd.concat([self.rows(), pd.DataFrame([run])]).to_csv(file, index=False)
 
+    def sees(self, name: str) -> str:
+        """Return the parts of the data that the choice of a sampler or variant depends on."""
+        sampler, further = self.variants.get(name, (name, {}))
+        config = Config(self.run_keys["model"], self.run_keys["dataset"], config_dict={**self._keys, **further})
+        return ", ".join(get_sampler(sampler)(config).sees)
+
     def yardsticks(self) -> list[dict[str, Any]]:
         """Return the rows that ``yardsticks.py`` has measured on this dataset."""
         file = common.RESULTS / f"{self.config['dataset']}-yardsticks.csv"
@@ -283,18 +290,19 @@ def metrics_table(table: Runs) -> str:
     p = {name: p_values(by_seed, name) for name in references}
     rows = [
         [
-            name, len(part), *(common.spread(part[metric]) for metric in table.metrics),
+            name, table.sees(name), len(part), *(common.spread(part[metric]) for metric in table.metrics),
             *(number(p[reference].get((name, metric))) for metric in TESTED for reference in references),
             *(table.paper.get(name, "").split() or [""] * len(table.metrics)),
         ]
         for name, part in by_seed.items()
     ]  # fmt: skip
     rows += [
-        [row["yardstick"], "", *(f"{row[metric]:.4f}" for metric in table.metrics)]
-        + [""] * (len(rows[0]) - 2 - len(table.metrics))
+        [row["yardstick"], "", "", *(f"{row[metric]:.4f}" for metric in table.metrics)]
+        + [""] * (len(rows[0]) - 3 - len(table.metrics))
         for row in table.yardsticks()
     ]
-    columns = ["sampler", "seeds", *table.metrics, *(f"{metric}, p {name}" for metric in TESTED for name in references)]
+    columns = ["sampler", "sees", "seeds", *table.metrics]
+    columns += [f"{metric}, p {name}" for metric in TESTED for name in references]
     columns += [f"paper {metric}" for metric in table.metrics] if table.paper else []
     return common.table(columns, [row[: len(columns)] for row in rows])
 
