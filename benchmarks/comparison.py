@@ -269,9 +269,13 @@ def by_sampler(keys: dict[str, dict[str, Any]]) -> str:
 
 
 def schedule(runs: pd.DataFrame) -> str:
-    if "TargetFrequency" not in set(runs["sampler"]):
+    later = set(runs["sampler"]) & {"TargetFrequency"}
+    if "commit" in runs:
+        later |= set(runs.loc[runs["commit"].notna(), "sampler"])
+    if not later:
         return ""
-    return " TargetFrequency ran with a later version, whose learning rate is above 0 at the first step, too."
+    names = ", ".join(name for name in runs["sampler"].unique() if name in later)
+    return f" Rows of later versions, whose learning rate is above 0 at the first step, too: {names}."
 
 
 def full_keys(table: Runs) -> str:

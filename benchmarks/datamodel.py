@@ -31,11 +31,14 @@ from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 EPOCHS = 10
-KEYS = {"show_progress": False, "epochs": EPOCHS, "selection_part": "user", "n_valid": 0, "topk": [10]}
+KEYS = {
+    "show_progress": False, "epochs": EPOCHS, "selection_part": "user", "n_valid": 0, "topk": [10],
+    "influence_on": "train",
+}  # fmt: skip
 FREE, POPULARITY, LENGTH = COSTLESS = "target frequency", "popularity of the target", "length of the history"
 # Label, name of the score and further keys; a score for each of several queries is averaged over them.
 SCORES = [
-    ("influence, training part", "influence", {"influence_on": "train"}),
+    ("influence, training part", "influence", {}),
     ("influence, validation part", "influence", {"influence_on": "valid"}),
     ("effort", "effort", {}),
     ("loss of the language model", "llm_loss", {}),
@@ -75,9 +78,11 @@ def job_of(keys: dict[str, Any], dataset: str = "ml-100k") -> Job:
 
 def candidate_scores(keys: dict[str, Any], dataset: str = "ml-100k") -> Iterator[tuple[str, np.ndarray]]:
     """Yield the label and the scores, float64 [n], of each of ``SCORES``, and of what costs nothing."""
+    job = job_of(keys, dataset)
+    scoring = job.scoring()  # its surrogates and language model serve all scores with these keys
     for label, name, further in SCORES:
-        job = job_of({**keys, **further}, dataset)
-        score = job.scoring().scores([name])[name].astype(np.float64)
+        own = job_of({**keys, **further}, dataset).scoring() if further else scoring
+        score = own.scores([name])[name].astype(np.float64)
         yield label, score.mean(axis=1) if score.ndim == 2 else score
     yield POPULARITY, job.splits.train.item_counts[job.samples.item_id].astype(np.float64)
     yield LENGTH, job.samples.item_length.astype(np.float64)

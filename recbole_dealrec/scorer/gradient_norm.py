@@ -86,14 +86,7 @@ def gradient_norms(
 ) -> Iterator[Callable[[Mapping[str, Tensor]], np.ndarray]]:
     """Yield a function of one batch that returns what ``per_sample_gradient_norms`` does, for use inside the context.
 
-    Args:
-        model: As in ``per_sample_gradient_norms``.
-        parameters: As in ``per_sample_gradient_norms``.
-        shares_prefix: Whether the prefix that samples share may run once.
-
-    Raises:
-        ValueError: as ``per_sample_gradient_norms``.
-        TypeError: as ``per_sample_gradient_norms``.
+    Arguments and errors are those of ``gradient_uses``.
     """
     with gradient_uses(model, parameters, shares_prefix) as (targets, uses_of):
         device = targets[0].parameter.device

@@ -73,14 +73,8 @@ class LLMRepresentationScorer(LLMScorer):
 class _ValidScorer(Scorer):
     """Base class of scorers that compare each sample with each of at most 1,000 validation samples.
 
-    A sample is represented by the hidden state of the language model before fine-tuning.
-
-    Args:
-        llm: recommender, whose ``represent`` defines the hidden state.
-        valid_samples: samples of the validation part.
-        config: reads ``seed`` for the draw of the validation samples; fewer than 1,000 are drawn if there would be more
-            than 500 million values.
-        checkpoint: stores the values while they are computed.
+    A sample is represented by the hidden state of the language model before fine-tuning. ``ValidDistanceScorer``
+    describes the arguments.
     """
 
     needs = (LLM,)
