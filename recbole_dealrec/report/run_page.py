@@ -133,8 +133,9 @@ def _trainings(trainings: dict[str, Any], config: Config) -> list[tuple[str, str
             if loss := curve["train_loss"]:
                 losses.append(figure.Curve(_curve_name(name, "training", metric), list(range(len(loss))), loss))
             if epochs := curve["valid_epoch"]:
-                values, best = curve["valid_result"][metric], _best_epoch(curve, metric)
-                results.append(figure.Curve(_curve_name(name, "validation", metric), epochs, values, best))
+                values = curve["valid_result"][metric]
+                validation = _curve_name(name, "validation", metric)
+                results.append(figure.Curve(validation, epochs, values, curve["kept_epoch"]))
         if metric == "loss" and losses:
             figures.append((f"{title}: loss", figure.curves(losses + results, "mean loss")))
         elif losses:
@@ -147,10 +148,3 @@ def _trainings(trainings: dict[str, Any], config: Config) -> list[tuple[str, str
 def _curve_name(step: str, part: str, metric: str) -> str:
     """Return the name of a curve; if both parts are losses, they share a figure."""
     return f"{step}: {part}" if metric == "loss" else step
-
-
-def _best_epoch(curve: dict[str, Any], metric: str) -> int:
-    """Return the epoch of the best result; of equal ones the last, which RecBole's early stopping keeps."""
-    values = np.array(curve["valid_result"][metric])
-    best = values.min() if metric == "loss" else values.max()
-    return curve["valid_epoch"][int(np.flatnonzero(values == best)[-1])]

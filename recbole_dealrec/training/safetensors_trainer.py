@@ -86,7 +86,7 @@ class SafetensorsTrainer(Trainer):
             self.scheduler.step()
 
     def summary(self) -> dict[str, Any]:
-        """Return ``best_valid_result`` and, as plain values, the ``curve`` of a training that has ended."""
+        """Return ``best_valid_result``, of the saved weights, and the ``curve`` of a training, as plain values."""
         return {"best_valid_result": self.best_valid_result, "curve": asdict(self.curve)}
 
     def state(self, train_data, epoch: int) -> dict[str, Any]:
@@ -175,6 +175,7 @@ class SafetensorsTrainer(Trainer):
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs) -> None:
         with self.folder.output(self.name) as path:
             self.save(path)
+        self.curve.kept_epoch = epoch
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model: bool = True, model_file=None, show_progress: bool = False):

@@ -26,7 +26,7 @@ class SurrogateTraining:
         on_epoch: called with the curve after each epoch and each evaluation.
 
     Attributes:
-        model: the surrogate; its best weights after ``fit`` or ``load``.
+        model: the surrogate; its saved weights after ``fit`` or ``load``.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class SurrogateTraining:
         self.splits, self.folder = splits, folder
         init_seed(self.config["seed"], self.config["reproducibility"])
         self.model: SequentialRecommender = build_surrogate(self.config, splits.train)
-        self._trainer = SafetensorsTrainer(self.config, self.model, folder, self._files.weights, on_epoch)
+        self._trainer = _SurrogateTrainer(self.config, self.model, folder, self._files.weights, on_epoch)
 
     def fit(self) -> None:
-        """Train, and save and load the weights of the best validation result."""
+        """Train, and save and load the weights of the last epoch as good as the best by validation."""
         self._fit()
         self.load()
 
@@ -62,6 +62,22 @@ class SurrogateTraining:
         valid_data = QueryDataLoader(self.config, self.splits.valid)
         options["show_progress"] = self.config["show_progress"]
         processes.on_main(lambda: self._trainer.fit(train_data, valid_data, **options))
+
+
+class _SurrogateTrainer(SafetensorsTrainer):
+    """Keep the last evaluated epoch within one standard error of the best one (Breiman et al., 1984, section 3.4.3).
+
+    Which of epochs that validation cannot tell apart is best is a matter of chance; at the last one's lowest learning
+    rate, the scores of surrogates with other seeds agree best (docs/results/scores.md).
+    """
+
+    def _valid_epoch(self, valid_data, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        behind = self.best_valid_score - score if self.valid_metric_bigger else score - self.best_valid_score
+        if self._saves_state and 0 < behind <= self.evaluator.standard_errors().get(self.valid_metric.lower(), 0):
+            self._save_checkpoint(self._place[0])
+            self.best_valid_result = result
+        return score, result
 
 
 def surrogate_seed(seed: int, number: int) -> int:

@@ -17,11 +17,13 @@ class TrainingCurve:
         train_loss: mean training loss of each epoch, from epoch 0 on.
         valid_epoch: epochs that ended with an evaluation.
         valid_result: the values of each metric at these evaluations.
+        kept_epoch: epoch whose weights were saved last, None before.
     """
 
     train_loss: list[float] = field(default_factory=list)
     valid_epoch: list[int] = field(default_factory=list)
     valid_result: dict[str, list[float]] = field(default_factory=dict)
+    kept_epoch: int | None = None
 
     def add_loss(self, loss: float) -> None:
         """Add the next epoch's mean training loss."""

@@ -1,5 +1,7 @@
 """Training of a run's surrogates: their seeds, what is kept of them, and what watching one changes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +62,26 @@ def test_a_finished_training_has_its_curve(training):
     one.finish()
     kept = one.folder.read_json("surrogate.json")
     assert len(kept["curve"]["train_loss"]) == 4 and kept["curve"]["valid_epoch"] == [0, 1, 2, 3]
-    assert max(kept["curve"]["valid_result"]["ndcg@2"]) == kept["best_valid_result"]["ndcg@2"]
+    shown = dict(zip(kept["curve"]["valid_epoch"], kept["curve"]["valid_result"]["ndcg@2"], strict=True))
+    assert kept["best_valid_result"]["ndcg@2"] == shown[kept["curve"]["kept_epoch"]]
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+def test_the_last_evaluated_epoch_within_a_standard_error_of_the_best_is_kept(ten, tmp_path, rate):
+    config = ten(**{**KEYS, "surrogate_learning_rate": rate, "surrogate_epochs": 12})
+    one = SurrogateTraining(config, load_splits(config), RunFolder(tmp_path / "run"), 0)
+    one.fit()
+    other = SurrogateTraining(config, one.splits, RunFolder(tmp_path / "watched"), 0)
+    weights, errors = [], []
+
+    def look(model):
+        weights.append({name: value.clone() for name, value in model.state_dict().items()})
+        errors.append(other._trainer.evaluator.standard_errors()["ndcg@2"])
+
+    other.watch(look)
+    values, kept = np.array(other._trainer.curve.valid_result["ndcg@2"]), one._trainer.curve.kept_epoch
+    assert kept == np.flatnonzero(np.maximum.accumulate(values) - values <= errors)[-1]
+    assert_same(weights_of(one), weights[kept])
 
 
 def test_the_learning_rate_rises_and_falls_to_the_last_step(ten, tmp_path):
@@ -103,10 +124,9 @@ def test_a_watched_training_is_the_same_and_keeps_nothing(training):
     one, seen = training(folder="watched"), []
     one.watch(lambda model: seen.append({name: value.clone() for name, value in model.state_dict().items()}))
     assert len(seen) == 4 and list(one.folder.path.iterdir()) == []
-    best = unwatched._trainer.curve.valid_result["ndcg@2"]
-    last_best = max(place for place, value in enumerate(best) if value == max(best))
-    assert_same(seen[last_best], weights_of(unwatched))
-    assert one._trainer.curve == unwatched._trainer.curve
+    kept = unwatched._trainer.curve.kept_epoch
+    assert_same(seen[kept], weights_of(unwatched))
+    assert replace(one._trainer.curve, kept_epoch=kept) == unwatched._trainer.curve
 
 
 class Killed(BaseException):
