@@ -13,14 +13,17 @@ import os
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from importlib.util import find_spec
+from operator import eq
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import common
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
 from transformers import GenerationConfig
 
 from recbole_dealrec.config import Config
@@ -45,11 +48,12 @@ VLLM_SETTINGS = {
 
 
 class Measured(NamedTuple):
-    """Seconds of each writer, and the share of titles that are the package's at the same place."""
+    """Seconds of each writer, and the shares of the package's titles that it has: at the same place, and anywhere."""
 
     num_beams: int
     seconds: dict[str, float]
     alike: dict[str, float]
+    shared: dict[str, float]
 
 
 class Catalogue:
@@ -70,11 +74,16 @@ class Catalogue:
 
 
 class Package:
-    """The package's beam search."""
+    """The package's beam search.
 
-    def __init__(self, llm: BIGRec, catalogue: Catalogue) -> None:
-        self._network, self._catalogue = llm.network, catalogue
-        self._trie = TokenTrie(catalogue.titles, vocabulary_size(llm.network)).to(llm.device)
+    Args:
+        network: language model that generates.
+        catalogue: its titles.
+    """
+
+    def __init__(self, network: nn.Module, catalogue: Catalogue) -> None:
+        self._network, self._catalogue = network, catalogue
+        self._trie = TokenTrie(catalogue.titles, vocabulary_size(network)).to(network.device)
 
     def __call__(self, batch: Batch, num_beams: int) -> Titles:
         sequences, _ = beam_search(
@@ -195,9 +204,15 @@ def main() -> None:
 
 
 def writers_of(llm: BIGRec, generate_queries: int, most_beams: int) -> dict[str, Writer]:
-    """Return the ways to generate titles, by name, the package's first."""
-    catalogue = Catalogue(llm)
-    writers = {PACKAGE: Package(llm, catalogue), "generate": Generate(llm, catalogue, generate_queries)}
+    """Return the ways to generate titles, by name, the package's first; with fewer bits, its network is a copy."""
+    catalogue, network = Catalogue(llm), llm.network.get_base_model()
+    int8 = quantize_dynamic(deepcopy(network).float(), {nn.Linear}, torch.qint8)
+    writers = {
+        PACKAGE: Package(llm.network, catalogue),
+        "package, bfloat16": Package(deepcopy(network).bfloat16(), catalogue),
+        "package, int8": Package(int8, catalogue),
+        "generate": Generate(llm, catalogue, generate_queries),
+    }
     return {**writers, "vLLM": VLLM(llm, catalogue, most_beams)} if find_spec("vllm") else writers
 
 
@@ -211,7 +226,7 @@ def query_batches(llm: BIGRec, samples: CandidateSamples, count: int) -> Iterato
 
 def measure(writers: Mapping[str, Writer], batches: list[Batch], num_beams: int) -> Measured:
     """Let all writers generate the titles of each batch, in turn."""
-    seconds, same, titles = Counter(), Counter(), 0
+    seconds, same, shared, titles = Counter(), Counter(), Counter(), 0
     for batch in batches:
         written = {}
         for name, write in writers.items():
@@ -219,16 +234,17 @@ def measure(writers: Mapping[str, Writer], batches: list[Batch], num_beams: int)
             written[name] = write(batch, num_beams)
             seconds[name] += perf_counter() - start
         for name, theirs in written.items():
-            rows = zip(written[PACKAGE], theirs, strict=True)
-            same[name] += sum(one == other for pair in rows for one, other in zip(*pair, strict=True))
+            for one, other in zip(written[PACKAGE], theirs, strict=True):
+                same[name] += sum(map(eq, one, other))
+                shared[name] += (Counter(one) & Counter(other)).total()
         titles += len(batch["input_ids"]) * num_beams
-    return Measured(num_beams, dict(seconds), {name: count / titles for name, count in same.items()})
+    shares = ({name: count / titles for name, count in counts.items()} for counts in (same, shared))
+    return Measured(num_beams, dict(seconds), *shares)
 
 
 def report(llm: BIGRec, given: dict[str, Any], batches: int, generate_queries: int, rows: list[Measured]) -> str:
     config, others = llm.config, [name for name in rows[0].seconds if name != PACKAGE]
-    titles = ["seconds of {}", "times the package's", "titles of {} that are the package's at their place"]
-    columns = ["beams", "seconds", *(title.format(name) for name in others for title in titles)]
+    columns = ["beams", "by", "seconds", "times the package's", "titles alike at their place", "titles shared"]
     parts = f"; generate gets {generate_queries} queries at a time" if generate_queries else ""
     missed = MISSED if "vLLM" in others else ""
     return f"""# Beam search over the titles of {config["dataset"]}, {model_name(config)}
@@ -238,7 +254,11 @@ def report(llm: BIGRec, given: dict[str, Any], batches: int, generate_queries: i
 {common.header()}{versions(others)}. {batches} batches of {config["eval_batch_size"]} test queries{parts}; the language
 model before fine-tuning, in {str(llm.network.dtype).removeprefix("torch.")}. Keys: {keys_text(given)}.
 
-{common.table(columns, [row(each, others) for each in rows])}
+{common.table(columns, [cells(each, name) for each in rows for name in each.seconds])}
+
+The shares are of the package's titles. `package, bfloat16` and `package, int8` are the same search with another copy of
+the network: all weights in bfloat16, or the matrices in int8 with activations quantised by batch (PyTorch's dynamic
+quantisation).
 {missed}"""
 
 
@@ -253,11 +273,9 @@ def answer(name: str, rows: list[Measured]) -> str:
     """Return in words how much longer a writer takes than the package, and how many titles are the same."""
     ratios = ", ".join(f"{each.seconds[name] / each.seconds[PACKAGE]:.1f}" for each in rows)
     beams = ", ".join(str(each.num_beams) for each in rows)
-    least = min(each.alike[name] for each in rows)
-    same = "all of its titles are" if least == 1 else f"{least:.1%} of its titles or more are"
-    return (
-        f"{name} takes {ratios} times as long as the package with {beams} beams; {same} the package's at their place."
-    )
+    least = min(each.shared[name] for each in rows)
+    same = "all of the package's titles are" if least == 1 else f"{least:.1%} of the package's titles or more are"
+    return f"{name} takes {ratios} times as long as the package with {beams} beams; {same} its own."
 
 
 def versions(others: list[str]) -> str:
@@ -278,12 +296,10 @@ def keys_text(given: Mapping[str, Any]) -> str:
     return ", ".join(f"`{key}={value!r}`" for key, value in told.items()) or "the defaults"
 
 
-def row(measured: Measured, others: list[str]) -> list[str]:
-    cells = [str(measured.num_beams), f"{measured.seconds[PACKAGE]:.2f}"]
-    for name in others:
-        ratio = measured.seconds[name] / measured.seconds[PACKAGE]
-        cells += [f"{measured.seconds[name]:.2f}", f"{ratio:.1f}", f"{measured.alike[name]:.4f}"]
-    return cells
+def cells(measured: Measured, name: str) -> list[str]:
+    seconds = measured.seconds
+    shares = [f"{share[name]:.4f}" for share in (measured.alike, measured.shared)]
+    return [str(measured.num_beams), name, f"{seconds[name]:.2f}", f"{seconds[name] / seconds[PACKAGE]:.1f}", *shares]
 
 
 if __name__ == "__main__":

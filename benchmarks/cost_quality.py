@@ -11,12 +11,14 @@ import argparse
 from pathlib import Path
 
 import common
-import comparison
 import matplotlib
 import numpy as np
 import pandas as pd
+from comparison_page import NOTES
+from comparison_runs import Runs
 
 from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.report.comparison_table import COSTS
 
 NAME = "cost-quality"
 SAMPLERS = ["Random", "TargetFrequency", "DEALRec", "LESS"]
@@ -35,7 +37,7 @@ def main() -> None:
     arguments, rest = parser.parse_known_args()
     variants = {f"{name} {size}": (name, {"n_fewshot": size}) for size in arguments.sizes for name in SAMPLERS}
     keys = {**KEYS, **parse_command_line(rest)}
-    table = comparison.Runs("BIGRec", "ml-100k", keys, NAME, {**variants, "Full": ("Full", {})})
+    table = Runs("BIGRec", "ml-100k", keys, NAME, {**variants, "Full": ("Full", {})})
     for seed in [] if arguments.page else arguments.seeds:
         for name in table.variants:
             table.run(name, seed)
@@ -49,11 +51,11 @@ def points_of(runs: pd.DataFrame, n: int) -> pd.DataFrame:
     """Return a row for each sampler and number of samples: the means of the metric and of the seconds.
 
     Args:
-        runs: rows of ``comparison.Runs``.
+        runs: rows of ``Runs``.
         n: number of candidates, which Full takes.
     """
     parts = runs["sampler"].str.split(" ", expand=True).reindex(columns=[0, 1])
-    seconds = runs[comparison.COSTS[:2]].sum(axis=1)
+    seconds = runs[COSTS[:2]].sum(axis=1)
     points = pd.DataFrame({
         "sampler": parts[0], "samples": parts[1].fillna(n).astype(int), "seconds": seconds, METRIC: runs[METRIC],
     })  # fmt: skip
@@ -76,7 +78,7 @@ def at_equal_seconds(points: pd.DataFrame) -> np.ndarray:
     return np.interp(np.log(points["seconds"]), np.log(curve["seconds"]), curve["mean"])
 
 
-def page(table: comparison.Runs) -> str:
+def page(table: Runs) -> str:
     points = points_of(table.rows(), len(table.samples))
     rows = [
         [point.sampler, f"{point.samples:,}", point.seeds, f"{point.seconds:.0f}", value(point), f"{equal:.4f}",
@@ -86,7 +88,7 @@ def page(table: comparison.Runs) -> str:
     columns = ["sampler", "samples", "seeds", "seconds", "Recall@10", "Random in these seconds", "difference"]
     return f"""# Is a selection worth its seconds?
 
-{common.header()}. {comparison.NOTES["BIGRec"]} A row for each run: [{table.file.name}]({table.file.name}).
+{common.header()}. {NOTES["BIGRec"]} A row for each run: [{table.file.name}]({table.file.name}).
 
 Means and standard deviations over seeds on all test queries of {table.config["dataset"]}. Seconds are those of the
 selection, with the surrogates and scores that it needs, and of the fine-tuning; other work ran beside some of the runs.

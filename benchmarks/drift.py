@@ -12,17 +12,19 @@ import argparse
 from pathlib import Path
 
 import common
-import comparison
 import pandas as pd
 import recbole
+from comparison_page import NOTES, number
+from comparison_runs import VALID, Runs
 
 from recbole_dealrec.config.command_line import parse_command_line
+from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.data.convert import Columns, convert
 from recbole_dealrec.report.comparison_table import REFERENCES, paired_p
 
 DATASET = "ml-100k"
 SAMPLERS = [
-    "Random", "TargetFrequency", "Recent", "RecentWindow", "Popular", "DEALRec", "RDS+", "LESS", *comparison.VALID,
+    "Random", "TargetFrequency", "Recent", "RecentWindow", "Popular", "DEALRec", "RDS+", "LESS", *VALID,
 ]  # fmt: skip
 # Those of properties/dataset/ml-100k.yaml.
 KEYS = {
@@ -42,7 +44,7 @@ def main() -> None:
     keys = {**KEYS, **parse_command_line(rest)}
     keys["data_path"] = str(folds_written(Path(keys["checkpoint_dir"]).absolute() / "data", arguments.folds))
     tables = [
-        comparison.Runs("BIGRec", f"{DATASET}-fold{fold}", keys, f"drift-fold{fold}", comparison.VALID)
+        Runs("BIGRec", f"{DATASET}-fold{fold}", keys, f"drift-fold{fold}", VALID)
         for fold in range(1, arguments.folds + 1)
     ]
     for seed in arguments.seeds:
@@ -60,7 +62,7 @@ def folds_written(folder: Path, folds: int) -> Path:
     return folder
 
 
-def page(tables: list[comparison.Runs]) -> str:
+def page(tables: list[Runs]) -> str:
     runs = pd.concat([table.rows().assign(fold=place) for place, table in enumerate(tables, 1)])
     folds = range(1, len(tables) + 1)
     cells = []
@@ -69,7 +71,7 @@ def page(tables: list[comparison.Runs]) -> str:
         p = [p_value(runs, name, reference) for reference in REFERENCES]
         cells.append([
             name, len(part), *(common.spread(values) for values in by_fold),
-            f"{part.groupby('fold')[METRIC].mean().mean():.4f}", *(comparison.number(value) for value in p),
+            f"{part.groupby('fold')[METRIC].mean().mean():.4f}", *(number(value) for value in p),
         ])  # fmt: skip
     columns = ["sampler", "runs", *(f"fold {fold}" for fold in folds), "mean of the folds"]
     columns += [f"p {reference}" for reference in REFERENCES]
@@ -77,7 +79,7 @@ def page(tables: list[comparison.Runs]) -> str:
     config = tables[0].config
     return f"""# Selection and change of time
 
-{common.header()}. {comparison.NOTES["BIGRec"]}
+{common.header()}. {NOTES["BIGRec"]}
 
 ml-100k by rolling folds of global time: each validation and each test period has a tenth of the interactions. Recall@10
 on all test queries, {config["n_fewshot"]} samples, means and standard deviations over seeds. The p values are of
@@ -102,8 +104,8 @@ def p_value(runs: pd.DataFrame, name: str, reference: str) -> float:
     return paired_p(both.iloc[:, 0], both.iloc[:, 1])
 
 
-def sizes(table: comparison.Runs) -> list[str]:
-    targets = comparison.CandidateSamples.from_dataset(table.splits.valid).item_id
+def sizes(table: Runs) -> list[str]:
+    targets = CandidateSamples.from_dataset(table.splits.valid).item_id
     queries = [f"{len(positives):,}" for positives in table.queries.values()]
     return [f"{len(table.samples):,}", *queries, f"{table.popularity(targets)['test']:.4f}"]
 

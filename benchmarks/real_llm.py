@@ -14,10 +14,11 @@ import argparse
 from typing import Any
 
 import common
-import comparison
 import numpy as np
 import pandas as pd
 import yaml
+from comparison_page import cost_table, data_table, explained, metrics_table, p_values, popularity_table
+from comparison_runs import Runs
 from scipy.stats import ttest_rel
 
 from recbole_dealrec import run_recbole_dealrec
@@ -61,7 +62,7 @@ def main() -> None:
         return
     if arguments.reweighted:
         write_reweighted(keys)
-    table = comparison.Runs("BIGRec", "ml-100k", keys, NAME, VARIANTS, METRICS)
+    table = Runs("BIGRec", "ml-100k", keys, NAME, VARIANTS, METRICS)
     for place, seed in enumerate([] if arguments.page or arguments.reweighted else arguments.seeds):
         for name in [*arguments.samplers, *["untuned"] * (place == 0)]:
             table.run(name, seed)
@@ -92,7 +93,7 @@ def write_reweighted(keys: dict[str, Any]) -> None:
     pd.DataFrame(rows).to_csv(common.RESULTS / f"{NAME}-reweighted.csv", index=False)
 
 
-def page(table: comparison.Runs) -> str:
+def page(table: Runs) -> str:
     config, runs = table.config, table.rows()
     apart = ("data_path", "checkpoint_dir", "seed", "sampler", "llm_path")
     resolved = {key: value for key, value in config.resolved().items() if key not in apart}
@@ -103,23 +104,23 @@ def page(table: comparison.Runs) -> str:
 
 {common.header()}. A row for each run: [{table.file.name}]({table.file.name}).
 
-{comparison.explained(table)}The standard error of one run's Recall@10 over its queries is
+{explained(table)}The standard error of one run's Recall@10 over its queries is
 {runs["recall@10, standard error"].mean():.4f} in the mean.
 
-{comparison.metrics_table(table)}
+{metrics_table(table)}
 
 What the selected targets are worth by themselves: Recall@10 of recommending to everybody the ten items that are most
 often targets of the selected samples. A list of the ten most frequent targets of all candidates has
 {table.popularity(table.samples.item_id)["test"]:.4f}.
 
-{comparison.popularity_table(table, runs)}
+{popularity_table(table, runs)}
 
 ## Cost
 
 Seconds of one thread of two, with other work on the other one; they compare samplers, roughly. A selection includes the
 surrogates and scores that it uses, whichever run they were computed for.
 
-{comparison.cost_table(runs)}
+{cost_table(runs)}
 
 ## Re-weighted
 
@@ -136,7 +137,7 @@ Chosen with Random and seed 2020 by the loss on {config["n_valid"]} validation q
 
 ## Data
 
-{comparison.data_table(table)}
+{data_table(table)}
 
 ## Command and configuration
 
@@ -161,7 +162,7 @@ def answer(runs: pd.DataFrame) -> str:
         told.append(f"The best selection by its mean, {best}, against {other}: {difference_text(runs, best, other)}.")
     by_seed = {name: part.set_index("seed") for name, part in runs.groupby("sampler")}
     least = min(
-        p for other in ("Random", FREE_DRAW) for p in comparison.p_values(by_seed, other).values() if not np.isnan(p)
+        p for other in ("Random", FREE_DRAW) for p in p_values(by_seed, other).values() if not np.isnan(p)
     )
     told.append(
         "These p values are of single tests; corrected for the number of samplers and metrics, as below, the least is "

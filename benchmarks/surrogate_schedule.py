@@ -78,8 +78,8 @@ def trained(
         training.fit()
         seconds = perf_counter() - start
         training.finish()
-        result = training.folder.read_json("surrogate.json")
-    return {"seconds": seconds, "ndcg@10": result["best_valid_result"]["ndcg@10"]}
+        curve = training.folder.read_json("surrogate.json")["curve"]
+    return {"seconds": seconds, "ndcg@10": max(curve["valid_result"]["ndcg@10"])}
 
 
 def patches_of(schedule: str) -> list[Any]:

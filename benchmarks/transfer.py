@@ -12,7 +12,7 @@ from typing import Any
 
 import common
 import pandas as pd
-from comparison import NOTES
+from comparison_page import NOTES
 
 from recbole_dealrec import run_recbole_dealrec
 from recbole_dealrec.config.command_line import parse_command_line

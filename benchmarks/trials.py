@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import common
-import comparison
 import numpy as np
 import pandas as pd
+from comparison_page import listed
+from comparison_runs import Runs
 
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.config.properties import properties_folder
@@ -56,7 +57,7 @@ def main() -> None:
     given = {key: value for key, value in keys.items() if key not in ("data_path", "checkpoint_dir")}
     of_dataset = read_yaml_files(properties_folder() / "dataset" / f"{arguments.dataset}.yaml")
     keys = {**of_dataset, **keys, **KEYS, "data_path": str(held_out.parent)}
-    table = comparison.Runs(arguments.model, held_out.name, keys, file, variants)
+    table = Runs(arguments.model, held_out.name, keys, file, variants)
     for trial in variants:
         for seed in arguments.seeds:
             table.run(trial, seed)
@@ -100,7 +101,7 @@ def benchmark_rows(part: SequentialDataset) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def page(table: comparison.Runs, given: dict[str, Any]) -> str:
+def page(table: Runs, given: dict[str, Any]) -> str:
     config, runs = table.config, table.rows()
     columns = ["keys of DEALRec", "seeds", *METRICS, "best validation result", "popularity, test"]
     rows = [
@@ -113,7 +114,7 @@ def page(table: comparison.Runs, given: dict[str, Any]) -> str:
 {common.header()}. Means and standard deviations over seeds of the metrics on half of the users of the validation part,
 drawn once ({n_test:,} queries). The other half ({n_valid:,} queries) is what training stopped by and what
 `influence_on: valid` saw. The test part was not read. The last column is the Recall@10 of recommending to everybody the
-ten most frequent targets of the selection. All runs with {comparison.listed(given) or "the defaults of the rest"}.
+ten most frequent targets of the selection. All runs with {listed(given) or "the defaults of the rest"}.
 
 {common.table(columns, rows)}
 """

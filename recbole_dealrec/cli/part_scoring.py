@@ -13,12 +13,12 @@ from recbole_dealrec.model.surrogate.surrogate import build_surrogate, surrogate
 from recbole_dealrec.pipeline import Job
 from recbole_dealrec.scorer.less import WARM_UP_SAMPLES
 from recbole_dealrec.scorer.partial_effort import part_size
+from recbole_dealrec.scorer.representation import most_valid
 from recbole_dealrec.scorer.scorer import MADE, SURROGATES, Scorer, ScorerInputs, get_scorer
 from recbole_dealrec.scorer.scoring import needs_llm
 from recbole_dealrec.scorer.warm_up import EPOCHS
 
 _POOL = 512  # candidates that a batch is taken from
-_MOST_GOALS = 1000  # validation samples that candidates are compared with in a run
 
 
 class PartScoring:
@@ -55,11 +55,12 @@ class PartScoring:
         scored = run["n_surrogates"] if SURROGATES in get_scorer(name).needed(self.config) else 1
         if name == "influence":
             return scored * self._influence_seconds(pool[rows[:2]], pool[rows])
-        goals = min(_MOST_GOALS, len(self.splits.valid))
+        # Validation samples that each candidate is compared with, and those whose mean it is compared with.
+        goals, averaged = (min(most_valid(count), len(self.splits.valid)) for count in (self.n, 1))
         # The warm-up of LESS trains on the batch, whose scoring is a pass of EPOCHS + 2.
         warm_up = EPOCHS * min(self.n, WARM_UP_SAMPLES)
         shares = {
-            "effort": part_size(self.n, run["effort_sample_ratio"]), "gradient_similarity": goals,
+            "effort": part_size(self.n, run["effort_sample_ratio"]), "gradient_similarity": averaged,
             "less": (self.n + goals + warm_up) / (EPOCHS + 2),
         }  # fmt: skip
         shares |= dict.fromkeys(("valid_distance", "valid_similarity"), (self.n + goals) / 2)
