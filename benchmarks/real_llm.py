@@ -161,9 +161,7 @@ def answer(runs: pd.DataFrame) -> str:
         best = max(set(SAMPLERS[2:]) & set(runs["sampler"]), key=lambda name: mean_of(runs, name))
         told.append(f"The best selection by its mean, {best}, against {other}: {difference_text(runs, best, other)}.")
     by_seed = {name: part.set_index("seed") for name, part in runs.groupby("sampler")}
-    least = min(
-        p for other in ("Random", FREE_DRAW) for p in p_values(by_seed, other).values() if not np.isnan(p)
-    )
+    least = min(p for other in ("Random", FREE_DRAW) for p in p_values(by_seed, other).values() if not np.isnan(p))
     told.append(
         "These p values are of single tests; corrected for the number of samplers and metrics, as below, the least is "
         f"{least:.2f}."
