@@ -205,11 +205,12 @@ def main() -> None:
 
 def writers_of(llm: BIGRec, generate_queries: int, most_beams: int) -> dict[str, Writer]:
     """Return the ways to generate titles, by name, the package's first; with fewer bits, its network is a copy."""
-    catalogue, network = Catalogue(llm), llm.network.get_base_model()
-    int8 = quantize_dynamic(deepcopy(network).float(), {nn.Linear}, torch.qint8)
+    catalogue, plain = Catalogue(llm), deepcopy(llm.network).unload()  # LoRA changes nothing yet
+    int8 = deepcopy(plain).float()
+    quantize_dynamic(int8.base_model, {nn.Linear}, torch.qint8, inplace=True)  # all but the head
     writers = {
         PACKAGE: Package(llm.network, catalogue),
-        "package, bfloat16": Package(deepcopy(network).bfloat16(), catalogue),
+        "package, bfloat16": Package(plain.bfloat16(), catalogue),
         "package, int8": Package(int8, catalogue),
         "generate": Generate(llm, catalogue, generate_queries),
     }
@@ -257,8 +258,8 @@ model before fine-tuning, in {str(llm.network.dtype).removeprefix("torch.")}. Ke
 {common.table(columns, [cells(each, name) for each in rows for name in each.seconds])}
 
 The shares are of the package's titles. `package, bfloat16` and `package, int8` are the same search with another copy of
-the network: all weights in bfloat16, or the matrices in int8 with activations quantised by batch (PyTorch's dynamic
-quantisation).
+the network: all weights in bfloat16, or the matrices of all layers, without the head, in int8 with activations
+quantised by batch (PyTorch's dynamic quantisation).
 {missed}"""
 
 
