@@ -3,8 +3,9 @@
     python benchmarks/scale_users.py [--users 10000 100000 1000000] [--epoch_users 2000] [--candidates 2000]
 
 Five users for each item and 50 interactions a user. Each stage runs in a process of its own, on the CPU; one whose
-predicted memory exceeds what the machine has left is not run. Linux only, as peaks are read from /proc. Prints tables
-and writes them to benchmarks/results/scale-users.md.
+predicted memory exceeds what the machine has left is not run. Linux only, as peaks are read from /proc. Each finished
+stage adds rows to benchmarks/results/scale-users-runs.csv and is not run again while they are there; the page
+scale-users.md is built from the rows.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from unittest import mock
 
 import common
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
 from on_paper import (
@@ -49,9 +51,11 @@ from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.model.surrogate.surrogate import surrogate_loader
 from recbole_dealrec.sampler import coverage_enhanced_selection
 from recbole_dealrec.scorer.influence import Curvature, tried_problem
+from recbole_dealrec.store.files import atomic_path
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
+ROWS = common.RESULTS / "scale-users-runs.csv"
 NAME = "scale"  # of the dataset
 MEMORY_GIB = 23, 128
 ARRAYS = "user", "item", "tokens"
@@ -158,16 +162,39 @@ def main() -> None:
         influence: ((V, PRODUCT, SCORES), (arguments.candidates,)),
         selection: ((SELECTION,), ()),
     }
-    costs: dict[str, Costs] = {part: {} for parts, _ in stages.values() for part in parts}
+    costs = known_costs([part for parts, _ in stages.values() for part in parts])
     for users in sorted(arguments.users):
+        due = {stage: of for stage, of in stages.items() if users not in costs[of[0][0]]}
         with TemporaryDirectory() as folder:
-            apart(write_data, folder, users)
-            apart(write_arrays, folder)
-            for stage, (parts, given) in stages.items():
+            if due:
+                apart(write_data, folder, users)
+                apart(write_arrays, folder)
+            for stage, (parts, given) in due.items():
                 for part, cost in measured(stage, {part: costs[part] for part in parts}, folder, users, *given).items():
                     costs[part][users] = cost
                     print(part, users, cost, flush=True)
+                keep(costs)
     common.write("scale-users", report(costs))
+
+
+def known_costs(parts: Sequence[str]) -> dict[str, Costs]:
+    """Return the measured cost of each part by the number of users."""
+    costs: dict[str, Costs] = {part: {} for part in parts}
+    for part, users, *values in pd.read_csv(ROWS).itertuples(index=False) if ROWS.exists() else []:
+        costs[part][users] = Cost(*values)
+    return costs
+
+
+def keep(costs: Mapping[str, Costs]) -> None:
+    """Write the rows of all costs that were measured."""
+    rows = [
+        {"part": part, "users": users, **cost._asdict()}
+        for part, by_users in costs.items()
+        for users, cost in by_users.items()
+        if isinstance(cost, Cost)
+    ]
+    with atomic_path(ROWS) as path:
+        pd.DataFrame(rows).to_csv(path, index=False)
 
 
 def measured(stage: Callable, before: Mapping[str, Costs], folder: str, users: int, *given: int) -> Mapping[str, Any]:

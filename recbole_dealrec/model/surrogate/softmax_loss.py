@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 
 _LOGITS_PER_CHUNK = {"cpu": 1_000_000, "cuda": 50_000_000}  # 4 MB of float32, near a CPU's cache
+_LEAST_ROWS = 128  # each chunk reads all items and changes their gradient: with few rows that takes most of the time
 
 
 def row_chunks(outputs: Tensor, n_items: int) -> tuple[Tensor, ...]:
     """Split outputs [B, d] into chunks of rows whose logits fit into memory at a time."""
-    return outputs.split(max(1, _LOGITS_PER_CHUNK.get(outputs.device.type, 1_000_000) // n_items))
+    return outputs.split(max(_LEAST_ROWS, _LOGITS_PER_CHUNK.get(outputs.device.type, 1_000_000) // n_items))
 
 
 def softmax_cross_entropy(outputs: Tensor, items: Tensor, targets: Tensor) -> Tensor:
