@@ -55,7 +55,7 @@ from recbole_dealrec.store.files import atomic_path
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
 
-ROWS = common.RESULTS / "scale-users-runs.csv"
+FILE = common.RESULTS / "scale-users-runs.csv"
 NAME = "scale"  # of the dataset
 MEMORY_GIB = 23, 128
 ARRAYS = "user", "item", "tokens"
@@ -180,7 +180,7 @@ def main() -> None:
 def known_costs(parts: Sequence[str]) -> dict[str, Costs]:
     """Return the measured cost of each part by the number of users."""
     costs: dict[str, Costs] = {part: {} for part in parts}
-    for part, users, *values in pd.read_csv(ROWS).itertuples(index=False) if ROWS.exists() else []:
+    for part, users, *values in pd.read_csv(FILE).itertuples(index=False) if FILE.exists() else []:
         costs[part][users] = Cost(*values)
     return costs
 
@@ -193,7 +193,7 @@ def keep(costs: Mapping[str, Costs]) -> None:
         for users, cost in by_users.items()
         if isinstance(cost, Cost)
     ]
-    with atomic_path(ROWS) as path:
+    with atomic_path(FILE) as path:
         pd.DataFrame(rows).to_csv(path, index=False)
 
 
