@@ -135,7 +135,7 @@ def _trainings(trainings: dict[str, Any], config: Config) -> list[tuple[str, str
             if epochs := curve["valid_epoch"]:
                 values = curve["valid_result"][metric]
                 validation = _curve_name(name, "validation", metric)
-                results.append(figure.Curve(validation, epochs, values, curve["kept_epoch"]))
+                results.append(figure.Curve(validation, epochs, values, curve.get("kept_epoch")))
         if metric == "loss" and losses:
             figures.append((f"{title}: loss", figure.curves(losses + results, "mean loss")))
         elif losses:

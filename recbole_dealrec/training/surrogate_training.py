@@ -67,6 +67,7 @@ class SurrogateTraining:
 class _SurrogateTrainer(SafetensorsTrainer):
     """Keep the last evaluated epoch within one standard error of the best one (Breiman et al., 1984, section 3.4.3).
 
+    The standard error is that of the evaluated epoch's metric over the validation queries.
     Which of epochs that validation cannot tell apart is best is a matter of chance; at the last one's lowest learning
     rate, the scores of surrogates with other seeds agree best (docs/results/scores.md).
     """
