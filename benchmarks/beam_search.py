@@ -275,8 +275,8 @@ def answer(name: str, rows: list[Measured]) -> str:
     ratios = ", ".join(f"{each.seconds[name] / each.seconds[PACKAGE]:.1f}" for each in rows)
     beams = ", ".join(str(each.num_beams) for each in rows)
     least = min(each.shared[name] for each in rows)
-    same = "all of the package's titles are" if least == 1 else f"{least:.1%} of the package's titles or more are"
-    return f"{name} takes {ratios} times as long as the package with {beams} beams; {same} its own."
+    found = "all" if least == 1 else f"{least:.1%} or more"
+    return f"{name} takes {ratios} times as long as the package with {beams} beams and finds {found} of its titles."
 
 
 def versions(others: list[str]) -> str:
