@@ -24,7 +24,8 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, Splits, load_splits
 from recbole_dealrec.model.surrogate.surrogate import EveryPosition, surrogate_loader
 from recbole_dealrec.scorer import InfluenceScorer, solver
-from recbole_dealrec.scorer.influence import Curvature, Problem
+from recbole_dealrec.scorer.curvature import Curvature
+from recbole_dealrec.scorer.problem import Problem
 from recbole_dealrec.store.run_folder import read_json, write_json
 
 MATRIX = ["trm_encoder.layer.1.multi_head_attention.dense.weight"]  # as in the released code

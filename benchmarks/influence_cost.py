@@ -24,7 +24,7 @@ from recbole_dealrec.config import Config
 from recbole_dealrec.data import CandidateSamples, load_splits
 from recbole_dealrec.model.surrogate.surrogate import EveryPosition, surrogate_batches
 from recbole_dealrec.scorer import InfluenceScorer, solver
-from recbole_dealrec.scorer.influence import Problem
+from recbole_dealrec.scorer.problem import Problem
 
 MATRIX = ["trm_encoder.layer.1.multi_head_attention.dense.weight"]
 AFTER_ATTENTION = [f"trm_encoder.layer.1.{name}" for name in ("multi_head_attention.dense.*", "feed_forward.*")]

@@ -50,7 +50,8 @@ from recbole_dealrec.data.typed_file import TypedFile
 from recbole_dealrec.model.surrogate import build_surrogate
 from recbole_dealrec.model.surrogate.surrogate import surrogate_loader
 from recbole_dealrec.sampler import coverage_enhanced_selection
-from recbole_dealrec.scorer.influence import Curvature, tried_problem
+from recbole_dealrec.scorer.curvature import Curvature
+from recbole_dealrec.scorer.influence import tried_problem
 from recbole_dealrec.store.files import atomic_path
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer

@@ -19,6 +19,8 @@ _AFTER_ATTENTION = ("multi_head_attention.dense.", "multi_head_attention.LayerNo
 class Logits(nn.Module):
     """Logits of all items, [B, n_items], and their full-softmax loss; for any RecBole model."""
 
+    small = False  # whether the outputs of all samples fit into memory
+
     def __init__(self, surrogate: nn.Module) -> None:
         super().__init__()
         self.surrogate = surrogate
@@ -44,6 +46,8 @@ class LastHidden(Logits):
 
     The gradient is the expected item embedding minus the target's, so logits are computed in chunks and not kept.
     """
+
+    small = True
 
     def forward(self, inputs: Interaction) -> Tensor:
         return self.surrogate(inputs[self.surrogate.ITEM_SEQ], inputs[self.surrogate.ITEM_SEQ_LEN])

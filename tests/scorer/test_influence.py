@@ -18,6 +18,7 @@ from recbole_dealrec.model.surrogate import softmax_loss
 from recbole_dealrec.model.surrogate import surrogate as surrogate_module
 from recbole_dealrec.model.surrogate.surrogate import EveryPosition, build_surrogate
 from recbole_dealrec.scorer import InfluenceScorer, solver
+from recbole_dealrec.scorer.problem import Problem
 from recbole_dealrec.scorer.surrogate_loss import AfterAttention, LastHidden, LastPosition, Logits, outputs_of
 
 SMALL = {"surrogate_hidden_size": 4, "surrogate_n_layers": 1, "surrogate_inner_size": 8}
@@ -256,6 +257,26 @@ def test_risk_of_other_samples(problem, fixed_lambda, tight_cg):
     found = InfluenceScorer(surrogate, config, risk_samples=valid).score(samples)
     assert_scores(found, expected_scores(matrix, 0.5 * LAMBDA, v, each), 1e-8)
     assert np.abs(found - InfluenceScorer(surrogate, config).score(samples)).max() > 0.1 * np.abs(found).max()
+
+
+@torch.no_grad()
+def test_gradients_of_the_losses_are_computed_once(problem, monkeypatch):
+    config, samples, _, surrogate = problem(curvature="gauss_newton", build=build_surrogate)
+    of_batch, rows = LastHidden.loss_gradient, []
+
+    def counted(self, outputs, targets):
+        rows.append(len(outputs))
+        return of_batch(self, outputs, targets)
+
+    monkeypatch.setattr(LastHidden, "loss_gradient", counted)
+    problem = Problem(surrogate.eval(), config)
+    v = problem.mean_gradient(samples)
+    found = problem.directional_derivatives(samples, v)
+    assert sum(rows) == len(samples)
+    rows.clear()
+    np.testing.assert_array_equal(found, Problem(surrogate, config).directional_derivatives(samples, v))
+    np.testing.assert_allclose(found[:3], problem.directional_derivatives(samples[np.arange(3)], v))
+    assert sum(rows) == len(samples) + 3
 
 
 def test_several_surrogates_are_averaged(problem):

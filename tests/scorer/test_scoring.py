@@ -9,7 +9,7 @@ from recbole_dealrec.config.registry import SCORERS
 from recbole_dealrec.pipeline import configure, prepare
 from recbole_dealrec.scorer import influence, scoring
 from recbole_dealrec.scorer.effort import EffortScorer
-from recbole_dealrec.scorer.influence import Problem
+from recbole_dealrec.scorer.problem import Problem
 from recbole_dealrec.scorer.scorer import LLM, get_scorer, register_scorer, scorer_names
 from recbole_dealrec.scorer.scoring import Scoring, needs_llm, score_names, scoring_steps, seen_parts
 from recbole_dealrec.store import score_checkpoint

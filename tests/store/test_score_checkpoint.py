@@ -113,7 +113,7 @@ def test_without_a_folder_nothing_is_kept():
 def test_influence_goes_on_from_the_solution(ten, tmp_path, monkeypatch):
     from recbole_dealrec.data import load_splits
     from recbole_dealrec.scorer import influence
-    from recbole_dealrec.scorer.influence import Problem
+    from recbole_dealrec.scorer.problem import Problem
 
     config = ten(surrogate_hidden_size=8, hessian_samples=0)
     splits = load_splits(config)
@@ -132,7 +132,7 @@ def test_influence_goes_on_from_the_solution(ten, tmp_path, monkeypatch):
     with pytest.raises(Killed):
         InfluenceScorer(surrogates, config, None, ScoreCheckpoint(RunFolder(tmp_path))).score(samples)
     monkeypatch.setattr(Problem, "derivative", derivative)
-    monkeypatch.setattr(Problem, "solve", lambda *args: solves.append(args))
+    monkeypatch.setattr(influence, "_solution", lambda *args: solves.append(args))
     scorer = InfluenceScorer(surrogates, config, None, ScoreCheckpoint(RunFolder(tmp_path)))
     np.testing.assert_array_equal(scorer.score(samples), whole)
     assert not solves

@@ -8,7 +8,8 @@ from recbole_dealrec.data.catalogue import Catalogue
 from recbole_dealrec.errors import InputError
 from recbole_dealrec.model.surrogate import restored_surrogate
 from recbole_dealrec.pipeline import prepare
-from recbole_dealrec.scorer.influence import Curvature, tried_problem
+from recbole_dealrec.scorer.curvature import Curvature
+from recbole_dealrec.scorer.influence import tried_problem
 from recbole_dealrec.scorer.surrogate_loss import chosen_parameters
 from recbole_dealrec.store.run_folder import RunFolder
 from recbole_dealrec.training.surrogate_training import SurrogateTraining
