@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_dealrec.data import CandidateSamples, SequentialDataset
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.store.run_folder import RunFolder
 
 _FILE = "selection.npz"
@@ -21,11 +22,21 @@ class Selection:
         indices: int64 [n_fewshot], indices of candidates, sorted.
         columns: the sampler's values of each candidate, arrays [n] by name.
         ranked_by: name of the column that the sampler ranks the candidates by; None if it ranks by none.
+
+    Raises:
+        InputError: a sampler's indices are not ascending, or it has no column ``ranked_by``.
     """
 
     indices: np.ndarray
     columns: Mapping[str, np.ndarray]
     ranked_by: str | None
+
+    def __post_init__(self) -> None:
+        if not (np.diff(self.indices) > 0).all():
+            raise InputError("the sampler's sample() returns indices that are not ascending, or one twice; sort them")
+        if self.ranked_by and self.ranked_by not in self.columns:
+            names = ", ".join(self.columns) or "none"
+            raise InputError(f"the sampler's ranked_by is '{self.ranked_by}', but sample() sets the columns: {names}")
 
     def table(self, dataset: SequentialDataset, samples: CandidateSamples) -> pd.DataFrame:
         """Return a row for each candidate: user, target, the sampler's columns, and whether it is selected."""

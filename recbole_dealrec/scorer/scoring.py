@@ -170,14 +170,8 @@ class Scoring:
         train_first = self._training(self.config, self.splits, folder, 0) if TRAINING in needs else None
         return scorer.from_inputs(
             ScorerInputs(
-                self.config,
-                self.splits,
-                folder,
-                self.folders.effort,
-                train_first and train_first.watch,
-                surrogates,
-                self.llm(folder) if LLM in needs else None,
-                scores,
+                self.config, self.splits, folder, self.folders.effort, train_first and train_first.watch, surrogates,
+                self.llm(folder) if LLM in needs else None, scores,
             )  # fmt: skip
         )
 

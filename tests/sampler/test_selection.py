@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from recbole_dealrec.errors import InputError
 from recbole_dealrec.sampler.selection import Selection
 from recbole_dealrec.store.run_folder import RunFolder
 
@@ -27,3 +28,12 @@ def test_a_selection_comes_back_as_it_was(columns, ranked_by, tmp_path):
     for name, values in columns.items():
         assert found.columns[name].dtype == values.dtype
         np.testing.assert_array_equal(found.columns[name], values)
+
+
+@pytest.mark.parametrize(
+    ("indices", "ranked_by", "words"),
+    [([2, 0], "effort", "not ascending"), ([1, 1], "effort", "one twice"), ([0, 2], "score", "the columns: effort")],
+)
+def test_what_a_sampler_got_wrong_is_named(indices, ranked_by, words):
+    with pytest.raises(InputError, match=words):
+        Selection(np.array(indices), {"effort": np.zeros(3)}, ranked_by)
