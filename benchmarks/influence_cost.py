@@ -52,7 +52,8 @@ def main() -> None:
         f"{header()}.",
         f"{len(candidates)} candidates, {model.n_items} items, SASRec. Ratios: medians of {arguments.repeats} rounds, "
         f"each of which runs all steps one after the other on {len(drawn)} candidates. The forward pass is RecBole's "
-        "`full_sort_predict` and the cross-entropy, on the batches that the scores are computed on.",
+        "`full_sort_predict` and the cross-entropy, on the batches that the scores are computed on. After v, which is "
+        "on the same samples by default, the gradients of the losses by the outputs are known.",
         against_forward(model, config, candidates[drawn], arguments.repeats),
         against_loop(model, config, candidates[drawn]),
         whole_step(model, config, candidates),
@@ -66,10 +67,11 @@ def against_forward(model: EveryPosition, config: Config, samples: CandidateSamp
     steps: dict[str, Callable] = {"plain forward pass": lambda: forward(model, config, samples)}
     for name, patterns in CHOICES.items():
         config["influence_parameters"] = patterns
-        problem = Problem(model, config)
+        alone, problem = Problem(model, config), Problem(model, config)
         direction = torch.randn_like(problem.flat)
-        steps[f"scores, {name}"] = lambda p=problem, x=direction: p.directional_derivatives(samples, x)
+        steps[f"scores, {name}"] = lambda p=alone, x=direction: p.directional_derivatives(samples, x)
         steps[f"v, {name}"] = lambda p=problem: p.mean_gradient(samples)
+        steps[f"scores after v, {name}"] = lambda p=problem, x=direction: p.directional_derivatives(samples, x)
     times = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():

@@ -51,17 +51,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
     arguments, rest = parser.parse_known_args()
     keys = parse_command_line(rest)
-    held_out = held_out_data(arguments.model, arguments.dataset, keys)
     variants = {name(keys): ("DEALRec", keys) for keys in TRIALS} | {"Random": ("Random", {})}
-    file = f"{arguments.dataset}-{arguments.model}-trials".lower()
+    table = held_out_runs(arguments.model, arguments.dataset, keys, "trials", variants)
     given = {key: value for key, value in keys.items() if key not in ("data_path", "checkpoint_dir")}
-    of_dataset = read_yaml_files(properties_folder() / "dataset" / f"{arguments.dataset}.yaml")
-    keys = {**of_dataset, **keys, **KEYS, "data_path": str(held_out.parent)}
-    table = Runs(arguments.model, held_out.name, keys, file, variants)
     for trial in variants:
         for seed in arguments.seeds:
             table.run(trial, seed)
-            common.write(file, page(table, given))
+            common.write(table.name, page(table, given))
+
+
+def held_out_runs(
+    model: str, dataset: str, keys: dict[str, Any], name: str, variants: dict[str, tuple[str, dict[str, Any]]]
+) -> Runs:
+    """Return a table of runs on the halves of the validation part."""
+    held_out = held_out_data(model, dataset, keys)
+    of_dataset = read_yaml_files(properties_folder() / "dataset" / f"{dataset}.yaml")
+    keys = {**of_dataset, **keys, **KEYS, "data_path": str(held_out.parent)}
+    return Runs(model, held_out.name, keys, f"{dataset}-{model}-{name}".lower(), variants)
 
 
 def name(keys: dict[str, Any]) -> str:
