@@ -287,7 +287,7 @@ def test_an_interrupted_score_goes_on_and_costs_what_it_would_have(scoring_of, m
 def test_another_score_of_the_folder_leaves_what_an_interrupted_one_has_kept(scoring_of, monkeypatch):
     monkeypatch.setattr(score_checkpoint, "_SECONDS", -1)
     monkeypatch.setattr(score_checkpoint, "_WRITING_SHARE", float("inf"))
-    derivative, solve = Problem.derivative, Problem.solve
+    derivative, solve = Problem.derivative, influence._solution
 
     def killed(self, x):
         raise Killed
@@ -299,7 +299,7 @@ def test_another_score_of_the_folder_leaves_what_an_interrupted_one_has_kept(sco
     scoring_of().scores(["el2n"])
     solved = []
     monkeypatch.setattr(Problem, "derivative", derivative)
-    monkeypatch.setattr(Problem, "solve", lambda *args: solved.append(None) or solve(*args))
+    monkeypatch.setattr(influence, "_solution", lambda *args: solved.append(None) or solve(*args))
     scoring_of().scores(["influence"])
     assert len(solved) == 1  # that of the second surrogate; the first one's was kept
     assert not list(scoring_of().folders.surrogate_scores.glob(f"*{UNFINISHED}"))
