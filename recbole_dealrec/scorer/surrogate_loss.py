@@ -19,7 +19,7 @@ _AFTER_ATTENTION = ("multi_head_attention.dense.", "multi_head_attention.LayerNo
 class Logits(nn.Module):
     """Logits of all items, [B, n_items], and their full-softmax loss; for any RecBole model."""
 
-    small = False  # whether the outputs of all samples fit into memory
+    small = False  # whether the outputs of all samples may be kept in memory
 
     def __init__(self, surrogate: nn.Module) -> None:
         super().__init__()
