@@ -27,8 +27,18 @@ def header() -> str:
 
 def commit() -> str:
     """Return the commit that is checked out, short."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, cwd=RESULTS.parent, check=True, capture_output=True, text=True).stdout.strip()
+    return _git(RESULTS.parent, "rev-parse", "--short", "HEAD")
+
+
+def cloned(earlier: str, folder: Path) -> Path:
+    """Clone this repository into a folder at an earlier commit, and return the folder."""
+    _git(RESULTS.parent, "clone", "--quiet", "..", str(folder))
+    _git(folder, "checkout", "--quiet", earlier)
+    return folder
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

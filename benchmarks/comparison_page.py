@@ -1,5 +1,6 @@
 """The page of a comparison of samplers: metrics with tests, power, popularity of what was selected, cost, data."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import common
@@ -133,16 +134,15 @@ def listed(keys: dict[str, Any]) -> str:
 def metrics_table(table: Runs) -> str:
     """Return each sampler's metrics, its p values and the paper's figures, and below them the yardsticks."""
     runs = table.rows()
-    by_seed = {name: part.set_index("seed") for name, part in runs.groupby("sampler", sort=False)}
-    references = [name for name in REFERENCES if name in by_seed]
-    p = {name: p_values(by_seed, name) for name in references}
+    references = [name for name in REFERENCES if name in set(runs["sampler"])]
+    p = {name: p_values(runs, name) for name in references}
     rows = [
         [
             name, table.sees(name), len(part), *(common.spread(part[metric]) for metric in table.metrics),
             *(number(p[reference].get((name, metric))) for metric in TESTED for reference in references),
             *(table.paper.get(name, "").split() or [""] * len(table.metrics)),
         ]
-        for name, part in by_seed.items()
+        for name, part in runs.groupby("sampler", sort=False)
     ]  # fmt: skip
     rows += [
         [row["yardstick"], "", "", *(f"{row[metric]:.4f}" for metric in table.metrics)]
@@ -155,13 +155,18 @@ def metrics_table(table: Runs) -> str:
     return common.table(columns, [row[: len(columns)] for row in rows])
 
 
-def p_values(by_seed: dict[str, pd.DataFrame], reference: str) -> dict[tuple[str, str], float]:
+def p_values(runs: pd.DataFrame, reference: str) -> dict[tuple[str, str], float]:
     """Return the p values of all other samplers against one, corrected together, by sampler and metric."""
-    p = {}
-    for name in [name for name in by_seed if name not in (reference, *UNTESTED)]:
-        pair = by_seed[name].join(by_seed[reference], how="inner", rsuffix=" of the other")
-        p |= {(name, metric): paired_p(pair[metric], pair[f"{metric} of the other"]) for metric in TESTED}
+    names = [name for name in runs["sampler"].unique() if name not in (reference, *UNTESTED)]
+    p = {(name, metric): p_value(runs, name, reference, metric) for name in names for metric in TESTED}
     return dict(zip(p, holm(list(p.values())), strict=True))
+
+
+def p_value(runs: pd.DataFrame, name: str, reference: str, metric: str, by: Sequence[str] = ("seed",)) -> float:
+    """Return the p value of a paired test of two samplers over what both have, NaN for a sampler and itself."""
+    one, other = (runs[runs["sampler"] == each].set_index(list(by))[metric] for each in (name, reference))
+    pair = pd.concat([one, other], axis=1, join="inner")
+    return float("nan") if name == reference else paired_p(pair.iloc[:, 0], pair.iloc[:, 1])
 
 
 def power_sentences(runs: pd.DataFrame) -> str:

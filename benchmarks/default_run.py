@@ -38,28 +38,14 @@ def main() -> None:
     parser.add_argument("--before", help="commit to compare with")
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
-        checkouts = {commit_of(ROOT): ROOT}
+        checkouts = {common.commit(): ROOT}
         if arguments.before:
-            checkouts = {arguments.before: cloned(arguments.before, Path(folder) / "before"), **checkouts}
+            checkouts = {arguments.before: common.cloned(arguments.before, Path(folder) / "before"), **checkouts}
         for seed in arguments.seeds:
             for commit, checkout in checkouts.items():
                 if not ((rows()["commit"] == commit) & (rows()["seed"] == seed)).any():
                     add(commit, seed, checkout, Path(folder) / f"{commit}-{seed}")
     common.write("default-run", page(rows()))
-
-
-def commit_of(checkout: Path) -> str:
-    return git(checkout, "rev-parse", "--short", "HEAD")
-
-
-def cloned(commit: str, folder: Path) -> Path:
-    git(ROOT, "clone", "--quiet", ".", str(folder))
-    git(folder, "checkout", "--quiet", commit)
-    return folder
-
-
-def git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def rows() -> pd.DataFrame:

@@ -14,13 +14,13 @@ from pathlib import Path
 import common
 import pandas as pd
 import recbole
-from comparison_page import NOTES, number
+from comparison_page import NOTES, number, p_value
 from comparison_runs import VALID, Runs
 
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.data.convert import Columns, convert
-from recbole_dealrec.report.comparison_table import REFERENCES, paired_p
+from recbole_dealrec.report.comparison_table import REFERENCES
 
 DATASET = "ml-100k"
 SAMPLERS = [
@@ -68,7 +68,7 @@ def page(tables: list[Runs]) -> str:
     cells = []
     for name, part in runs.groupby("sampler", sort=False):
         by_fold = [part.loc[part["fold"] == fold, METRIC] for fold in folds]
-        p = [p_value(runs, name, reference) for reference in REFERENCES]
+        p = [p_value(runs, name, reference, METRIC, ["fold", "seed"]) for reference in REFERENCES]
         cells.append([
             name, len(part), *(common.spread(values) for values in by_fold),
             f"{part.groupby('fold')[METRIC].mean().mean():.4f}", *(number(value) for value in p),
@@ -93,15 +93,6 @@ What the folds are:
 
 The last column is the Recall@10 on the test part of one list for all, the ten most frequent validation targets.
 """
-
-
-def p_value(runs: pd.DataFrame, name: str, reference: str) -> float:
-    """Return the p value of a paired test of two samplers over the pairs of fold and seed that both have."""
-    one, other = (runs[runs["sampler"] == each].set_index(["fold", "seed"])[METRIC] for each in (name, reference))
-    if name == reference:
-        return float("nan")
-    both = pd.concat([one, other], axis=1, join="inner")
-    return paired_p(both.iloc[:, 0], both.iloc[:, 1])
 
 
 def sizes(table: Runs) -> list[str]:

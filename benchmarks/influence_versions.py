@@ -29,9 +29,8 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=["games", "ml-100k"])
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    with TemporaryDirectory() as clone:
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), clone], check=True)
-        subprocess.run(["git", "checkout", "--quiet", arguments.before], cwd=clone, check=True)
+    with TemporaryDirectory() as folder:
+        clone = str(common.cloned(arguments.before, Path(folder) / "before"))
         rows = []
         for dataset in arguments.datasets:
             data_path = arguments.data_path if dataset == "games" else None
@@ -40,7 +39,7 @@ def main() -> None:
             found = {clone: [], str(ROOT): []}
             for _ in range(arguments.rounds):
                 for checkout, results in found.items():
-                    results.append(measured(checkout, dataset, data_path, file, Path(clone) / "scores.npz"))
+                    results.append(measured(checkout, dataset, data_path, file, Path(folder) / "scores.npz"))
             rows.append(row(dataset, *found.values()))
     common.write("influence-versions", page(arguments.before, arguments.rounds, rows))
 

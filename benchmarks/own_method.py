@@ -13,14 +13,14 @@ import argparse
 
 import common
 import numpy as np
-import pandas as pd
+from comparison_page import number, p_value
 from comparison_runs import Runs
 from trials import METRICS, held_out_runs
 
 from recbole_dealrec.config.command_line import parse_command_line
 from recbole_dealrec.data import CandidateSamples
 from recbole_dealrec.errors import InputError
-from recbole_dealrec.report.comparison_table import REFERENCES, paired_p
+from recbole_dealrec.report.comparison_table import REFERENCES
 from recbole_dealrec.sampler import FewShotSampler, register_sampler
 
 INFLUENCE = {"influence_on": "valid"}
@@ -120,13 +120,12 @@ def main() -> None:
 
 def page(table: Runs) -> str:
     config, runs = table.config, table.rows()
-    samplers = dict(list(runs.groupby("sampler", sort=False)))
     rows = [
         [
             name, len(part), *(common.spread(part[column]) for column in (*METRICS[:2], "popularity, test")),
-            *(p_value(samplers, name, reference, metric) for metric in TESTED for reference in REFERENCES),
+            *(number(p_value(runs, name, reference, metric)) for metric in TESTED for reference in REFERENCES),
         ]
-        for name, part in samplers.items()
+        for name, part in runs.groupby("sampler", sort=False)
     ]  # fmt: skip
     tests = [f"{metric}, p {reference}" for metric in TESTED for reference in REFERENCES]
     n_valid, n_test = (len(queries) for queries in table.queries.values())
@@ -140,15 +139,6 @@ not corrected.
 
 {common.table(["selection", "seeds", *METRICS[:2], "popularity, test", *tests], rows)}
 """
-
-
-def p_value(samplers: dict[str, pd.DataFrame], name: str, reference: str, metric: str) -> str:
-    if name == reference or reference not in samplers:
-        return ""
-    one, other = (samplers[each].set_index("seed")[metric] for each in (name, reference))
-    both = pd.concat([one, other], axis=1, join="inner")
-    p = paired_p(both.iloc[:, 0], both.iloc[:, 1])
-    return "" if pd.isna(p) else f"{p:.3f}"
 
 
 if __name__ == "__main__":

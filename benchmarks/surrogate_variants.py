@@ -1,0 +1,307 @@
+"""Which other ways of training surrogates are faster, at equal NDCG and equal repeatability of the influence scores?
+
+    python benchmarks/surrogate_variants.py [--dataset ml-100k] [--data_path FOLDER] [--variants NAME ...]
+
+Six surrogates are trained in each way, two runs of three, all on one seed; snapshots are of four trainings. Each way
+adds a row to benchmarks/results/<dataset>-surrogate-variants-runs.csv and is not tried again while the row is there;
+the page <dataset>-surrogate-variants.md is built from the rows. The test part is not read.
+"""
+
+import argparse
+import copy
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import combinations, islice
+from pathlib import Path
+from statistics import mean, median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any, NamedTuple
+from unittest import mock
+
+import common
+import numpy as np
+import pandas as pd
+import torch
+from influence_accuracy import TOP, agreement
+from recbole.data.interaction import Interaction
+from torch import Tensor, func, nn
+
+from recbole_dealrec.config import Config
+from recbole_dealrec.data import CandidateSamples, load_splits
+from recbole_dealrec.model.surrogate import EveryPosition, surrogate
+from recbole_dealrec.scorer import InfluenceScorer
+from recbole_dealrec.store.files import atomic_path
+from recbole_dealrec.store.run_folder import RunFolder
+from recbole_dealrec.training import safetensors_trainer
+from recbole_dealrec.training.safetensors_trainer import SafetensorsTrainer
+from recbole_dealrec.training.surrogate_training import SurrogateTraining
+
+MEMBERS = 3  # surrogates of a run
+OF_SNAPSHOTS = 4  # trainings, each of them a run
+EPOCHS = {"ml-100k": 6, "games": 2}  # the package's defaults
+STEP = {"ml-100k": (32, 0.004), "games": (128, 0.005)}  # their sequences of a batch, and their learning rate
+CYCLE = {"ml-100k": 4, "games": 1}  # epochs for each snapshot
+FINISH = {"ml-100k": 2, "games": 1}  # last epochs with the whole softmax
+NEGATIVES = {"ml-100k": 256, "games": 1024}  # of 1,682 and 17,330 items
+STEPS = 20
+
+
+class Variant(NamedTuple):
+    """A way of training: other keys, a change of the code while training, and cycles that each give a surrogate."""
+
+    keys: dict[str, Any] = {}
+    change: Callable[["Bench"], AbstractContextManager] = lambda bench: nullcontext()
+    cycles: int = 1
+
+
+class Training(NamedTuple):
+    """One training: its seconds, the mean NDCG@10 of what it gave, and the influence by it, [candidates]."""
+
+    seconds: float
+    ndcg: float
+    influence: np.ndarray
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="ml-100k", choices=NEGATIVES)
+    parser.add_argument("--data_path")
+    parser.add_argument("--variants", nargs="+", help="names on the page; all by default")
+    arguments = parser.parse_args()
+    name = f"{arguments.dataset}-surrogate-variants"
+    file = common.RESULTS / f"{name}-runs.csv"
+    bench = Bench(arguments.dataset, arguments.data_path)
+    known = variants(arguments.dataset)
+    for variant in arguments.variants or known:
+        rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["variant"])
+        if variant not in set(rows["variant"]):
+            rows = pd.concat([rows, pd.DataFrame([{"variant": variant, **bench.measured(known[variant])}])])
+            with atomic_path(file) as path:
+                rows.to_csv(path, index=False)
+    common.write(name, page(arguments.dataset, pd.read_csv(file), stacked_seconds(bench)))
+
+
+class Bench:
+    """A dataset with its candidates, and what is measured on it."""
+
+    def __init__(self, dataset: str, data_path: str | None) -> None:
+        self.dataset = dataset
+        self.keys = {"show_progress": False, "use_gpu": False, "surrogate_epochs": EPOCHS[dataset]}
+        self.keys |= {"data_path": data_path} if data_path else {}
+        self.config = Config("BIGRec", dataset, config_dict=self.keys)
+        self.splits = load_splits(self.config)
+        self.candidates = CandidateSamples.from_dataset(self.splits.train, self.config["samples_per_user"])
+
+    def measured(self, variant: Variant) -> dict[str, Any]:
+        """Train in one way; return seconds of a run, NDCG@10, and the agreement of runs that share no training."""
+        per_run, count = (MEMBERS, 2 * MEMBERS) if variant.cycles == 1 else (1, OF_SNAPSHOTS)
+        trained = [self.trained(variant, number) for number in range(count)]
+        runs = list(combinations(range(count), per_run))
+        influence = {run: np.mean([trained[number].influence for number in run], axis=0) for run in runs}
+        pairs = [pair for pair in combinations(runs, 2) if not set(pair[0]) & set(pair[1])]
+        spearman, overlap = np.mean([agreement(influence[one], influence[other]) for one, other in pairs], axis=0)
+        return {
+            "seconds": per_run * median(training.seconds for training in trained),
+            "seconds of the first": trained[0].seconds,
+            "ndcg@10": mean(training.ndcg for training in trained),
+            "deviation": np.std([training.ndcg for training in trained], ddof=1),
+            "spearman": spearman,
+            "overlap": overlap,
+        }
+
+    def trained(self, variant: Variant, number: int) -> Training:
+        """Train once; the weights are those that the package keeps, or those at the end of each cycle."""
+        config = Config("BIGRec", self.dataset, config_dict={**self.keys, **variant.keys})
+        weights: list[dict[str, Tensor]] = []
+        with TemporaryDirectory() as folder, variant.change(self):
+            training = SurrogateTraining(config, self.splits, RunFolder(Path(folder)), number)
+            start = perf_counter()
+            if variant.cycles == 1:
+                training.fit()
+                weights.append(copied(training.model))
+            else:
+                training.watch(lambda model: weights.append(copied(model)))
+            seconds = perf_counter() - start
+        curve = training._trainer.curve
+        kept = range(variant.cycles) if variant.cycles > 1 else [curve.valid_epoch.index(curve.kept_epoch)]
+        ndcg = mean(curve.valid_result["ndcg@10"][place] for place in kept)
+        return Training(seconds, ndcg, np.mean([self.influence(values) for values in weights], axis=0))
+
+    def influence(self, weights: dict[str, Tensor]) -> np.ndarray:
+        """Return the candidates' influence by a surrogate with these weights, [candidates]."""
+        model = surrogate.build_surrogate(self.config.surrogate(), self.splits.train)
+        model.load_state_dict(weights)
+        with torch.no_grad():
+            return InfluenceScorer(model.eval(), self.config).score(self.candidates)
+
+    def batches(self) -> tuple[nn.Module, list[Interaction]]:
+        """Return an untrained surrogate and its first batches."""
+        config = self.config.surrogate()
+        model = surrogate.build_surrogate(config, self.splits.train)
+        return model, list(islice(surrogate.surrogate_loader(config, self.splits.train, model), STEPS))
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name.replace("_orig_mod.", ""): values.clone() for name, values in model.state_dict().items()}
+
+
+def sampled(bench: Bench) -> AbstractContextManager:
+    """Train with a softmax over the target and items drawn for each batch, and over all items in the last epochs."""
+    count, first_full = NEGATIVES[bench.dataset], EPOCHS[bench.dataset] - FINISH[bench.dataset]
+    whole = surrogate.softmax_cross_entropy
+    epoch_of = SafetensorsTrainer._train_epoch
+
+    def loss(outputs: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+        drawn = torch.randint(1, len(items), (count,))
+        others = outputs @ items[drawn].T + math.log((len(items) - 1) / count)  # estimates the sum over all items
+        others = others.masked_fill(targets[:, None] == drawn, -math.inf)
+        own = (outputs * items[targets]).sum(dim=-1, keepdim=True)
+        return nn.functional.cross_entropy(torch.cat([own, others], dim=-1), torch.zeros_like(targets))
+
+    def train_epoch(trainer: SafetensorsTrainer, data: Any, epoch: int, *rest: Any, **options: Any) -> float:
+        with mock.patch.object(surrogate, "softmax_cross_entropy", whole if epoch >= first_full else loss):
+            return epoch_of(trainer, data, epoch, *rest, **options)
+
+    return mock.patch.object(SafetensorsTrainer, "_train_epoch", train_epoch)
+
+
+def compiled(bench: Bench) -> AbstractContextManager:
+    """Compile the encoder by torch.compile."""
+    built = surrogate._built
+
+    def with_compiled_encoder(*arguments: Any) -> nn.Module:
+        model = built(*arguments)
+        model.trm_encoder.compile(dynamic=True)
+        return model
+
+    return mock.patch.object(surrogate, "_built", with_compiled_encoder)
+
+
+def bfloat16(bench: Bench) -> AbstractContextManager:
+    """Compute the encoder's products in bfloat16 while training."""
+    forward = EveryPosition.position_outputs
+
+    def outputs(model: EveryPosition, *arguments: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return forward(model, *arguments).float()
+
+    return mock.patch.object(EveryPosition, "position_outputs", outputs)
+
+
+def cyclic(bench: Bench) -> AbstractContextManager:
+    """Let the learning rate rise and fall once for each snapshot."""
+    share = safetensors_trainer.rate_share
+
+    def cycle(step: int, warmup: int, total: int) -> float:
+        length = math.ceil(total / MEMBERS)
+        return share(step % length, warmup, length)
+
+    return mock.patch.object(safetensors_trainer, "rate_share", cycle)
+
+
+def stacked_seconds(bench: Bench) -> tuple[float, float]:
+    """Return the seconds of a step of three surrogates in turn, and as one model with stacked parameters.
+
+    Both compute the softmax by ``cross_entropy``, because ``vmap`` does not take the package's loss.
+    """
+    model, batches = bench.batches()
+    models = [copy.deepcopy(model) for _ in range(MEMBERS)]
+    parameters, buffers = func.stack_module_state(models)
+    losses = func.vmap(
+        lambda values, fixed, batch: func.functional_call(Loss(model), (prefixed(values), prefixed(fixed)), batch),
+        in_dims=(0, 0, None),
+        randomness="different",
+    )
+
+    def in_turn(batch: Interaction) -> None:
+        for member in models:
+            member.calculate_loss(batch).backward()
+
+    def as_one(batch: Interaction) -> None:
+        losses(parameters, buffers, batch).sum().backward()
+
+    with mock.patch.object(surrogate, "softmax_cross_entropy", plain_cross_entropy):
+        return seconds_of(in_turn, batches), seconds_of(as_one, batches)
+
+
+class Loss(nn.Module):
+    """The loss of a surrogate as a forward pass, which ``functional_call`` needs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Interaction) -> Tensor:
+        return self.model.calculate_loss(batch)
+
+
+def prefixed(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"model.{name}": value for name, value in values.items()}
+
+
+def plain_cross_entropy(outputs: Tensor, items: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(outputs @ items.T, targets)
+
+
+def seconds_of(step: Callable[[Interaction], None], batches: list[Interaction]) -> float:
+    """Return the median seconds of a step."""
+    ends = [perf_counter()]
+    for batch in batches:
+        step(batch)
+        ends.append(perf_counter())
+    return float(np.median(np.diff(ends)))
+
+
+def variants(dataset: str) -> dict[str, Variant]:
+    """Return the ways of training by name."""
+    epochs, batch, rate, cycle = EPOCHS[dataset], *STEP[dataset], CYCLE[dataset]
+    return {
+        "default": Variant(),
+        "twice the batch": Variant({"surrogate_train_batch_size": 2 * batch}),
+        "twice the batch, 1.5 times the rate": Variant(
+            {"surrogate_train_batch_size": 2 * batch, "surrogate_learning_rate": 1.5 * rate}
+        ),
+        "evaluated once": Variant({"surrogate_eval_step": epochs}),
+        "sampled softmax, then all items": Variant(change=sampled),
+        "snapshots of one training": Variant(
+            {"surrogate_epochs": MEMBERS * cycle, "surrogate_eval_step": cycle}, cyclic, MEMBERS
+        ),
+        "bfloat16 products": Variant(change=bfloat16),
+        "torch.compile": Variant(change=compiled),
+    }
+
+
+def page(dataset: str, rows: pd.DataFrame, stacked: tuple[float, float]) -> str:
+    default = rows.set_index("variant")["seconds"]["default"]
+    cells = [
+        [
+            row["variant"], f"{row['seconds']:.0f}", f"{row['seconds'] / default:.2f}",
+            f"{row['seconds of the first']:.0f}", f"{row['ndcg@10']:.4f} ± {row['deviation']:.4f}",
+            f"{row['spearman']:.3f}", f"{row['overlap']:.3f}",
+        ]
+        for _, row in rows.iterrows()
+    ]  # fmt: skip
+    columns = ["way", "seconds", "ratio", "the first training", "ndcg@10", "Spearman", f"overlap of the highest {TOP}"]
+    in_turn, as_one = stacked
+    return f"""# Other ways to train surrogates, {dataset}
+
+{common.header()}.
+
+Seconds: {MEMBERS} surrogates, evaluations included: {MEMBERS} times the median of {2 * MEMBERS} trainings; the first
+includes compilation. NDCG@10 of the kept weights on the validation part, mean and standard deviation over the
+trainings. Spearman and overlap: influence between two runs of {MEMBERS} surrogates that share none, mean over all such
+pairs. Snapshots: one training of {MEMBERS} cycles of the learning rate gives {MEMBERS} surrogates; {OF_SNAPSHOTS}
+trainings. Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch, all of them in the last
+{FINISH[dataset]} of {EPOCHS[dataset]} epochs.
+
+{common.table(columns, cells)}
+
+The ensemble trained as one, parameters stacked and mapped by `torch.func.vmap`: a step of {MEMBERS} surrogates takes
+{as_one:.3f} s, in turn {in_turn:.3f} s (forward and backward pass, the softmax by `cross_entropy` in both).
+"""
+
+
+if __name__ == "__main__":
+    main()
