@@ -92,7 +92,7 @@ class Rates:
     def samples(self) -> CandidateSamples:
         """Return random candidates, the shortest histories first."""
         candidates = self.setup.candidates
-        count = min(SCORED, len(candidates))
+        count = min(self.setup.size(SCORED), len(candidates))
         drawn = candidates[np.random.default_rng(0).choice(len(candidates), count, replace=False)]
         return drawn[np.argsort(self.llm.encoder.estimated_lengths(drawn), kind="stable")]
 
@@ -114,7 +114,8 @@ class Rates:
     def fine_tuning(self, checkpointing: bool) -> Row:
         """Measure the second optimiser step on ``STEP`` samples, in the largest micro batches that fit."""
         llm, network = self.llm, self.llm.network
-        few = self.samples[np.arange(0, len(self.samples), max(1, len(self.samples) // STEP))[:STEP]]
+        count = self.setup.size(STEP)
+        few = self.samples[np.arange(0, len(self.samples), max(1, len(self.samples) // count))[:count]]
         histories = [few.history(row) for row in range(len(few))]
         optimizer = torch.optim.AdamW([value for value in network.parameters() if value.requires_grad], lr=1e-4)
 
@@ -134,13 +135,14 @@ class Rates:
             return timed(step, len(few))
 
         with _training(network), _checkpointing(network) if checkpointing else nullcontext():
-            return fitting(run, STEP)
+            return fitting(run, count)
 
     def beams(self) -> Row:
         """Measure the beam search for titles with a trie, for as many queries at a time as fit."""
         llm, end = self.llm, self.llm.tokenizer.eos_token_id
         trie = title_trie(llm, llm.network.config.vocab_size)
-        queries = self.samples[np.linspace(0, len(self.samples) - 1, QUERIES).astype(np.int64)]
+        count = self.setup.size(QUERIES)
+        queries = self.samples[np.linspace(0, len(self.samples) - 1, count).astype(np.int64)]
         prompts = llm.encoder.prompts([queries.history(row) for row in range(len(queries))])
 
         def search(size: int) -> None:
@@ -151,7 +153,7 @@ class Rates:
             search(2)
             return timed(partial(search, size), size)
 
-        return fitting(run, QUERIES)
+        return fitting(run, count)
 
     def _load(self, model: str) -> None:
         llm, shapes = self.llm, {**SHAPES, **SMALL_SHAPES}

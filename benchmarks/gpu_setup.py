@@ -69,6 +69,10 @@ class Setup:
         """Return the probable seconds of a measurement, given those with the real inputs on a large GPU."""
         return seconds / 10 if self.small else seconds
 
+    def size(self, count: int) -> int:
+        """Return how many samples or queries to measure on, given the number on a GPU."""
+        return count // 8 if self.small else count
+
     @cached_property
     def splits(self) -> Splits:
         return load_splits(self.config())

@@ -264,6 +264,15 @@ def variants(dataset: str) -> dict[str, Variant]:
             {"surrogate_train_batch_size": 2 * batch, "surrogate_learning_rate": 1.5 * rate}
         ),
         "evaluated once": Variant({"surrogate_eval_step": epochs}),
+        "evaluated once, twice the batch": Variant(
+            {"surrogate_eval_step": epochs, "surrogate_train_batch_size": 2 * batch}
+        ),
+        "evaluated once, three quarters of the rate": Variant(
+            {"surrogate_eval_step": epochs, "surrogate_learning_rate": 0.75 * rate}
+        ),
+        "evaluated once, two thirds of the epochs": Variant(
+            {"surrogate_eval_step": 2 * epochs // 3, "surrogate_epochs": 2 * epochs // 3}
+        ),
         "sampled softmax, then all items": Variant(change=sampled),
         "snapshots of one training": Variant(
             {"surrogate_epochs": MEMBERS * cycle, "surrogate_eval_step": cycle}, cyclic, MEMBERS
