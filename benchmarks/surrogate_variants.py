@@ -1,10 +1,11 @@
 """Which other ways of training surrogates are faster, at equal NDCG and equal repeatability of the influence scores?
 
-    python benchmarks/surrogate_variants.py [--dataset ml-100k] [--data_path FOLDER] [--variants NAME ...]
+    python benchmarks/surrogate_variants.py [--dataset ml-100k] [--data_path FOLDER] [--rounds 3]
 
-Six surrogates are trained in each way, two runs of three, all on one seed; snapshots are of four trainings. Each way
-adds a row to benchmarks/results/<dataset>-surrogate-variants-runs.csv and is not tried again while the row is there;
-the page <dataset>-surrogate-variants.md is built from the rows. The test part is not read.
+Six surrogates are trained in each way, for two runs of three; snapshots are of four trainings. Each way adds a row to
+benchmarks/results/<dataset>-surrogate-variants-runs.csv and is not tried again while the row is there. Then all ways
+train once in each round, in turn, on an idle machine, and the page <dataset>-surrogate-variants.md is written; with
+--rounds 0 it is not. The test part is not read.
 """
 
 import argparse
@@ -12,9 +13,10 @@ import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import combinations, islice
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -46,6 +48,7 @@ CYCLE = {"ml-100k": 4, "games": 1}  # epochs for each snapshot
 FINISH = {"ml-100k": 2, "games": 1}  # last epochs with the whole softmax
 NEGATIVES = {"ml-100k": 256, "games": 1024}  # of 1,682 and 17,330 items
 STEPS = 20
+SNAPSHOTS = "snapshots of one training"
 
 
 class Variant(NamedTuple):
@@ -57,30 +60,32 @@ class Variant(NamedTuple):
 
 
 class Training(NamedTuple):
-    """One training: its seconds, the mean NDCG@10 of what it gave, and the influence by it, [candidates]."""
+    """One training: its seconds, and the weights and NDCG@10 of each surrogate that it gave."""
 
     seconds: float
-    ndcg: float
-    influence: np.ndarray
+    weights: list[dict[str, Tensor]]
+    ndcg: list[float]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="ml-100k", choices=NEGATIVES)
     parser.add_argument("--data_path")
-    parser.add_argument("--variants", nargs="+", help="names on the page; all by default")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     name = f"{arguments.dataset}-surrogate-variants"
     file = common.RESULTS / f"{name}-runs.csv"
-    bench = Bench(arguments.dataset, arguments.data_path)
-    known = variants(arguments.dataset)
-    for variant in arguments.variants or known:
+    bench, known = Bench(arguments.dataset, arguments.data_path), variants(arguments.dataset)
+    for variant in known:
         rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["variant"])
         if variant not in set(rows["variant"]):
-            rows = pd.concat([rows, pd.DataFrame([{"variant": variant, **bench.measured(known[variant])}])])
+            rows = pd.concat([rows, pd.DataFrame([{"variant": variant, **bench.quality(known[variant])}])])
             with atomic_path(file) as path:
                 rows.to_csv(path, index=False)
-    common.write(name, page(arguments.dataset, pd.read_csv(file), stacked_seconds(bench)))
+    if arguments.rounds:
+        rounds = [{name: bench.trained(way, 0).seconds for name, way in known.items()} for _ in range(arguments.rounds)]
+        seconds = pd.DataFrame(rounds)
+        common.write(name, page(arguments.dataset, pd.read_csv(file), seconds, stacked_seconds(bench)))
 
 
 class Bench:
@@ -94,22 +99,17 @@ class Bench:
         self.splits = load_splits(self.config)
         self.candidates = CandidateSamples.from_dataset(self.splits.train, self.config["samples_per_user"])
 
-    def measured(self, variant: Variant) -> dict[str, Any]:
-        """Train in one way; return seconds of a run, NDCG@10, and the agreement of runs that share no training."""
+    def quality(self, variant: Variant) -> dict[str, float]:
+        """Train in one way; return NDCG@10, and the agreement of runs that share no training."""
         per_run, count = (MEMBERS, 2 * MEMBERS) if variant.cycles == 1 else (1, OF_SNAPSHOTS)
         trained = [self.trained(variant, number) for number in range(count)]
+        scores = [np.mean([self.influence(weights) for weights in training.weights], axis=0) for training in trained]
         runs = list(combinations(range(count), per_run))
-        influence = {run: np.mean([trained[number].influence for number in run], axis=0) for run in runs}
+        influence = {run: np.mean([scores[number] for number in run], axis=0) for run in runs}
         pairs = [pair for pair in combinations(runs, 2) if not set(pair[0]) & set(pair[1])]
         spearman, overlap = np.mean([agreement(influence[one], influence[other]) for one, other in pairs], axis=0)
-        return {
-            "seconds": per_run * median(training.seconds for training in trained),
-            "seconds of the first": trained[0].seconds,
-            "ndcg@10": mean(training.ndcg for training in trained),
-            "deviation": np.std([training.ndcg for training in trained], ddof=1),
-            "spearman": spearman,
-            "overlap": overlap,
-        }
+        ndcg = [mean(training.ndcg) for training in trained]
+        return {"ndcg@10": mean(ndcg), "deviation": stdev(ndcg), "spearman": spearman, "overlap": overlap}
 
     def trained(self, variant: Variant, number: int) -> Training:
         """Train once; the weights are those that the package keeps, or those at the end of each cycle."""
@@ -126,8 +126,7 @@ class Bench:
             seconds = perf_counter() - start
         curve = training._trainer.curve
         kept = range(variant.cycles) if variant.cycles > 1 else [curve.valid_epoch.index(curve.kept_epoch)]
-        ndcg = mean(curve.valid_result["ndcg@10"][place] for place in kept)
-        return Training(seconds, ndcg, np.mean([self.influence(values) for values in weights], axis=0))
+        return Training(seconds, weights, [curve.valid_result["ndcg@10"][place] for place in kept])
 
     def influence(self, weights: dict[str, Tensor]) -> np.ndarray:
         """Return the candidates' influence by a surrogate with these weights, [candidates]."""
@@ -147,9 +146,14 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
     return {name.replace("_orig_mod.", ""): values.clone() for name, values in model.state_dict().items()}
 
 
-def sampled(bench: Bench) -> AbstractContextManager:
-    """Train with a softmax over the target and items drawn for each batch, and over all items in the last epochs."""
-    count, first_full = NEGATIVES[bench.dataset], EPOCHS[bench.dataset] - FINISH[bench.dataset]
+def sampled(full: int, bench: Bench) -> AbstractContextManager:
+    """Train with a softmax over the target and items drawn for each batch, and over all items in the last epochs.
+
+    Args:
+        full: number of the last epochs.
+        bench: the dataset.
+    """
+    count, first_full = NEGATIVES[bench.dataset], EPOCHS[bench.dataset] - full
     whole = surrogate.softmax_cross_entropy
     epoch_of = SafetensorsTrainer._train_epoch
 
@@ -273,37 +277,36 @@ def variants(dataset: str) -> dict[str, Variant]:
         "evaluated once, two thirds of the epochs": Variant(
             {"surrogate_eval_step": 2 * epochs // 3, "surrogate_epochs": 2 * epochs // 3}
         ),
-        "sampled softmax, then all items": Variant(change=sampled),
-        "snapshots of one training": Variant(
-            {"surrogate_epochs": MEMBERS * cycle, "surrogate_eval_step": cycle}, cyclic, MEMBERS
-        ),
+        "sampled softmax, then all items": Variant(change=partial(sampled, FINISH[dataset])),
+        "sampled softmax": Variant(change=partial(sampled, 0)),
+        SNAPSHOTS: Variant({"surrogate_epochs": MEMBERS * cycle, "surrogate_eval_step": cycle}, cyclic, MEMBERS),
         "bfloat16 products": Variant(change=bfloat16),
         "torch.compile": Variant(change=compiled),
     }
 
 
-def page(dataset: str, rows: pd.DataFrame, stacked: tuple[float, float]) -> str:
-    default = rows.set_index("variant")["seconds"]["default"]
-    cells = [
-        [
-            row["variant"], f"{row['seconds']:.0f}", f"{row['seconds'] / default:.2f}",
-            f"{row['seconds of the first']:.0f}", f"{row['ndcg@10']:.4f} ± {row['deviation']:.4f}",
-            f"{row['spearman']:.3f}", f"{row['overlap']:.3f}",
-        ]
-        for _, row in rows.iterrows()
-    ]  # fmt: skip
-    columns = ["way", "seconds", "ratio", "the first training", "ndcg@10", "Spearman", f"overlap of the highest {TOP}"]
+def page(dataset: str, rows: pd.DataFrame, seconds: pd.DataFrame, stacked: tuple[float, float]) -> str:
+    default = seconds["default"].median()
+    cells = []
+    for _, row in rows.iterrows():
+        of_run = seconds[row["variant"]].median() * (1 if row["variant"] == SNAPSHOTS else MEMBERS)
+        cells.append([
+            row["variant"], f"{of_run:.0f}", f"{of_run / default / MEMBERS:.2f}",
+            f"{row['ndcg@10']:.4f} ± {row['deviation']:.4f}", f"{row['spearman']:.3f}", f"{row['overlap']:.3f}",
+        ])  # fmt: skip
+    columns = ["way", "seconds", "ratio", "ndcg@10", "Spearman", f"overlap of the highest {TOP}"]
     in_turn, as_one = stacked
     return f"""# Other ways to train surrogates, {dataset}
 
 {common.header()}.
 
-Seconds: {MEMBERS} surrogates, evaluations included: {MEMBERS} times the median of {2 * MEMBERS} trainings; the first
-includes compilation. NDCG@10 of the kept weights on the validation part, mean and standard deviation over the
-trainings. Spearman and overlap: influence between two runs of {MEMBERS} surrogates that share none, mean over all such
-pairs. Snapshots: one training of {MEMBERS} cycles of the learning rate gives {MEMBERS} surrogates; {OF_SNAPSHOTS}
-trainings. Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch, all of them in the last
-{FINISH[dataset]} of {EPOCHS[dataset]} epochs.
+Seconds of {MEMBERS} surrogates, evaluations included, by the median of {len(seconds)} trainings in which the ways take
+turns. NDCG@10 of the kept weights on the validation part, mean and standard deviation of {2 * MEMBERS} trainings.
+Spearman and overlap: influence between two runs of {MEMBERS} surrogates, the mean over all pairs that share none.
+Snapshots: one training of {MEMBERS} cycles of the learning rate gives {MEMBERS} surrogates; {OF_SNAPSHOTS} trainings.
+Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch, all of them in the last {FINISH[dataset]} of
+{EPOCHS[dataset]} epochs. `torch.compile`: the first training took {seconds["torch.compile"].max():.0f} s, with the
+compilation.
 
 {common.table(columns, cells)}
 
