@@ -1,6 +1,6 @@
 """Which other ways of training surrogates are faster, at equal NDCG and equal repeatability of the influence scores?
 
-    python benchmarks/surrogate_variants.py [--dataset ml-100k] [--data_path FOLDER] [--rounds 3]
+    python benchmarks/surrogate_variants.py [--dataset ml-100k] [--data_path FOLDER] [--ways NAME ...] [--rounds 3]
 
 Six surrogates are trained in each way, for two runs of three; snapshots are of four trainings. Each way adds a row to
 benchmarks/results/<dataset>-surrogate-variants-runs.csv and is not tried again while the row is there. Then all ways
@@ -46,8 +46,9 @@ EPOCHS = {"ml-100k": 6, "games": 2}  # the package's defaults
 STEP = {"ml-100k": (32, 0.004), "games": (128, 0.005)}  # their sequences of a batch, and their learning rate
 CYCLE = {"ml-100k": 4, "games": 1}  # epochs for each snapshot
 FINISH = {"ml-100k": 2, "games": 1}  # last epochs with the whole softmax
-NEGATIVES = {"ml-100k": 256, "games": 1024}  # of 1,682 and 17,330 items
+NEGATIVES = {"ml-100k": 256, "games": 2048}  # of 1,682 and 17,330 items
 STEPS = 20
+COMPILED = "torch.compile"
 SNAPSHOTS = "snapshots of one training"
 
 
@@ -71,11 +72,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="ml-100k", choices=NEGATIVES)
     parser.add_argument("--data_path")
+    parser.add_argument("--ways", nargs="+", help="names on the page; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     name = f"{arguments.dataset}-surrogate-variants"
     file = common.RESULTS / f"{name}-runs.csv"
     bench, known = Bench(arguments.dataset, arguments.data_path), variants(arguments.dataset)
+    known = {name: known[name] for name in arguments.ways or known}
     for variant in known:
         rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["variant"])
         if variant not in set(rows["variant"]):
@@ -84,8 +87,8 @@ def main() -> None:
                 rows.to_csv(path, index=False)
     if arguments.rounds:
         rounds = [{name: bench.trained(way, 0).seconds for name, way in known.items()} for _ in range(arguments.rounds)]
-        seconds = pd.DataFrame(rounds)
-        common.write(name, page(arguments.dataset, pd.read_csv(file), seconds, stacked_seconds(bench)))
+        rows = pd.read_csv(file).set_index("variant").loc[list(known)]
+        common.write(name, page(arguments.dataset, rows, pd.DataFrame(rounds), stacked_seconds(bench)))
 
 
 class Bench:
@@ -274,6 +277,7 @@ def variants(dataset: str) -> dict[str, Variant]:
         "evaluated once, three quarters of the rate": Variant(
             {"surrogate_eval_step": epochs, "surrogate_learning_rate": 0.75 * rate}
         ),
+        "two thirds of the epochs": Variant({"surrogate_epochs": 2 * epochs // 3}),
         "evaluated once, two thirds of the epochs": Variant(
             {"surrogate_eval_step": 2 * epochs // 3, "surrogate_epochs": 2 * epochs // 3}
         ),
@@ -281,17 +285,17 @@ def variants(dataset: str) -> dict[str, Variant]:
         "sampled softmax": Variant(change=partial(sampled, 0)),
         SNAPSHOTS: Variant({"surrogate_epochs": MEMBERS * cycle, "surrogate_eval_step": cycle}, cyclic, MEMBERS),
         "bfloat16 products": Variant(change=bfloat16),
-        "torch.compile": Variant(change=compiled),
+        COMPILED: Variant(change=compiled),
     }
 
 
 def page(dataset: str, rows: pd.DataFrame, seconds: pd.DataFrame, stacked: tuple[float, float]) -> str:
     default = seconds["default"].median()
     cells = []
-    for _, row in rows.iterrows():
-        of_run = seconds[row["variant"]].median() * (1 if row["variant"] == SNAPSHOTS else MEMBERS)
+    for way, row in rows.iterrows():
+        of_run = seconds[way].median() * (1 if way == SNAPSHOTS else MEMBERS)
         cells.append([
-            row["variant"], f"{of_run:.0f}", f"{of_run / default / MEMBERS:.2f}",
+            way, f"{of_run:.0f}", f"{of_run / default / MEMBERS:.2f}",
             f"{row['ndcg@10']:.4f} ± {row['deviation']:.4f}", f"{row['spearman']:.3f}", f"{row['overlap']:.3f}",
         ])  # fmt: skip
     columns = ["way", "seconds", "ratio", "ndcg@10", "Spearman", f"overlap of the highest {TOP}"]
@@ -304,15 +308,20 @@ Seconds of {MEMBERS} surrogates, evaluations included, by the median of {len(sec
 turns. NDCG@10 of the kept weights on the validation part, mean and standard deviation of {2 * MEMBERS} trainings.
 Spearman and overlap: influence between two runs of {MEMBERS} surrogates, the mean over all pairs that share none.
 Snapshots: one training of {MEMBERS} cycles of the learning rate gives {MEMBERS} surrogates; {OF_SNAPSHOTS} trainings.
-Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch, all of them in the last {FINISH[dataset]} of
-{EPOCHS[dataset]} epochs. `torch.compile`: the first training took {seconds["torch.compile"].max():.0f} s, with the
-compilation.
+Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch; then all items in the last {FINISH[dataset]} of
+{EPOCHS[dataset]} epochs.{compilation(seconds)}
 
 {common.table(columns, cells)}
 
 The ensemble trained as one, parameters stacked and mapped by `torch.func.vmap`: a step of {MEMBERS} surrogates takes
 {as_one:.3f} s, in turn {in_turn:.3f} s (forward and backward pass, the softmax by `cross_entropy` in both).
 """
+
+
+def compilation(seconds: pd.DataFrame) -> str:
+    if COMPILED not in seconds:
+        return ""
+    return f" With `torch.compile` the first training took {seconds[COMPILED].max():.0f} s, with the compilation."
 
 
 if __name__ == "__main__":
