@@ -33,7 +33,7 @@ RECBOLE = "RecBole, a row for each prefix"
 RECBOLE_BATCH = 512  # rows
 # Rate, epochs and steps of the rise; the first row is from before the package had a schedule.
 TRIED = {
-    "ml-100k": [(CONSTANT, 0.001, 8, 0), ("", 0.004, 6, 200), (DEFAULT, 0.004, 4, 200), ("", 0.003, 5, 200)],
+    "ml-100k": [(CONSTANT, 0.001, 8, 0), (DEFAULT, 0.004, 6, 200), ("", 0.004, 4, 200), ("", 0.003, 5, 200)],
     "games": [(CONSTANT, 0.001, 6, 0), (DEFAULT, 0.005, 2, 200), ("", 0.003, 3, 300), ("", 0.003, 2, 250)],
 }
 COLUMNS = ["schedule", "rate", "epochs", "warm-up steps"]

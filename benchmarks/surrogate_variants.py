@@ -42,14 +42,13 @@ from recbole_dealrec.training.surrogate_training import SurrogateTraining
 
 MEMBERS = 3  # surrogates of a run
 OF_SNAPSHOTS = 4  # trainings, each of them a run
-EPOCHS = {"ml-100k": 6, "games": 2}  # of the whole schedule
+EPOCHS = {"ml-100k": 6, "games": 2}  # the package's defaults
 STEP = {"ml-100k": (32, 0.004), "games": (128, 0.005)}  # their sequences of a batch, and their learning rate
-CHOSEN = {"ml-100k": "two thirds of them", "games": "all of them"}
 CYCLE = {"ml-100k": 4, "games": 1}  # epochs for each snapshot
 FINISH = {"ml-100k": 2, "games": 1}  # last epochs with the whole softmax
 NEGATIVES = {"ml-100k": 256, "games": 2048}  # of 1,682 and 17,330 items
 STEPS = 20
-WHOLE, COMPILED = "whole schedule", "torch.compile"
+DEFAULT, COMPILED = "default", "torch.compile"
 SNAPSHOTS = "snapshots of one training"
 
 
@@ -162,7 +161,7 @@ def sampled(full: int, bench: Bench) -> AbstractContextManager:
         bench: the dataset.
     """
     count, first_full = NEGATIVES[bench.dataset], EPOCHS[bench.dataset] - full
-    whole = surrogate.softmax_cross_entropy
+    default = surrogate.softmax_cross_entropy
     epoch_of = SafetensorsTrainer._train_epoch
 
     def loss(outputs: Tensor, items: Tensor, targets: Tensor) -> Tensor:
@@ -270,7 +269,7 @@ def variants(dataset: str) -> dict[str, Variant]:
     """Return the ways of training by name."""
     epochs, batch, rate, cycle = EPOCHS[dataset], *STEP[dataset], CYCLE[dataset]
     return {
-        WHOLE: Variant(),
+        DEFAULT: Variant(),
         "twice the batch": Variant({"surrogate_train_batch_size": 2 * batch}),
         "twice the batch, 1.5 times the rate": Variant(
             {"surrogate_train_batch_size": 2 * batch, "surrogate_learning_rate": 1.5 * rate}
@@ -295,12 +294,12 @@ def variants(dataset: str) -> dict[str, Variant]:
 
 
 def page(dataset: str, rows: pd.DataFrame, seconds: pd.DataFrame, stacked: tuple[float, float]) -> str:
-    whole = seconds[WHOLE].median()
+    default = seconds[DEFAULT].median()
     cells = []
     for way, row in rows.iterrows():
         of_run = seconds[way].median() * (1 if way == SNAPSHOTS else MEMBERS)
         cells.append([
-            way, f"{of_run:.0f}", f"{of_run / whole / MEMBERS:.2f}",
+            way, f"{of_run:.0f}", f"{of_run / default / MEMBERS:.2f}",
             *([""] * 3 if row.isna().all() else judged(row)),
         ])  # fmt: skip
     columns = ["way", "seconds", "ratio", "ndcg@10", "Spearman", f"overlap of the highest {TOP}"]
@@ -309,8 +308,7 @@ def page(dataset: str, rows: pd.DataFrame, seconds: pd.DataFrame, stacked: tuple
 
 {common.header()}.
 
-The whole schedule has {EPOCHS[dataset]} epochs; the package's default is {CHOSEN[dataset]}. Seconds of {MEMBERS}
-surrogates, evaluations included, by the median of {len(seconds)} trainings in which the ways take turns. NDCG@10 of the
+The default is {EPOCHS[dataset]} epochs. Seconds of {MEMBERS} surrogates, evaluations included, by the median of {len(seconds)} trainings in which the ways take turns. NDCG@10 of the
 kept weights on the validation part, mean and standard deviation of {2 * MEMBERS} trainings. Spearman and overlap:
 influence between two runs of {MEMBERS} surrogates, the mean over all pairs that share none. Snapshots: one training of
 {MEMBERS} cycles of the learning rate gives {MEMBERS} surrogates; {OF_SNAPSHOTS} trainings. Sampled softmax:
