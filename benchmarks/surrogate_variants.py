@@ -161,7 +161,7 @@ def sampled(full: int, bench: Bench) -> AbstractContextManager:
         bench: the dataset.
     """
     count, first_full = NEGATIVES[bench.dataset], EPOCHS[bench.dataset] - full
-    default = surrogate.softmax_cross_entropy
+    whole = surrogate.softmax_cross_entropy
     epoch_of = SafetensorsTrainer._train_epoch
 
     def loss(outputs: Tensor, items: Tensor, targets: Tensor) -> Tensor:
@@ -308,12 +308,12 @@ def page(dataset: str, rows: pd.DataFrame, seconds: pd.DataFrame, stacked: tuple
 
 {common.header()}.
 
-The default is {EPOCHS[dataset]} epochs. Seconds of {MEMBERS} surrogates, evaluations included, by the median of {len(seconds)} trainings in which the ways take turns. NDCG@10 of the
-kept weights on the validation part, mean and standard deviation of {2 * MEMBERS} trainings. Spearman and overlap:
-influence between two runs of {MEMBERS} surrogates, the mean over all pairs that share none. Snapshots: one training of
-{MEMBERS} cycles of the learning rate gives {MEMBERS} surrogates; {OF_SNAPSHOTS} trainings. Sampled softmax:
-{NEGATIVES[dataset]} items drawn for each batch; then all items in the last {FINISH[dataset]} of {EPOCHS[dataset]}
-epochs. {compilation(seconds)}
+The default is {EPOCHS[dataset]} epochs. Seconds of {MEMBERS} surrogates, evaluations included, by the median of
+{len(seconds)} trainings in which the ways take turns. NDCG@10 of the kept weights on the validation part, mean and
+standard deviation of {2 * MEMBERS} trainings. Spearman and overlap: influence between two runs of {MEMBERS} surrogates,
+the mean over all pairs that share none. Snapshots: one training of {MEMBERS} cycles of the learning rate gives
+{MEMBERS} surrogates; {OF_SNAPSHOTS} trainings. Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch; then
+all items in the last {FINISH[dataset]} of {EPOCHS[dataset]} epochs. {compilation(seconds)}
 
 {common.table(columns, cells)}
 
