@@ -32,12 +32,6 @@ from recbole_dealrec.training.llm_trainer import LLMTrainer
 torch.set_num_threads(1)  # before any fixture: sums come out otherwise with two
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_xdist_auto_num_workers():
-    """One worker more than cores: tests that wait for a process of their own leave a core idle."""
-    return (yield) + 1
-
-
 # A leading quote, a word that pandas reads as missing, equal titles, braces, commas.
 TEN_TITLES = {
     "i1": "Alpha",

@@ -43,6 +43,8 @@ def start_logging(config: "Config") -> None:
     if isinstance(sys.stdout, StreamWrapper):
         colorama.deinit()  # RecBole would wrap the streams again in every run
     try:
+        # RecBole creates it after asking whether it is there, and processes ask at the same time.
+        Path("log", config["model"]).mkdir(parents=True, exist_ok=True)
         init_logger(config)
     except OSError as error:
         raise InputError(f"{Path('log').absolute()}: RecBole cannot write its log here ({error.strerror})") from error

@@ -126,3 +126,16 @@ def test_every_bar_is_made_in_one_place():
     package = Path(sys.modules["recbole_dealrec"].__file__).parent
     made = [file.name for file in package.rglob("*.py") if re.search(r"\bt(qdm|range)\(", file.read_text("utf-8"))]
     assert made == ["console.py"]
+
+
+def test_another_process_creates_the_folder_while_recbole_asks_for_it(started, monkeypatch):
+    exists = os.path.exists
+
+    def slowly(path):
+        there = exists(path)
+        if str(path).startswith("./log"):
+            os.makedirs(path, exist_ok=True)
+        return there
+
+    monkeypatch.setattr("recbole.utils.utils.os.path.exists", slowly)
+    assert len(started()) == 1
