@@ -31,7 +31,6 @@ from recbole_dealrec.training.llm_trainer import LLMTrainer
 
 torch.set_num_threads(1)  # before any fixture: sums come out otherwise with two
 
-
 # A leading quote, a word that pandas reads as missing, equal titles, braces, commas.
 TEN_TITLES = {
     "i1": "Alpha",
