@@ -26,7 +26,7 @@ DATASET = "ml-100k"
 SAMPLERS = [
     "Random", "TargetFrequency", "Recent", "RecentWindow", "Popular", "DEALRec", "RDS+", "LESS", *VALID,
 ]  # fmt: skip
-# Those that properties/dataset/ml-100k.yaml had when the first rows were measured.
+# Those of properties/dataset/ml-100k.yaml.
 KEYS = {
     "show_progress": False, "topk": [10, 20], "yardsticks": False, "untuned": False, "grounding_popularity": 0,
     "grounding_collaborative": 0, "samples_per_user": 10, "n_fewshot": 256, "surrogate_train_batch_size": 32,

@@ -42,8 +42,6 @@ from recbole_dealrec.training.surrogate_training import SurrogateTraining
 
 MEMBERS = 3  # surrogates of a run
 OF_SNAPSHOTS = 4  # trainings, each of them a run
-EPOCHS = {"ml-100k": 6, "games": 2}  # the package's defaults
-STEP = {"ml-100k": (32, 0.004), "games": (128, 0.005)}  # their sequences of a batch, and their learning rate
 CYCLE = {"ml-100k": 4, "games": 1}  # epochs for each snapshot
 FINISH = {"ml-100k": 2, "games": 1}  # last epochs with the whole softmax
 NEGATIVES = {"ml-100k": 256, "games": 2048}  # of 1,682 and 17,330 items
@@ -81,7 +79,8 @@ def main() -> None:
     arguments = parser.parse_args()
     name = f"{arguments.dataset}-surrogate-variants"
     file = common.RESULTS / f"{name}-runs.csv"
-    bench, known = Bench(arguments.dataset, arguments.data_path), variants(arguments.dataset)
+    bench = Bench(arguments.dataset, arguments.data_path)
+    known = variants(bench)
     known = {name: known[name] for name in arguments.ways or known}
     for variant in known:
         rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["variant"])
@@ -92,7 +91,7 @@ def main() -> None:
     if arguments.rounds:
         rounds = [{name: bench.trained(way, 0).seconds for name, way in known.items()} for _ in range(arguments.rounds)]
         rows = pd.read_csv(file).set_index("variant").reindex(list(known))
-        common.write(name, page(arguments.dataset, rows, pd.DataFrame(rounds), stacked_seconds(bench)))
+        common.write(name, page(bench, rows, pd.DataFrame(rounds), stacked_seconds(bench)))
 
 
 class Bench:
@@ -100,7 +99,7 @@ class Bench:
 
     def __init__(self, dataset: str, data_path: str | None) -> None:
         self.dataset = dataset
-        self.keys = {"show_progress": False, "use_gpu": False, "surrogate_epochs": EPOCHS[dataset]}
+        self.keys = {"show_progress": False, "use_gpu": False}
         self.keys |= {"data_path": data_path} if data_path else {}
         self.config = Config("BIGRec", dataset, config_dict=self.keys)
         self.splits = load_splits(self.config)
@@ -160,7 +159,7 @@ def sampled(full: int, bench: Bench) -> AbstractContextManager:
         full: number of the last epochs.
         bench: the dataset.
     """
-    count, first_full = NEGATIVES[bench.dataset], EPOCHS[bench.dataset] - full
+    count, first_full = NEGATIVES[bench.dataset], bench.config["surrogate_epochs"] - full
     whole = surrogate.softmax_cross_entropy
     epoch_of = SafetensorsTrainer._train_epoch
 
@@ -265,9 +264,10 @@ def seconds_of(step: Callable[[Interaction], None], batches: list[Interaction]) 
     return float(np.median(np.diff(ends)))
 
 
-def variants(dataset: str) -> dict[str, Variant]:
+def variants(bench: Bench) -> dict[str, Variant]:
     """Return the ways of training by name."""
-    epochs, batch, rate, cycle = EPOCHS[dataset], *STEP[dataset], CYCLE[dataset]
+    epochs, batch, rate = (bench.config[f"surrogate_{key}"] for key in ("epochs", "train_batch_size", "learning_rate"))
+    cycle = CYCLE[bench.dataset]
     return {
         DEFAULT: Variant(),
         "twice the batch": Variant({"surrogate_train_batch_size": 2 * batch}),
@@ -285,7 +285,7 @@ def variants(dataset: str) -> dict[str, Variant]:
         "evaluated once, two thirds of the epochs": Variant(
             {"surrogate_eval_step": 2 * epochs // 3, "surrogate_epochs": 2 * epochs // 3}
         ),
-        "sampled softmax, then all items": Variant(change=partial(sampled, FINISH[dataset])),
+        "sampled softmax, then all items": Variant(change=partial(sampled, FINISH[bench.dataset])),
         "sampled softmax": Variant(change=partial(sampled, 0)),
         SNAPSHOTS: Variant({"surrogate_epochs": MEMBERS * cycle, "surrogate_eval_step": cycle}, cyclic, MEMBERS),
         "bfloat16 products": Variant(change=bfloat16, judged=False),
@@ -293,8 +293,8 @@ def variants(dataset: str) -> dict[str, Variant]:
     }
 
 
-def page(dataset: str, rows: pd.DataFrame, seconds: pd.DataFrame, stacked: tuple[float, float]) -> str:
-    default = seconds[DEFAULT].median()
+def page(bench: Bench, rows: pd.DataFrame, seconds: pd.DataFrame, stacked: tuple[float, float]) -> str:
+    dataset, epochs, default = bench.dataset, bench.config["surrogate_epochs"], seconds[DEFAULT].median()
     cells = []
     for way, row in rows.iterrows():
         of_run = seconds[way].median() * (1 if way == SNAPSHOTS else MEMBERS)
@@ -308,12 +308,12 @@ def page(dataset: str, rows: pd.DataFrame, seconds: pd.DataFrame, stacked: tuple
 
 {common.header()}.
 
-The default is {EPOCHS[dataset]} epochs. Seconds of {MEMBERS} surrogates, evaluations included, by the median of
+The default is {epochs} epochs. Seconds of {MEMBERS} surrogates, evaluations included, by the median of
 {len(seconds)} trainings in which the ways take turns. NDCG@10 of the kept weights on the validation part, mean and
 standard deviation of {2 * MEMBERS} trainings. Spearman and overlap: influence between two runs of {MEMBERS} surrogates,
 the mean over all pairs that share none. Snapshots: one training of {MEMBERS} cycles of the learning rate gives
 {MEMBERS} surrogates; {OF_SNAPSHOTS} trainings. Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch; then
-all items in the last {FINISH[dataset]} of {EPOCHS[dataset]} epochs. {compilation(seconds)}
+all items in the last {FINISH[dataset]} of {epochs} epochs. {compilation(seconds)}
 
 {common.table(columns, cells)}
 

@@ -43,7 +43,7 @@ def start_logging(config: "Config") -> None:
     if isinstance(sys.stdout, StreamWrapper):
         colorama.deinit()  # RecBole would wrap the streams again in every run
     try:
-        # RecBole creates it after asking whether it is there, and processes ask at the same time.
+        # RecBole asks whether the folder is there, then creates it; processes that start together collide there.
         Path("log", config["model"]).mkdir(parents=True, exist_ok=True)
         init_logger(config)
     except OSError as error:
