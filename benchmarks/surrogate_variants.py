@@ -74,14 +74,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="ml-100k", choices=NEGATIVES)
     parser.add_argument("--data_path")
-    parser.add_argument("--ways", nargs="+", help="names on the page; all by default")
+    parser.add_argument("--ways", nargs="+", help="names on the page, beside the default; all if left out")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     name = f"{arguments.dataset}-surrogate-variants"
     file = common.RESULTS / f"{name}-runs.csv"
     bench = Bench(arguments.dataset, arguments.data_path)
     known = variants(bench)
-    known = {name: known[name] for name in arguments.ways or known}
+    known = {name: known[name] for name in (DEFAULT, *(arguments.ways or known))}
     for variant in known:
         rows = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["variant"])
         if known[variant].judged and variant not in set(rows["variant"]):
