@@ -101,8 +101,8 @@ def page(dataset: str, rows: pd.DataFrame) -> str:
 {common.header()}.
 
 SASRec, NDCG@10 of its best evaluation on the validation part, mean and standard deviation over seeds. The seconds are
-medians over seeds, beside other work, and include the evaluations. The rates of all but the first row rise and fall
-linearly. RecBole's own SASRec has a row for each prefix, {RECBOLE_BATCH} rows a batch, and a constant rate.
+medians over seeds and include the evaluations. The rates of all but the first row rise and fall linearly. RecBole's own
+SASRec has a row for each prefix, {RECBOLE_BATCH} rows a batch, and a constant rate.
 
 {common.table([*COLUMNS, "seeds", "ndcg@10", "seconds"], cells)}
 """

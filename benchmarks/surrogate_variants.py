@@ -53,7 +53,7 @@ SNAPSHOTS = "snapshots of one training"
 class Variant(NamedTuple):
     """A way of training: other keys, a change of the code while training, and cycles that each give a surrogate.
 
-    One that is not ``judged`` is timed alone: it saves no seconds, or computes the same.
+    One that is not ``judged`` is timed alone, because it computes the same.
     """
 
     keys: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def main() -> None:
     if arguments.rounds:
         rounds = [{name: bench.trained(way, 0).seconds for name, way in known.items()} for _ in range(arguments.rounds)]
         rows = pd.read_csv(file).set_index("variant").reindex(list(known))
-        common.write(name, page(bench, rows, pd.DataFrame(rounds), stacked_seconds(bench)))
+        common.write(name, page(bench, rows, pd.DataFrame(rounds), step_seconds(bench)))
 
 
 class Bench:
@@ -189,8 +189,8 @@ def compiled(bench: Bench) -> AbstractContextManager:
     return mock.patch.object(surrogate, "_built", with_compiled_encoder)
 
 
-def bfloat16(bench: Bench) -> AbstractContextManager:
-    """Compute the encoder's products in bfloat16 while training."""
+def bfloat16_products() -> AbstractContextManager:
+    """Compute the encoder's products in bfloat16."""
     forward = EveryPosition.position_outputs
 
     def outputs(model: EveryPosition, *arguments: Tensor) -> Tensor:
@@ -211,10 +211,10 @@ def cyclic(bench: Bench) -> AbstractContextManager:
     return mock.patch.object(safetensors_trainer, "rate_share", cycle)
 
 
-def stacked_seconds(bench: Bench) -> tuple[float, float]:
-    """Return the seconds of a step of three surrogates in turn, and as one model with stacked parameters.
+def step_seconds(bench: Bench) -> tuple[float, float, float]:
+    """Return the seconds of a step of three surrogates: in turn, with stacked parameters, and in turn in bfloat16.
 
-    Both compute the softmax by ``cross_entropy``, because ``vmap`` does not take the package's loss.
+    All compute the softmax by ``cross_entropy``, because ``vmap`` does not take the package's loss.
     """
     model, batches = bench.batches()
     models = [copy.deepcopy(model) for _ in range(MEMBERS)]
@@ -233,7 +233,9 @@ def stacked_seconds(bench: Bench) -> tuple[float, float]:
         losses(parameters, buffers, batch).sum().backward()
 
     with mock.patch.object(surrogate, "softmax_cross_entropy", plain_cross_entropy):
-        return seconds_of(in_turn, batches), seconds_of(as_one, batches)
+        seconds = seconds_of(in_turn, batches), seconds_of(as_one, batches)
+        with bfloat16_products():
+            return (*seconds, seconds_of(in_turn, batches))
 
 
 class Loss(nn.Module):
@@ -288,12 +290,11 @@ def variants(bench: Bench) -> dict[str, Variant]:
         "sampled softmax, then all items": Variant(change=partial(sampled, FINISH[bench.dataset])),
         "sampled softmax": Variant(change=partial(sampled, 0)),
         SNAPSHOTS: Variant({"surrogate_epochs": MEMBERS * cycle, "surrogate_eval_step": cycle}, cyclic, MEMBERS),
-        "bfloat16 products": Variant(change=bfloat16, judged=False),
         COMPILED: Variant(change=compiled, judged=False),
     }
 
 
-def page(bench: Bench, rows: pd.DataFrame, seconds: pd.DataFrame, stacked: tuple[float, float]) -> str:
+def page(bench: Bench, rows: pd.DataFrame, seconds: pd.DataFrame, steps: tuple[float, float, float]) -> str:
     dataset, epochs, default = bench.dataset, bench.config["surrogate_epochs"], seconds[DEFAULT].median()
     cells = []
     for way, row in rows.iterrows():
@@ -303,7 +304,7 @@ def page(bench: Bench, rows: pd.DataFrame, seconds: pd.DataFrame, stacked: tuple
             *([""] * 3 if row.isna().all() else judged(row)),
         ])  # fmt: skip
     columns = ["way", "seconds", "ratio", "ndcg@10", "Spearman", f"overlap of the highest {TOP}"]
-    in_turn, as_one = stacked
+    in_turn, as_one, in_bfloat16 = steps
     return f"""# Other ways to train surrogates, {dataset}
 
 {common.header()}.
@@ -318,7 +319,8 @@ all items in the last {FINISH[dataset]} of {epochs} epochs. {compilation(seconds
 {common.table(columns, cells)}
 
 The ensemble trained as one, parameters stacked and mapped by `torch.func.vmap`: a step of {MEMBERS} surrogates takes
-{as_one:.3f} s, in turn {in_turn:.3f} s (forward and backward pass, the softmax by `cross_entropy` in both).
+{as_one:.3f} s, in turn {in_turn:.3f} s, and in turn with the encoder's products in bfloat16 {in_bfloat16:.3f} s. It is
+the forward and backward pass, with the softmax by `cross_entropy`.
 """
 
 
