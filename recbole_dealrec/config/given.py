@@ -144,7 +144,13 @@ def surrogate_keys(surrogate_model: str | None) -> frozenset[str]:
 @cache
 def _owner(name: str) -> str | None:
     """Return the only model of this package that reads a key; None if others read it, too."""
-    if name not in KEYS or any(name in read_yaml(file) for file in properties_folder().glob("dataset/*.yaml")):
+    if name not in KEYS or name in _dataset_keys():
         return None
     place = KEYS["llm_path"].place if KEYS[name].place == "llm/tiny" else KEYS[name].place
     return place.removeprefix("model/") if place.startswith("model/") else None
+
+
+@cache
+def _dataset_keys() -> frozenset[str]:
+    """Return the keys that property files of datasets set."""
+    return frozenset().union(*(read_yaml(file) for file in properties_folder().glob("dataset/*.yaml")))
