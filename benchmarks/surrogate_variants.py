@@ -311,7 +311,8 @@ def page(bench: Bench, rows: pd.DataFrame, seconds: pd.DataFrame, steps: tuple[f
 
 The default is {epochs} epochs. Seconds of {MEMBERS} surrogates, evaluations included, by the median
 over the rounds, {len(seconds)} in all, in which each way trains once.
-NDCG@10 of the kept weights on the validation part, mean and standard deviation of {2 * MEMBERS} trainings. Spearman and overlap: influence between two runs of {MEMBERS} surrogates,
+NDCG@10 of the kept weights on the validation part, mean and standard deviation of {2 * MEMBERS} trainings.
+Spearman and overlap: influence between two runs of {MEMBERS} surrogates,
 the mean over all pairs that share none. Snapshots: one training of {MEMBERS} cycles of the learning rate gives
 {MEMBERS} surrogates; {OF_SNAPSHOTS} trainings. Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch; then
 all items in the last {FINISH[dataset]} of {epochs} epochs. {compilation(seconds)}
