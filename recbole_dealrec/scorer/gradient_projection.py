@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_dealrec.scorer.gradient_rule import Outer, dense_gradients
+from recbole_dealrec.scorer.gradient_rule import Outer, dense_parts
 from recbole_dealrec.scorer.gradient_way import NamedGradients
 
 # The standard deviation of a cosine's error is then about 1/32; 100,000 samples take 400 MB.
@@ -46,14 +46,17 @@ class GradientProjection:
         Args:
             gradients: the gradients of each parameter.
             direction: returns what is projected in place of a parameter's gradients, from its name and the gradients
-                [B, ...], of which one parameter's are then in memory at a time; None for the gradients themselves.
+                [b, ...] of a few samples, which alone are then in memory; None for the gradients themselves.
         """
         total: Tensor | int = 0
         for name, terms in gradients:
             if direction:
-                terms = [direction(name, dense_gradients(terms, self._shapes[name]))]
-            for term in terms:
-                total = total + self._project(name, term).to(getattr(total, "device", None))
+                parts = dense_parts(terms, self._shapes[name])
+                projected = [torch.cat([self._project(name, direction(name, part)) for part in parts])]
+            else:
+                projected = (self._project(name, term) for term in terms)
+            for vectors in projected:
+                total = total + vectors.to(getattr(total, "device", None))
         return total
 
     def _project(self, name: str, term: Tensor | Outer) -> Tensor:

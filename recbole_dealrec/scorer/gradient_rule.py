@@ -1,6 +1,7 @@
 """Per-sample gradients from the modules' inputs and output gradients, and their squared norms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,8 @@ from torch.func import functional_call, vjp, vmap
 from transformers.pytorch_utils import Conv1D
 
 from recbole_dealrec.model.loss import widened
+
+_PART = {"cpu": 2**18, "gpu": 2**26}  # numbers of gradients that are dense at a time
 
 
 class Outer(NamedTuple):
@@ -49,6 +52,18 @@ def dense_gradients(terms: list[Tensor] | list[Outer], shape: tuple[int, ...]) -
     """Return the gradients [B, *shape] that are the sums of a rule's results over all uses of a parameter."""
     first, *others = (_dense(term, shape[0]) if isinstance(term, Outer) else term.reshape(-1, *shape) for term in terms)
     return sum(others, first)
+
+
+def dense_parts(terms: list[Tensor] | list[Outer], shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """Yield ``dense_gradients`` of a few samples after another, which stay in the cache or need little memory."""
+    first = terms[0].cols if isinstance(terms[0], Outer) else terms[0]
+    size = max(_PART["cpu" if first.device.type == "cpu" else "gpu"] // prod(shape), 1)
+    for start in range(0, len(first), size):
+        yield dense_gradients([_rows(term, slice(start, start + size)) for term in terms], shape)
+
+
+def _rows(term: Tensor | Outer, rows: slice) -> Tensor | Outer:
+    return Outer(*(factor[rows] for factor in term)) if isinstance(term, Outer) else term[rows]
 
 
 def _dense(outer: Outer, height: int) -> Tensor:

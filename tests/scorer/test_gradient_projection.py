@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from recbole_dealrec.model.decoding.prefix import prefix_states
 from recbole_dealrec.model.loss import sample_losses
-from recbole_dealrec.scorer import gradient_norm
+from recbole_dealrec.scorer import gradient_norm, gradient_rule
 from recbole_dealrec.scorer.gradient_projection import GradientProjection, random_signs
 from recbole_dealrec.scorer.gradient_rule import Outer, dense_gradients
 from recbole_dealrec.scorer.gradient_way import batched_gradients, gradients_alone
@@ -172,6 +172,27 @@ def test_a_direction_is_projected_in_place_of_the_gradients():
 
     torch.testing.assert_close(projected(model, batch, direction=doubled), 2 * projected(model, batch))
     assert dict(asked) == {name: (3, *parameter.shape) for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_direction_is_of_a_few_samples_at_a_time(name, monkeypatch):
+    model = MODELS[name]()
+    batch = batch_for(model)
+    whole = projected(model, batch, direction=lambda name, gradients: gradients.tanh())
+    largest = max(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    monkeypatch.setitem(gradient_rule._PART, "cpu", 2 * largest)
+    seen = {}
+
+    def direction(name, gradients):
+        seen.setdefault(name, []).append(gradients)
+        return gradients.tanh()
+
+    torch.testing.assert_close(projected(model, batch, direction=direction), whole, rtol=1e-8, atol=1e-12)
+    assert max(part.numel() for parts in seen.values() for part in parts) <= 2 * largest
+    assert max(len(parts) for parts in seen.values()) == 2
+    expected = one_by_one(model, batch)
+    for name, parts in seen.items():
+        torch.testing.assert_close(torch.cat(parts), expected[name], rtol=1e-8, atol=1e-12)
 
 
 def test_the_seed_and_the_name_alone_decide_the_signs():
