@@ -28,6 +28,7 @@ import pandas as pd
 import torch
 from influence_accuracy import TOP, agreement
 from recbole.data.interaction import Interaction
+from surrogate_schedule import TRIED
 from torch import Tensor, func, nn
 
 from recbole_dealrec.config import Config
@@ -46,8 +47,8 @@ CYCLE = {"ml-100k": 4, "games": 1}  # epochs for each snapshot
 FINISH = {"ml-100k": 2, "games": 1}  # last epochs with the whole softmax
 NEGATIVES = {"ml-100k": 256, "games": 2048}  # of 1,682 and 17,330 items
 STEPS = 20
-DEFAULT, COMPILED = "default", "torch.compile"
-SNAPSHOTS = "snapshots of one training"
+DEFAULT, CONSTANT, COMPILED = "default", "constant rate", "torch.compile"
+SNAPSHOTS, SAMPLED = "snapshots of one training", "sampled softmax"
 
 
 class Variant(NamedTuple):
@@ -150,6 +151,14 @@ class Bench:
 
 def copied(model: nn.Module) -> dict[str, Tensor]:
     return {name.replace("_orig_mod.", ""): values.clone() for name, values in model.state_dict().items()}
+
+
+def constant(bench: Bench) -> Variant:
+    """Return the way of before the package had a schedule: a constant rate and more epochs."""
+    _, rate, epochs, warmup = TRIED[bench.dataset][0]
+    keys = {"surrogate_learning_rate": rate, "surrogate_epochs": epochs, "surrogate_warmup_steps": warmup}
+    keys |= {"surrogate_eval_step": 2}
+    return Variant(keys, lambda _: mock.patch.object(SafetensorsTrainer, "_advance_rate"))
 
 
 def sampled(full: int, bench: Bench) -> AbstractContextManager:
@@ -272,6 +281,7 @@ def variants(bench: Bench) -> dict[str, Variant]:
     cycle = CYCLE[bench.dataset]
     return {
         DEFAULT: Variant(),
+        CONSTANT: constant(bench),
         "twice the batch": Variant({"surrogate_train_batch_size": 2 * batch}),
         "twice the batch, 1.5 times the rate": Variant(
             {"surrogate_train_batch_size": 2 * batch, "surrogate_learning_rate": 1.5 * rate}
@@ -287,8 +297,8 @@ def variants(bench: Bench) -> dict[str, Variant]:
         "evaluated once, two thirds of the epochs": Variant(
             {"surrogate_eval_step": 2 * epochs // 3, "surrogate_epochs": 2 * epochs // 3}
         ),
-        "sampled softmax, then all items": Variant(change=partial(sampled, FINISH[bench.dataset])),
-        "sampled softmax": Variant(change=partial(sampled, 0)),
+        f"{SAMPLED}, then all items": Variant(change=partial(sampled, FINISH[bench.dataset])),
+        SAMPLED: Variant(change=partial(sampled, 0)),
         SNAPSHOTS: Variant({"surrogate_epochs": MEMBERS * cycle, "surrogate_eval_step": cycle}, cyclic, MEMBERS),
         COMPILED: Variant(change=compiled, judged=False),
     }
@@ -312,10 +322,8 @@ def page(bench: Bench, rows: pd.DataFrame, seconds: pd.DataFrame, steps: tuple[f
 The default is {epochs} epochs. Seconds of {MEMBERS} surrogates, evaluations included, by the median
 over the rounds, {len(seconds)} in all, in which each way trains once.
 NDCG@10 of the kept weights on the validation part, mean and standard deviation of {2 * MEMBERS} trainings.
-Spearman and overlap: influence between two runs of {MEMBERS} surrogates,
-the mean over all pairs that share none. Snapshots: one training of {MEMBERS} cycles of the learning rate gives
-{MEMBERS} surrogates; {OF_SNAPSHOTS} trainings. Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch; then
-all items in the last {FINISH[dataset]} of {epochs} epochs. {compilation(seconds)}
+Spearman and overlap: influence between two runs of {MEMBERS} surrogates, the mean over all pairs that share none.
+{explained(bench, seconds)}
 
 {common.table(columns, cells)}
 
@@ -329,10 +337,19 @@ def judged(row: pd.Series) -> list[str]:
     return [f"{row['ndcg@10']:.4f} ± {row['deviation']:.4f}", f"{row['spearman']:.3f}", f"{row['overlap']:.3f}"]
 
 
-def compilation(seconds: pd.DataFrame) -> str:
-    if COMPILED not in seconds:
-        return ""
-    return f"With `torch.compile` the first training took {seconds[COMPILED].max():.0f} s, with the compilation."
+def explained(bench: Bench, seconds: pd.DataFrame) -> str:
+    """Return a sentence for each way in the table whose name does not say all."""
+    dataset, (_, rate, epochs, _) = bench.dataset, TRIED[bench.dataset][0]
+    first = seconds.reindex(columns=[COMPILED]).max().item()
+    sentences = {
+        CONSTANT: f"Constant rate: {epochs} epochs at {rate}.",
+        SNAPSHOTS: f"Snapshots: one training of {MEMBERS} cycles of the learning rate gives {MEMBERS} surrogates; "
+        f"{OF_SNAPSHOTS} trainings.",
+        SAMPLED: f"Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch; then all items in the last "
+        f"{FINISH[dataset]} epochs.",
+        COMPILED: f"With `torch.compile` the first training took {first:.0f} s, with the compilation.",
+    }
+    return "\n".join(sentence for way, sentence in sentences.items() if way in seconds)
 
 
 if __name__ == "__main__":
