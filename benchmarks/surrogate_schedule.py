@@ -65,8 +65,7 @@ def trained(
 ) -> dict[str, Any]:
     """Train a surrogate, evaluated after each second epoch and the last one, and return what it cost and reached."""
     keys = {"data_path": data_path} if data_path else {}
-    keys |= {"surrogate_learning_rate": rate, "surrogate_epochs": epochs, "surrogate_warmup_steps": warmup}
-    keys |= {"seed": seed, "show_progress": False, "surrogate_eval_step": 2 - epochs % 2}
+    keys |= {"seed": seed, "show_progress": False, **schedule_keys(rate, epochs, warmup)}
     if schedule == RECBOLE:
         keys["surrogate_train_batch_size"] = RECBOLE_BATCH
     config = Config("BIGRec", dataset, config_dict=keys)
@@ -80,6 +79,12 @@ def trained(
         training.finish()
         curve = training.folder.read_json("surrogate.json")["curve"]
     return {"seconds": seconds, "ndcg@10": max(curve["valid_result"]["ndcg@10"])}
+
+
+def schedule_keys(rate: float, epochs: int, warmup: int) -> dict[str, Any]:
+    """Return the configuration keys of a training that is evaluated after each second epoch and the last one."""
+    keys = {"learning_rate": rate, "epochs": epochs, "warmup_steps": warmup, "eval_step": 2 - epochs % 2}
+    return {f"surrogate_{name}": value for name, value in keys.items()}
 
 
 def patches_of(schedule: str) -> list[Any]:

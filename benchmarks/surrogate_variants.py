@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from influence_accuracy import TOP, agreement
 from recbole.data.interaction import Interaction
-from surrogate_schedule import TRIED
+from surrogate_schedule import TRIED, patches_of, schedule_keys
 from torch import Tensor, func, nn
 
 from recbole_dealrec.config import Config
@@ -155,10 +155,8 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
 
 def constant(bench: Bench) -> Variant:
     """Return the way of before the package had a schedule: a constant rate and more epochs."""
-    _, rate, epochs, warmup = TRIED[bench.dataset][0]
-    keys = {"surrogate_learning_rate": rate, "surrogate_epochs": epochs, "surrogate_warmup_steps": warmup}
-    keys |= {"surrogate_eval_step": 2}
-    return Variant(keys, lambda _: mock.patch.object(SafetensorsTrainer, "_advance_rate"))
+    schedule, *numbers = TRIED[bench.dataset][0]
+    return Variant(schedule_keys(*numbers), lambda _: patches_of(schedule)[0])
 
 
 def sampled(full: int, bench: Bench) -> AbstractContextManager:
@@ -345,8 +343,8 @@ def explained(bench: Bench, seconds: pd.DataFrame) -> str:
         CONSTANT: f"Constant rate: {epochs} epochs at {rate}.",
         SNAPSHOTS: f"Snapshots: one training of {MEMBERS} cycles of the learning rate gives {MEMBERS} surrogates; "
         f"{OF_SNAPSHOTS} trainings.",
-        SAMPLED: f"Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch; then all items in the last "
-        f"{FINISH[dataset]} epochs.",
+        SAMPLED: f"Sampled softmax: {NEGATIVES[dataset]} items drawn for each batch; then all items, at the end "
+        f"(epochs: {FINISH[dataset]}).",
         COMPILED: f"With `torch.compile` the first training took {first:.0f} s, with the compilation.",
     }
     return "\n".join(sentence for way, sentence in sentences.items() if way in seconds)
